@@ -1,0 +1,171 @@
+"""Reading and writing files so that nothing half-written is ever left where a reader would find it."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from components.errors import ArtifactError, DataError, EnvironmentFault
+
+
+def _free_space(path: Path) -> str:
+    return f"{shutil.disk_usage(path.parent).free // 2**20} MiB free"
+
+
+@contextmanager
+def disk_faults(path: Path) -> Iterator[None]:
+    """Turn a full disk or a forbidden folder into an error that names the path.
+
+    Raises:
+        EnvironmentFault: no space left, quota exceeded, or no permission.
+    """
+    try:
+        yield
+    except OSError as fault:
+        if fault.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise EnvironmentFault(
+                "the disk is full",
+                where=str(path),
+                expected="room for the file",
+                found=_free_space(path),
+                do="free some space (`dvc gc -w` drops unused cache) and run the same command again",
+            ) from fault
+        if fault.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+            raise EnvironmentFault(
+                "the file cannot be written",
+                where=str(path),
+                found=os.strerror(fault.errno),
+                do="make the folder writable and run the same command again",
+            ) from fault
+        raise
+    except Exception as fault:
+        # safetensors raises its own error type around the operating system's; its text is all it keeps.
+        if "No space left on device" in str(fault) or "StorageFull" in str(fault):
+            raise EnvironmentFault(
+                "the disk is full",
+                where=str(path),
+                expected="room for the file",
+                found=_free_space(path),
+                do="free some space (`dvc gc -w` drops unused cache) and run the same command again",
+            ) from fault
+        raise
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Give a scratch folder that becomes `path` when the block ends well, and vanishes when it does not."""
+    scratch = path.with_name(f".{path.name}.partial")
+    with disk_faults(path):
+        shutil.rmtree(scratch, ignore_errors=True)
+        scratch.mkdir(parents=True)
+        try:
+            yield scratch
+            shutil.rmtree(path, ignore_errors=True)
+            os.replace(scratch, path)
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+
+
+def atomic_write_text(path: Path, text: str) -> None:
+    """Write a text file in one step: a reader sees the old content or the new, never a part."""
+    scratch = path.with_name(f".{path.name}.partial")
+    with disk_faults(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            scratch.write_text(text, encoding="utf-8")
+            os.replace(scratch, path)
+        finally:
+            scratch.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON whose bytes depend on the content alone. Not-a-number is refused: JSON has none."""
+    atomic_write_text(path, json.dumps(content, indent=2, sort_keys=True, allow_nan=False) + "\n")
+
+
+def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write one JSON object a line."""
+    lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows)
+    atomic_write_text(path, "".join(line + "\n" for line in lines))
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file that a stage wrote.
+
+    Raises:
+        ArtifactError: it is absent or does not parse.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as fault:
+        raise ArtifactError(
+            "a stage output is missing",
+            where=str(path),
+            expected="the file that an earlier stage writes",
+            found="nothing",
+            do="run `dvc repro` (or `make run`), which makes whatever is missing",
+        ) from fault
+    except ValueError as fault:
+        raise ArtifactError(
+            "a stage output is corrupt",
+            where=str(path),
+            expected="JSON",
+            found=str(fault),
+            do="delete the file and run `dvc repro`",
+        ) from fault
+
+
+def read_jsonl(path: Path) -> list[dict[str, Any]]:
+    """Read a file of one JSON object a line.
+
+    Raises:
+        DataError: it is absent, or a line does not parse or is not an object; the line is named.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as fault:
+        raise DataError(
+            "a data file is missing",
+            where=str(path),
+            expected="a file of one JSON object a line",
+            found="nothing",
+            do="`dvc pull data.dvc` brings the raw data, `dvc repro` makes everything derived from it",
+        ) from fault
+    except UnicodeDecodeError as fault:
+        raise DataError(
+            "a data file is not UTF-8",
+            where=str(path),
+            expected="UTF-8 text",
+            found=f"byte {fault.object[fault.start]:#04x} at offset {fault.start}",
+            do="convert the file to UTF-8",
+        ) from fault
+    rows = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except ValueError as fault:
+            raise DataError(
+                "a line is not JSON",
+                where=f"{path}, line {number}",
+                expected="one JSON object",
+                found=f"{line[:80]!r} ({fault})",
+                do="mend or delete the line",
+            ) from fault
+        if not isinstance(row, dict):
+            raise DataError(
+                "a line is not a JSON object",
+                where=f"{path}, line {number}",
+                expected="an object, like {...}",
+                found=line[:80],
+                do="mend or delete the line",
+            )
+        rows.append(row)
+    return rows

@@ -1,0 +1,313 @@
+"""params.yaml as types. No value has a default here: params.yaml is the only place a value lives.
+
+Every section is one class, frozen, and refuses unknown keys; rules between fields stand beside them. Importing this
+module imports no torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from components.errors import ConfigError
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+NotNegative = Annotated[float, Field(ge=0.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Section(BaseModel):
+    """A part of params.yaml."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Compute(Section):
+    """Which processes compute, and on how many threads each. Threads are part of the result: sums split by them."""
+
+    accelerate_config: Annotated[str, Field(min_length=1)]
+    cpu_threads: Count
+
+
+class Data(Section):
+    """What the data says beyond its text."""
+
+    rubric: Literal["helpdesk", "none"]
+
+
+class DataValidation(Section):
+    """Limits of the raw data, and the shares of its parts; see components.data_validation."""
+
+    max_reject_fraction: Fraction  # of the rows of any one file; above it the stage fails
+    max_prompt_characters: Count
+    max_response_characters: Count
+    near_duplicate_similarity: Annotated[float, Field(gt=0.0, le=1.0)]  # Jaccard of word shingles
+    max_near_duplicate_fraction: Fraction  # this and the next two only warn
+    min_annotator_agreement: Fraction
+    max_longer_wins: Annotated[float, Field(ge=0.5, le=1.0)]
+    validation_fraction: Annotated[float, Field(gt=0.0, lt=1.0)]  # of prompts that bring no split
+    test_fraction: Annotated[float, Field(gt=0.0, lt=1.0)]
+    judge_fraction: Annotated[float, Field(gt=0.0, lt=1.0)]  # of comparisons; the reward model has the rest
+    heldout_fraction: Annotated[float, Field(gt=0.0, lt=1.0)]  # of the comparisons' prompts
+
+    @model_validator(mode="after")
+    def prompts_remain_for_training(self) -> DataValidation:
+        if self.validation_fraction + self.test_fraction >= 1.0:
+            raise ValueError(
+                f"validation_fraction {self.validation_fraction} and test_fraction {self.test_fraction} "
+                "must leave prompts for training: their sum must be below 1"
+            )
+        return self
+
+
+class ScratchModel(Section):
+    """A small Llama made by config, with a byte-level BPE tokenizer trained on the data."""
+
+    vocabulary_size: Annotated[int, Field(ge=300)]
+    hidden_size: Count
+    intermediate_size: Count
+    layers: Count
+    attention_heads: Count
+
+    @model_validator(mode="after")
+    def heads_divide_hidden_size(self) -> ScratchModel:
+        if self.hidden_size % (2 * self.attention_heads):
+            raise ValueError(
+                f"hidden_size {self.hidden_size} must be a multiple of 2 * attention_heads "
+                f"({2 * self.attention_heads}): rotary embeddings turn pairs of numbers in every head"
+            )
+        return self
+
+
+class LanguageModel(Section):
+    """Where the policy comes from, and how text becomes tokens."""
+
+    checkpoint: Annotated[str, Field(min_length=1)]  # "scratch", a folder, or a Hugging Face name
+    trust_remote_code: bool
+    prompt_template: str
+    max_prompt_tokens: Count
+    max_response_tokens: Count
+    scratch: ScratchModel
+
+    @model_validator(mode="after")
+    def template_holds_the_prompt(self) -> LanguageModel:
+        if self.prompt_template.count("{prompt}") != 1:
+            raise ValueError("prompt_template must contain {prompt} exactly once")
+        return self
+
+
+class Optimisation(Section):
+    """AdamW with linear warm-up and decay to zero."""
+
+    learning_rate: Positive
+    weight_decay: NotNegative
+    gradient_clip: Positive
+    warmup_fraction: Fraction
+    epochs: Count
+    batch_size: Count
+    microbatch_size: Count
+
+    @model_validator(mode="after")
+    def microbatches_fill_the_batch(self) -> Optimisation:
+        if self.microbatch_size > self.batch_size:
+            raise ValueError(
+                f"microbatch_size {self.microbatch_size} is larger than batch_size {self.batch_size}"
+            )
+        return self
+
+
+class Sft(Optimisation):
+    """Supervised fine-tuning on demonstrations; the loss counts response tokens only."""
+
+
+class RewardModel(Optimisation):
+    """A Bradley-Terry reward model (the judge has the same fields and other rows)."""
+
+    seed_offset: Annotated[int, Field(ge=0)]
+    normalisation_prompts: Annotated[int, Field(ge=2)]
+    calibration_bins: Annotated[int, Field(ge=2)]
+
+
+class Ppo(Section):
+    """Proximal policy optimisation; names as in the papers, see components.ppo."""
+
+    iterations_per_cycle: Count
+    rollouts_per_iteration: Annotated[int, Field(ge=2)]
+    epochs: Count
+    minibatches: Count
+    microbatch_size: Count
+    learning_rate: Positive
+    value_learning_rate: Positive
+    weight_decay: NotNegative
+    gradient_clip: Positive
+    temperature: Positive
+    clip_range: Annotated[float, Field(gt=0.0, lt=1.0)]
+    value_clip_range: Positive
+    value_loss_coef: NotNegative
+    entropy_coef: NotNegative
+    gamma: Fraction
+    gae_lambda: Fraction
+    kl_coef: NotNegative
+    target_kl_nats_per_sequence: Positive
+    kl_horizon_rollouts: Positive
+    kl_control: Literal["adaptive", "fixed"]
+    score_clip: Positive
+    missing_eos_score: float
+
+    @model_validator(mode="after")
+    def batches_fit(self) -> Ppo:
+        if self.rollouts_per_iteration % self.minibatches:
+            raise ValueError(
+                f"minibatches {self.minibatches} must divide rollouts_per_iteration "
+                f"{self.rollouts_per_iteration}"
+            )
+        minibatch = self.rollouts_per_iteration // self.minibatches
+        if self.microbatch_size > minibatch:
+            raise ValueError(
+                f"microbatch_size {self.microbatch_size} is larger than a minibatch "
+                f"({self.rollouts_per_iteration} rollouts_per_iteration / {self.minibatches} minibatches "
+                f"= {minibatch})"
+            )
+        return self
+
+
+class Cycle(Section):
+    """One PPO cycle, by the number that is its key in `ppo_cycles`: where its policy comes from."""
+
+    start: Annotated[str, Field(min_length=1)]
+
+
+class Measurement(Section):
+    """How a policy is measured, in every cycle, in the evaluation and at promotion."""
+
+    temperature: Positive
+    validation_samples_per_prompt: Count
+    test_samples_per_prompt: Count
+    batch_size: Count
+
+
+class Selection(Section):
+    """Which cycle becomes the candidate."""
+
+    max_kl_nats_per_sequence: Positive
+
+
+class Evaluation(Section):
+    """The final comparison of SFT and candidate."""
+
+    bootstrap_resamples: Annotated[int, Field(ge=100)]
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)]
+    shown_samples: Count
+
+
+class Promotion(Section):
+    """What a candidate must do to become the champion."""
+
+    registered_model: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+    max_kl_nats_per_sequence: Positive
+    max_length_ratio: Positive
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    seed: Annotated[int, Field(ge=0)]
+    compute: Compute
+    data: Data
+    data_validation: DataValidation
+    language_model: LanguageModel
+    sft: Sft
+    reward_model: RewardModel
+    judge: RewardModel
+    ppo: Ppo
+    ppo_cycles: dict[str, Cycle]
+    measurement: Measurement
+    selection: Selection
+    evaluation: Evaluation
+    promotion: Promotion
+
+    @model_validator(mode="after")
+    def cycles_form_a_chain(self) -> Params:
+        numbers = list(self.ppo_cycles)
+        if not numbers or numbers != [str(k) for k in range(1, len(numbers) + 1)]:
+            raise ValueError(f"ppo_cycles must be numbered '1', '2', ... in order; found {numbers}")
+        for k, cycle in enumerate(self.ppo_cycles.values(), start=1):
+            before = "artifacts/sft" if k == 1 else f"artifacts/ppo/{k - 1}"
+            if cycle.start != before:
+                raise ValueError(f"ppo_cycles.{k}.start must be {before!r}; found {cycle.start!r}")
+        return self
+
+    @model_validator(mode="after")
+    def judge_differs_from_reward_model(self) -> Params:
+        if self.judge.seed_offset == self.reward_model.seed_offset:
+            raise ValueError(
+                "judge.seed_offset must differ from reward_model.seed_offset: the judge must be independent"
+            )
+        return self
+
+
+def load_params(path: Path) -> Params:
+    """Read and check a params file.
+
+    Raises:
+        ConfigError: absent, not YAML, or any key unknown, missing, of a wrong type or in contradiction; every
+            fault is named by its dotted key.
+    """
+    try:
+        content = YAML(typ="safe").load(path)  # the parser that DVC uses, so both read 1e-4 as a number
+    except FileNotFoundError as fault:
+        raise ConfigError(
+            "the params file is missing",
+            where=str(path),
+            expected="a YAML file",
+            found="nothing",
+            do="run from the root of the repository, or restore it with `git checkout params.yaml`",
+        ) from fault
+    except (YAMLError, UnicodeDecodeError) as fault:
+        raise ConfigError(
+            "the params file is not YAML",
+            where=str(path),
+            expected="YAML",
+            found=" ".join(str(fault).split()),
+            do="mend the line",
+        ) from fault
+    return parse_params(content, str(path))
+
+
+def parse_params(content: Any, where: str) -> Params:
+    """Check params that were already read; `where` names their source in errors."""
+    try:
+        return Params.model_validate(content)
+    except ValidationError as faults:
+        raise ConfigError(
+            "the params are not valid",
+            where=where + ": " + ", ".join(_dotted(fault["loc"]) or "top level" for fault in faults.errors()),
+            expected="; ".join(_rule(fault) for fault in faults.errors()),
+            found="; ".join(_found(fault) for fault in faults.errors()),
+            do="mend these keys; the shipped params.yaml shows every key",
+        ) from faults
+
+
+def _dotted(location: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in location)
+
+
+def _rule(fault: Any) -> str:
+    if fault["type"] == "extra_forbidden":
+        return f"no key named {_dotted(fault['loc'])}"
+    if fault["type"] == "missing":
+        return f"a value for {_dotted(fault['loc'])}"
+    return str(fault["msg"]).removeprefix("Value error, ")
+
+
+def _found(fault: Any) -> str:
+    if fault["type"] == "missing":
+        return "no such key"
+    if isinstance(fault["input"], dict):
+        return "this combination"
+    return repr(fault["input"])[:80]
