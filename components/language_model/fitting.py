@@ -1,0 +1,124 @@
+"""The training loop shared by the methods that learn from a fixed data set (SFT, reward model, judge)."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import math
+import time
+from collections.abc import Callable
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from components.config import Optimisation
+from components.errors import DataError, TrainingError
+
+logger = logging.getLogger("proximal")
+_PROGRESS_SECONDS = 5.0
+
+
+def learning_rate_factor(step: int, total_steps: int, warmup_fraction: float) -> float:
+    """Linear warm-up from 0, then linear decay to 0 after the last step; step counts from 0."""
+    warmup_steps = math.ceil(warmup_fraction * total_steps)
+    if step < warmup_steps:
+        return (step + 1) / warmup_steps
+    return (total_steps - step) / (total_steps - warmup_steps)
+
+
+def fit(
+    accelerator: Accelerator,
+    model: nn.Module,
+    loss_sum: Callable[[nn.Module, Tensor], Tensor],
+    weights: Tensor,
+    settings: Optimisation,
+    generator: torch.Generator,
+    on_step: Callable[[int, float], None],
+    label: str,
+) -> list[float]:
+    """Train `model` in place.
+
+    Every optimiser step minimises sum(loss) / sum(weight) over the whole batch, whatever the microbatch size and the
+    number of processes.
+
+    Args:
+        loss_sum: the summed loss of the examples with the given row numbers (a 1-D tensor).
+        weights: (N,) each example's share of the mean: its response tokens for SFT, 1 for a comparison.
+        on_step: called with the step's number and loss.
+    Returns:
+        The loss of every step.
+    Raises:
+        DataError: fewer examples than one batch.
+        TrainingError: a loss that is not finite; the rows are named.
+    """
+    count = len(weights)
+    steps_per_epoch = count // settings.batch_size
+    if steps_per_epoch == 0:
+        raise DataError(
+            "too few examples for one batch",
+            where=f"{label}.batch_size",
+            expected=f"at least {settings.batch_size} examples",
+            found=str(count),
+            do=f"lower {label}.batch_size or add data",
+        )
+    total_steps = settings.epochs * steps_per_epoch
+    optimizer: torch.optim.Optimizer = torch.optim.AdamW(
+        model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True
+    )
+    prepared, optimizer = accelerator.prepare(model, optimizer)
+    prepared.train()
+    losses: list[float] = []
+    started = reported = time.monotonic()
+    for epoch in range(settings.epochs):
+        order = torch.randperm(count, generator=generator)
+        for batch in order[: steps_per_epoch * settings.batch_size].split(settings.batch_size):
+            step = len(losses)
+            factor = learning_rate_factor(step, total_steps, settings.warmup_fraction)
+            for group in optimizer.param_groups:
+                group["lr"] = settings.learning_rate * factor
+            loss = _backward(accelerator, prepared, loss_sum, weights, batch, settings.microbatch_size)
+            if not math.isfinite(loss):
+                raise TrainingError(
+                    "the loss is not finite",
+                    where=f"{label}, epoch {epoch + 1}, step {step + 1}",
+                    expected="a number",
+                    found=f"{loss} on examples {batch.tolist()[:8]}...",
+                    do=f"lower {label}.learning_rate, or look at these examples",
+                )
+            accelerator.clip_grad_norm_(prepared.parameters(), settings.gradient_clip)
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(loss)
+            on_step(step, loss)
+            if accelerator.is_main_process and time.monotonic() - reported > _PROGRESS_SECONDS:
+                reported = time.monotonic()
+                rate = len(losses) / (reported - started)
+                logger.info(
+                    "%s: step %d of %d, loss %.4f, %.0f s to go",
+                    *(label, len(losses), total_steps, loss, (total_steps - len(losses)) / rate),
+                )
+    model.eval()
+    return losses
+
+
+def _backward(
+    accelerator: Accelerator,
+    model: nn.Module,
+    loss_sum: Callable[[nn.Module, Tensor], Tensor],
+    weights: Tensor,
+    batch: Tensor,
+    microbatch_size: int,
+) -> float:
+    """Accumulate the gradients of one batch; returns its loss over all processes."""
+    share = batch[accelerator.process_index :: accelerator.num_processes]
+    parts = share.split(microbatch_size)
+    total = torch.zeros((), device=accelerator.device)
+    for number, part in enumerate(parts, start=1):
+        last = number == len(parts)
+        with contextlib.nullcontext() if last else accelerator.no_sync(model):
+            loss = loss_sum(model, part) / weights[batch].sum()
+            # Data parallelism averages gradients over the processes; the loss is already a share of the whole mean.
+            accelerator.backward(loss * accelerator.num_processes)
+            total += loss.detach()
+    return float(accelerator.reduce(total, reduction="sum"))

@@ -1,0 +1,114 @@
+"""Sampling responses: the policy itself, with no top-k, top-p or penalty, so that stored logprobs are the policy's.
+
+Each token is drawn by inverting the distribution at a uniform number given beforehand. A response therefore depends on
+its own row of numbers alone: not on the batch around it, the order, or the number of processes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from components.language_model.forward import position_ids
+from components.language_model.sequences import Sequences, pad_left, pad_right
+from components.language_model.text import Codec
+
+# Rows that have ended are taken out of the batch once they are this share of it: less often costs idle rows, more
+# often costs copies of the key-value cache.
+_COMPACTION_SHARE = 0.25
+
+
+def uniforms(count: int, length: int, generator: torch.Generator) -> Tensor:
+    """Uniform numbers in [0, 1), one per response token. Shapes: (count, length)."""
+    return torch.rand(count, length, generator=generator, dtype=torch.float64)
+
+
+def _draw(logits: Tensor, numbers: Tensor, temperature: float) -> Tensor:
+    """Invert the distribution function at the given numbers. Shapes: (B, V), (B,) -> (B,)."""
+    distribution = torch.softmax(logits.double() / temperature, dim=-1).cumsum(dim=-1)
+    thresholds = numbers[:, None] * distribution[:, -1:]
+    drawn = torch.searchsorted(distribution, thresholds, right=True).squeeze(1)
+    return drawn.clamp(max=logits.shape[-1] - 1)
+
+
+@torch.no_grad()
+def generate(
+    policy: Any,
+    codec: Codec,
+    prompts: list[list[int]],
+    numbers: Tensor,
+    *,
+    temperature: float,
+    batch_size: int,
+) -> Sequences:
+    """Sample one response to every prompt.
+
+    Args:
+        prompts: token ids, as `Codec.encode_prompts` gives them.
+        numbers: (B, T) uniform numbers; T is the longest response.
+        batch_size: how many prompts are worked on at once; changes the speed only.
+    Returns:
+        The prompts with their responses, on the CPU, in the order given. A response that reached T tokens without an
+        end token has none.
+    """
+    order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
+    responses: list[list[int]] = [[] for _ in prompts]
+    for start in range(0, len(order), batch_size):
+        rows = order[start : start + batch_size]
+        answers = _generate_batch(
+            policy, codec, [prompts[row] for row in rows], numbers[rows], temperature=temperature
+        )
+        for row, answer in zip(rows, answers, strict=True):
+            responses[row] = answer
+    return Sequences(*pad_left(prompts, codec.pad_id), *pad_right(responses, codec.pad_id))
+
+
+def _generate_batch(
+    policy: Any, codec: Codec, prompts: list[list[int]], numbers: Tensor, *, temperature: float
+) -> list[list[int]]:
+    device = next(policy.parameters()).device
+    tokens, mask = (part.to(device) for part in pad_left(prompts, codec.pad_id))
+    numbers = numbers.to(device)
+    positions = position_ids(mask)
+    output = policy(
+        input_ids=tokens,
+        attention_mask=mask.long(),
+        position_ids=positions,
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    cache = output.past_key_values
+    next_position = positions[:, -1:] + 1
+    responses = torch.full((len(prompts), numbers.shape[1]), codec.pad_id, device=device)
+    lengths = torch.zeros(len(prompts), dtype=torch.long, device=device)
+    active = torch.arange(len(prompts), device=device)  # the rows of `responses` still in the batch
+    ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)  # of the rows in the batch
+
+    for step in range(numbers.shape[1]):
+        drawn = _draw(output.logits[:, -1], numbers[active, step], temperature)
+        running = active[~ended]
+        responses[running, step] = drawn[~ended]
+        lengths[running] = step + 1
+        ended = ended | (drawn == codec.eos_id)
+        ended_count = int(ended.sum())
+        if ended_count == len(active) or step + 1 == numbers.shape[1]:
+            break
+        if ended_count >= _COMPACTION_SHARE * len(active):
+            keep = (~ended).nonzero().squeeze(1)
+            cache.batch_select_indices(keep)
+            active, mask, next_position, drawn = active[keep], mask[keep], next_position[keep], drawn[keep]
+            ended = ended[keep]
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        output = policy(
+            input_ids=drawn[:, None],
+            attention_mask=mask.long(),
+            position_ids=next_position,
+            past_key_values=cache,
+            use_cache=True,
+        )
+        next_position = next_position + 1
+    return [
+        row[:length] for row, length in zip(responses.tolist(), lengths.tolist(), strict=True)
+    ]

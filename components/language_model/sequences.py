@@ -1,0 +1,76 @@
+"""Batches of prompts with responses: prompts padded on the left, responses on the right, masks from lengths."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Sequences(NamedTuple):
+    """B prompts with their responses.
+
+    Shapes: prompt_tokens and prompt_mask (B, P), padded on the left; response_tokens and response_mask (B, T),
+    padded on the right. A mask is True where a token counts.
+    """
+
+    prompt_tokens: Tensor
+    prompt_mask: Tensor
+    response_tokens: Tensor
+    response_mask: Tensor
+
+    @property
+    def tokens(self) -> Tensor:
+        return torch.cat([self.prompt_tokens, self.response_tokens], dim=1)
+
+    @property
+    def mask(self) -> Tensor:
+        return torch.cat([self.prompt_mask, self.response_mask], dim=1)
+
+    def __len__(self) -> int:  # type: ignore[override]  # the number of sequences, not of fields
+        return self.prompt_tokens.shape[0]
+
+    def rows(self, index: Tensor | slice) -> Sequences:
+        """Some of the sequences, without the padding that only the others needed."""
+        prompt_mask, response_mask = self.prompt_mask[index], self.response_mask[index]
+        prompt_width = max(1, int(prompt_mask.sum(dim=1).max()))
+        response_width = max(1, int(response_mask.sum(dim=1).max()))
+        return Sequences(
+            self.prompt_tokens[index][:, -prompt_width:],
+            prompt_mask[:, -prompt_width:],
+            self.response_tokens[index][:, :response_width],
+            response_mask[:, :response_width],
+        )
+
+    def to(self, device: torch.device) -> Sequences:
+        return Sequences(*(field.to(device) for field in self))
+
+
+def pad_left(rows: list[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Token ids and mask of shape (B, longest row), padded on the left."""
+    width = max(1, max(len(row) for row in rows))
+    tokens = torch.tensor([[pad_id] * (width - len(row)) + row for row in rows], dtype=torch.long)
+    lengths = torch.tensor([len(row) for row in rows])
+    return tokens, torch.arange(width) >= (width - lengths)[:, None]
+
+
+def pad_right(rows: list[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
+    """Token ids and mask of shape (B, longest row), padded on the right."""
+    width = max(1, max(len(row) for row in rows))
+    tokens = torch.tensor([row + [pad_id] * (width - len(row)) for row in rows], dtype=torch.long)
+    lengths = torch.tensor([len(row) for row in rows])
+    return tokens, torch.arange(width) < lengths[:, None]
+
+
+def build_sequences(prompts: list[list[int]], responses: list[list[int]], pad_id: int) -> Sequences:
+    """Pad tokenised prompts and responses into one batch."""
+    return Sequences(*pad_left(prompts, pad_id), *pad_right(responses, pad_id))
+
+
+def microbatches(sequences: Sequences, size: int) -> Iterator[tuple[Tensor, Sequences]]:
+    """Parts of at most `size` sequences, of like length together so that little is padded, with their row numbers."""
+    order = torch.argsort(sequences.mask.sum(dim=1), stable=True, descending=True)
+    for index in order.split(size):
+        yield index, sequences.rows(index)

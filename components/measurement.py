@@ -1,0 +1,141 @@
+"""How good a policy is: one record per prompt and sampled response, the same in every cycle, at the end, at promotion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from components import paths
+from components.config import Params
+from components.core.stats import masked_mean, masked_sum
+from components.helpdesk.rubric import score as helpdesk_score
+from components.language_model.forward import (
+    in_microbatches,
+    response_logprobs,
+    response_logprobs_and_entropy,
+    sequence_scores,
+)
+from components.language_model.generation import generate, uniforms
+from components.language_model.loading import load_codec, load_policy, load_scalar_model
+from components.language_model.sequences import Sequences
+from components.language_model.text import Codec
+from components.seeding import generator
+
+Record = dict[str, Any]
+RUBRICS: dict[str, Callable[[str, str], Any]] = {"helpdesk": helpdesk_score}
+
+
+@dataclass(frozen=True)
+class Yardsticks:
+    """The frozen models a policy is measured with."""
+
+    reference: nn.Module
+    reward_model: nn.Module
+    judge: nn.Module
+    codec: Codec
+
+    @classmethod
+    def load(cls, device: torch.device) -> Yardsticks:
+        """The SFT policy, the reward model and the judge from their stages' outputs."""
+        return cls(
+            load_policy(paths.SFT / "policy").to(device),
+            load_scalar_model(paths.REWARD_MODEL / "model").to(device),
+            load_scalar_model(paths.JUDGE / "model").to(device),
+            load_codec(paths.SFT / "policy"),
+        )
+
+
+def measure_policy(
+    policy_folder: Path,
+    params: Params,
+    prompts: list[Record],
+    samples_per_prompt: int,
+    stream: str,
+) -> list[Record]:
+    """Measure a stored policy; see `measure`."""
+    torch.set_num_threads(params.compute.cpu_threads)
+    torch.use_deterministic_algorithms(True)
+    device = torch.device("cpu")
+    yardsticks = Yardsticks.load(device)
+    return measure(load_policy(policy_folder), yardsticks, params, prompts, samples_per_prompt, stream)
+
+
+@torch.no_grad()
+def measure(
+    policy: Any,
+    yardsticks: Yardsticks,
+    params: Params,
+    prompts: list[Record],
+    samples_per_prompt: int,
+    stream: str,
+) -> list[Record]:
+    """Sample responses to every prompt and measure them.
+
+    Args:
+        prompts: rows with `id`, `prompt` and perhaps `kind`.
+        stream: names the random numbers. Two policies measured with one stream answer the same prompts with the same
+            numbers, so that their difference has little noise.
+    Returns:
+        len(prompts) * samples_per_prompt records, a prompt's samples together: prompt_id, prompt, kind, sample,
+        response, response_tokens, ended, reward, judge, kl (nats per sequence, the k1 estimate of this sample),
+        entropy (mean nats per token), and with a rubric gold, helpful, harmless, honest.
+    """
+    codec, settings = yardsticks.codec, params.measurement
+    rows = [(row, sample) for row in prompts for sample in range(samples_per_prompt)]
+    numbers = uniforms(
+        len(rows), params.language_model.max_response_tokens, generator(params.seed, "measurement", stream)
+    )
+    sequences = generate(
+        policy,
+        codec,
+        codec.encode_prompts([row["prompt"] for row, _ in rows]),
+        numbers,
+        temperature=settings.temperature,
+        batch_size=settings.batch_size,
+    ).to(next(policy.parameters()).device)
+
+    def numbers_of(part: Sequences) -> tuple[torch.Tensor, ...]:
+        logprobs, entropies = response_logprobs_and_entropy(policy, part, settings.temperature)
+        ref_logprobs = response_logprobs(yardsticks.reference, part, settings.temperature)
+        return (
+            sequence_scores(yardsticks.reward_model, part),
+            sequence_scores(yardsticks.judge, part),
+            masked_sum(logprobs - ref_logprobs, part.response_mask, dim=1),
+            masked_mean(entropies, part.response_mask, dim=1),
+        )
+
+    columns = [column.tolist() for column in in_microbatches(numbers_of, sequences, settings.batch_size)]
+    lengths = sequences.response_mask.sum(dim=1).tolist()
+    tokens = [row[:length] for row, length in zip(sequences.response_tokens.tolist(), lengths, strict=True)]
+    responses = codec.decode(tokens)
+    records = []
+    for number, (row, sample) in enumerate(rows):
+        reward, judge, kl, entropy = (column[number] for column in columns)
+        record = {
+            "prompt_id": row["id"],
+            "prompt": row["prompt"],
+            "kind": row.get("kind"),
+            "sample": sample,
+            "response": responses[number],
+            "response_tokens": lengths[number],
+            "ended": tokens[number][-1] == codec.eos_id,
+            "reward": reward,
+            "judge": judge,
+            "kl": kl,
+            "entropy": entropy,
+        }
+        if params.data.rubric != "none":
+            record |= RUBRICS[params.data.rubric](row["prompt"], responses[number])._asdict()
+        records.append(record)
+    return records
+
+
+def means(records: list[Record]) -> dict[str, float]:
+    """The mean of every number in the records."""
+    names = [name for name, value in records[0].items() if isinstance(value, int | float) and name != "sample"]
+    return {name: sum(record[name] for record in records) / len(records) for name in names}

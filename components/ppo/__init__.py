@@ -1,0 +1,1 @@
+"""Proximal policy optimisation: cycles of rollouts (phase 1) and clipped updates (phase 2)."""

@@ -1,0 +1,32 @@
+"""Policy and value model as one trainable module, so that one forward, one loss and one optimiser serve both."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from components.language_model.forward import response_logprobs_and_entropy, response_values
+from components.language_model.loading import ScalarModel
+from components.language_model.sequences import Sequences
+
+
+class ActorCriticOutput(NamedTuple):
+    """Shapes: (B, T) each. Units: nats, nats, normalised score."""
+
+    logprobs: Tensor
+    entropy: Tensor
+    values: Tensor
+
+
+class ActorCritic(nn.Module):
+    """The policy (actor) and the value model (critic), with no weights in common."""
+
+    def __init__(self, policy: nn.Module, value_model: ScalarModel) -> None:
+        super().__init__()
+        self.policy = policy
+        self.value_model = value_model
+
+    def forward(self, sequences: Sequences, temperature: float) -> ActorCriticOutput:
+        logprobs, entropy = response_logprobs_and_entropy(self.policy, sequences, temperature)
+        return ActorCriticOutput(logprobs, entropy, response_values(self.value_model, sequences))

@@ -1,0 +1,82 @@
+"""The state of a PPO run between iterations and between cycles: models, optimiser, KL coefficient, progress.
+
+All random numbers come from (seed, iteration), so there is no generator state to keep. Safetensors and JSON only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from components.artifacts import read_json, write_json
+from components.errors import ArtifactError
+from components.language_model.loading import load_policy, load_scalar_model, save_policy, save_scalar_model
+from components.language_model.text import Codec
+from components.ppo.actor_critic import ActorCritic
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a later iteration needs to know beyond the weights. `iteration` counts over all cycles."""
+
+    iteration: int
+    kl_coef: float
+
+
+def load_model(policy_folder: Path, value_folder: Path) -> ActorCritic:
+    """The trainable pair from stored models; a reward model serves as the first value model."""
+    return ActorCritic(load_policy(policy_folder), load_scalar_model(value_folder))
+
+
+def save(
+    folder: Path, model: ActorCritic, optimizer: torch.optim.Optimizer, codec: Codec, progress: Progress
+) -> None:
+    """Write policy/, value_model/ and state/ below `folder`."""
+    save_policy(model.policy, codec, folder / "policy")
+    save_scalar_model(model.value_model, folder / "value_model")
+    names = [name for name, _ in model.named_parameters()]
+    tensors = {
+        f"{names[index]}/{key}": value
+        for index, state in optimizer.state_dict()["state"].items()
+        for key, value in state.items()
+    }
+    (folder / "state").mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / "state" / "optimizer.safetensors")
+    write_json(folder / "state" / "progress.json", asdict(progress))
+
+
+def load_progress(folder: Path) -> Progress:
+    """The progress stored below `folder`."""
+    content = read_json(folder / "state" / "progress.json")
+    return Progress(int(content["iteration"]), float(content["kl_coef"]))
+
+
+def load_optimizer(folder: Path, model: ActorCritic, optimizer: torch.optim.Optimizer) -> None:
+    """Fill the optimiser with the state stored below `folder`.
+
+    Raises:
+        ArtifactError: the file is absent, corrupt, or of another model.
+    """
+    path = folder / "state" / "optimizer.safetensors"
+    names = [name for name, _ in model.named_parameters()]
+    try:
+        tensors = load_file(path)
+        state: dict[int, dict[str, Any]] = {
+            index: {key: tensors[f"{name}/{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
+            for index, name in enumerate(names)
+        }
+    except (OSError, SafetensorError, KeyError) as fault:
+        raise ArtifactError(
+            "a stored optimiser state cannot be loaded",
+            where=str(path),
+            expected="the state of this model's optimiser, whole",
+            found=" ".join(str(fault).split())[:300],
+            do="delete the folder and run `dvc repro`, which makes it again",
+        ) from fault
+    groups = optimizer.state_dict()["param_groups"]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -1,0 +1,149 @@
+"""Phase 1: the policy answers prompts, and everything that the updates need is recorded once."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from components.config import Params
+from components.core.kl import kl_estimate
+from components.core.rewards import clip_scores, missing_eos
+from components.errors import TrainingError
+from components.language_model.forward import in_microbatches, response_logprobs, sequence_scores
+from components.language_model.generation import generate, uniforms
+from components.language_model.sequences import Sequences, pad_left
+from components.measurement import Yardsticks
+from components.ppo.actor_critic import ActorCritic
+from components.seeding import generator
+
+
+class Rollouts(NamedTuple):
+    """B responses and what was recorded of them.
+
+    Shapes: scores and raw_scores (B,); old_logprobs, values, entropy and kl (B, T).
+    Units: old_logprobs, entropy and kl (k1, per token) in nats; scores in the reward model's standard deviations, after
+    the missing-end rule and clipping; raw_scores before them.
+    """
+
+    sequences: Sequences
+    raw_scores: Tensor
+    scores: Tensor
+    old_logprobs: Tensor
+    values: Tensor
+    entropy: Tensor
+    kl: Tensor
+
+
+def prompts_of_iteration(prompts: list[Any], count: int, iteration: int, seed: int) -> list[Any]:
+    """The prompts of an iteration: the prompts in a shuffled order, epoch after epoch, `count` at a time."""
+    chosen: list[Any] = []
+    position = iteration * count
+    while len(chosen) < count:
+        epoch, offset = divmod(position, len(prompts))
+        order = torch.randperm(len(prompts), generator=generator(seed, "ppo", "prompts", epoch)).tolist()
+        taken = order[offset : offset + count - len(chosen)]
+        chosen += [prompts[index] for index in taken]
+        position += len(taken)
+    return chosen
+
+
+@torch.no_grad()
+def roll_out(
+    accelerator: Accelerator,
+    model: ActorCritic,
+    yardsticks: Yardsticks,
+    prompts: list[list[int]],
+    params: Params,
+    iteration: int,
+) -> Rollouts:
+    """Answer the prompts and record logprobs, reference logprobs, values and scores.
+
+    Every process works on its share of the prompts; all of them return the whole batch, so that advantages are
+    whitened over it and minibatches are cut from it alike everywhere.
+
+    Raises:
+        TrainingError: a recorded number is not finite; the rows are named.
+    """
+    settings, codec = params.ppo, yardsticks.codec
+    numbers = uniforms(
+        len(prompts),
+        params.language_model.max_response_tokens,
+        generator(params.seed, "ppo", "responses", iteration),
+    )
+    share = slice(accelerator.process_index, None, accelerator.num_processes)
+    sequences = generate(
+        model.policy,
+        codec,
+        prompts[share],
+        numbers[share],
+        temperature=settings.temperature,
+        batch_size=params.measurement.batch_size,
+    ).to(accelerator.device)
+
+    def record(part: Sequences) -> tuple[Tensor, ...]:
+        output = model(part, settings.temperature)
+        return (
+            *output,
+            response_logprobs(yardsticks.reference, part, settings.temperature),
+            sequence_scores(yardsticks.reward_model, part),
+        )
+
+    recorded = in_microbatches(record, sequences, settings.microbatch_size)
+    sequences, recorded = _gather(accelerator, prompts, sequences, recorded, params, codec.pad_id)
+    logprobs, entropy, values, ref_logprobs, raw_scores = recorded
+    mask = sequences.response_mask
+    for name, column in zip(("logprobs", "entropy", "values", "ref_logprobs", "scores"), recorded, strict=True):
+        finite = torch.isfinite(column) | (~mask if column.dim() == 2 else False)
+        bad = (~finite).reshape(len(sequences), -1).any(dim=1).nonzero().squeeze(1)
+        if len(bad):
+            raise TrainingError(
+                f"{name} of rollouts are not finite",
+                where=f"ppo, iteration {iteration + 1}, rows {bad.tolist()[:8]}",
+                expected="numbers",
+                found=str(column[bad[0]].flatten().tolist()[:4]),
+                do="the last finished iteration is kept; lower ppo.learning_rate and run the same command again",
+            )
+    ended = ((sequences.response_tokens == codec.eos_id) & mask).any(dim=1)
+    scores = missing_eos(raw_scores, ended, "replace", settings.missing_eos_score)
+    return Rollouts(
+        sequences,
+        raw_scores,
+        clip_scores(scores, settings.score_clip),
+        logprobs,
+        values,
+        entropy,
+        kl_estimate(logprobs, ref_logprobs, "k1"),
+    )
+
+
+def _gather(
+    accelerator: Accelerator,
+    prompts: list[list[int]],
+    sequences: Sequences,
+    recorded: tuple[Tensor, ...],
+    params: Params,
+    pad_id: int,
+) -> tuple[Sequences, tuple[Tensor, ...]]:
+    """Bring the shares of all processes together, in the order of the prompts."""
+    if accelerator.num_processes == 1:
+        return sequences, recorded
+    width = params.language_model.max_response_tokens
+
+    def whole(column: Tensor) -> Tensor:
+        if column.dim() == 2:
+            column = torch.nn.functional.pad(column, (0, width - column.shape[1]))
+        parts = accelerator.gather(column).chunk(accelerator.num_processes)
+        return torch.stack(parts, dim=1).flatten(0, 1)  # process p holds rows p, p + processes, ...
+
+    prompt_tokens, prompt_mask = (part.to(accelerator.device) for part in pad_left(prompts, pad_id))
+    response_mask = whole(sequences.response_mask.long()).bool()
+    everything = Sequences(prompt_tokens, prompt_mask, whole(sequences.response_tokens), response_mask)
+    trimmed = everything.rows(slice(None))
+    longest = trimmed.response_tokens.shape[1]
+    columns = tuple(
+        column[:, :longest] if column.dim() == 2 else column for column in (whole(part) for part in recorded)
+    )
+    return trimmed, columns

@@ -1,0 +1,166 @@
+"""Phase 2: the weights move by the clipped policy loss, the value loss and the entropy term, in one objective."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from components.config import Ppo
+from components.core.advantages import gae
+from components.core.losses import aggregate, policy_loss, value_loss
+from components.core.rewards import per_token_rewards
+from components.core.stats import masked_sum, masked_var, whiten
+from components.errors import TrainingError
+from components.language_model.sequences import microbatches
+from components.ppo.actor_critic import ActorCritic
+from components.ppo.rollouts import Rollouts
+from components.seeding import generator
+
+Statistics = dict[str, float]
+
+
+def update(
+    accelerator: Accelerator,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    rollouts: Rollouts,
+    kl_coef: float,
+    settings: Ppo,
+    seed: int,
+    iteration: int,
+) -> Statistics:
+    """Several epochs of minibatch steps on one batch of rollouts; the model changes in place.
+
+    Returns:
+        Means over all steps: policy_loss, value_loss, entropy, clip_fraction, value_clip_fraction, approx_kl (old to
+        new policy, 0.5 * squared log-ratio), ratio_max, gradient norms; and of the batch explained_variance.
+    Raises:
+        TrainingError: a loss or ratio that is not finite; the rows are named.
+    """
+    mask = rollouts.sequences.response_mask
+    rewards = per_token_rewards(rollouts.scores, rollouts.kl, kl_coef, mask)
+    advantages, returns = gae(rewards, rollouts.values, mask, settings.gamma, settings.gae_lambda)
+    statistics = _batch_statistics(rollouts, returns)
+    advantages = whiten(advantages, mask)
+
+    steps: list[Statistics] = []
+    for epoch in range(settings.epochs):
+        order = torch.randperm(len(mask), generator=generator(seed, "ppo", "minibatches", iteration, epoch))
+        for rows in order.chunk(settings.minibatches):
+            steps.append(
+                _step(accelerator, model, optimizer, rollouts, advantages, returns, rows, settings, iteration)
+            )
+    for name in steps[0]:
+        values = [step[name] for step in steps]
+        statistics[name] = max(values) if name == "ratio_max" else sum(values) / len(values)
+    return statistics
+
+
+def _step(
+    accelerator: Accelerator,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    rollouts: Rollouts,
+    advantages: Tensor,
+    returns: Tensor,
+    rows: Tensor,
+    settings: Ppo,
+    iteration: int,
+) -> Statistics:
+    """One optimiser step. Losses are means over all response tokens of the minibatch, however it is cut up."""
+    tokens = float(rollouts.sequences.response_mask[rows].sum())
+    share = rows[accelerator.process_index :: accelerator.num_processes]
+    parts = list(microbatches(rollouts.sequences.rows(share), settings.microbatch_size))
+    sums: dict[str, Tensor] = {}
+    ratio_max = torch.zeros((), device=advantages.device)
+    for number, (index, sequences) in enumerate(parts, start=1):
+        chosen, width = share[index], sequences.response_tokens.shape[1]
+        mask = sequences.response_mask
+
+        def of(column: Tensor, chosen: Tensor = chosen, width: int = width) -> Tensor:
+            return column[chosen, :width]
+
+        last = number == len(parts)
+        with contextlib.nullcontext() if last else accelerator.no_sync(model):
+            new = model(sequences, settings.temperature)
+            policy = policy_loss(
+                new.logprobs,
+                of(rollouts.old_logprobs),
+                of(advantages),
+                mask,
+                clip_low=settings.clip_range,
+                clip_high=settings.clip_range,
+                dual_clip=None,
+            )
+            value = value_loss(
+                new.values,
+                of(rollouts.values),
+                of(returns),
+                mask,
+                value_clip_range=settings.value_clip_range,
+            )
+            losses = {
+                "policy_loss": aggregate(policy.loss, mask, "token_mean", tokens),
+                "value_loss": aggregate(value.loss, mask, "token_mean", tokens),
+                "entropy": aggregate(new.entropy, mask, "token_mean", tokens),
+            }
+            objective = (
+                losses["policy_loss"]
+                + settings.value_loss_coef * losses["value_loss"]
+                - settings.entropy_coef * losses["entropy"]
+            )
+            if not torch.isfinite(objective):
+                raise TrainingError(
+                    "the PPO objective is not finite",
+                    where=f"ppo, iteration {iteration + 1}, rollouts {chosen.tolist()[:8]}",
+                    expected="a number",
+                    found=", ".join(f"{name} {float(loss)}" for name, loss in losses.items()),
+                    do="the last finished iteration is kept; lower ppo.learning_rate and run again",
+                )
+            # Data parallelism averages gradients over the processes; the loss is already a share of the whole mean.
+            accelerator.backward(objective * accelerator.num_processes)
+        log_ratio = (new.logprobs - of(rollouts.old_logprobs)).detach()
+        measured = {
+            **losses,
+            "clip_fraction": masked_sum(policy.clipped.float(), mask) / tokens,
+            "value_clip_fraction": masked_sum(value.clipped.float(), mask) / tokens,
+            "approx_kl": masked_sum(0.5 * log_ratio.square(), mask) / tokens,
+        }
+        for name, term in measured.items():
+            sums[name] = sums.get(name, torch.zeros_like(term)) + term.detach()
+        ratio_max = torch.maximum(ratio_max, torch.where(mask, policy.ratio, 0.0).max().detach())
+    inner: ActorCritic = accelerator.unwrap_model(model)
+    norms = {
+        "policy_gradient_norm": _clip(inner.policy, settings.gradient_clip),
+        "value_gradient_norm": _clip(inner.value_model, settings.gradient_clip),
+    }
+    optimizer.step()
+    optimizer.zero_grad()
+    totals = accelerator.reduce(torch.stack(list(sums.values())), reduction="sum").tolist()
+    ratio_max = accelerator.gather(ratio_max.reshape(1)).max()
+    return {**dict(zip(sums, totals, strict=True)), **norms, "ratio_max": float(ratio_max)}
+
+
+def _clip(module: nn.Module, limit: float) -> float:
+    """Clip policy and value gradients apart: a large value error must not shrink the policy's step."""
+    norm = float(nn.utils.clip_grad_norm_(module.parameters(), limit))
+    if not math.isfinite(norm):
+        raise TrainingError(
+            "a gradient is not finite",
+            where=f"ppo, {type(module).__name__}",
+            expected="a number",
+            found=str(norm),
+            do="the last finished iteration is kept; lower the learning rates and run again",
+        )
+    return norm
+
+
+def _batch_statistics(rollouts: Rollouts, returns: Tensor) -> Statistics:
+    """How well the values predicted the returns: 1 is perfect, 0 as good as their mean."""
+    mask = rollouts.sequences.response_mask
+    unexplained = masked_var(returns - rollouts.values, mask)
+    return {"explained_variance": float(1.0 - unexplained / (masked_var(returns, mask) + 1e-8))}

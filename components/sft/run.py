@@ -1,0 +1,84 @@
+"""Supervised fine-tuning: the demonstrations become policy 0, which is also the frozen reference policy."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from components import paths
+from components.artifacts import atomic_folder, read_jsonl, write_json
+from components.config import Params
+from components.core.losses import cross_entropy
+from components.core.stats import masked_sum
+from components.language_model.acceleration import start_accelerator
+from components.language_model.fitting import fit
+from components.language_model.forward import response_logits
+from components.language_model.loading import (
+    load_checkpoint,
+    load_checkpoint_tokenizer,
+    new_policy,
+    save_policy,
+)
+from components.language_model.sequences import build_sequences
+from components.language_model.text import Codec, TextFormat, train_tokenizer
+from components.seeding import derive_seed, generator
+from components.tracking import stage_run
+
+
+def run(params: Params) -> None:
+    """Read the clean demonstrations, train, and write artifacts/sft/."""
+    source = paths.CLEAN / "demonstrations.jsonl"
+    rows = read_jsonl(source)
+    accelerator = start_accelerator(params)
+    codec, policy = _start(params, rows)
+    prompts = codec.encode_prompts([row["prompt"] for row in rows])
+    responses = codec.encode_responses([row["response"] for row in rows])
+    sequences = build_sequences(prompts, responses, codec.pad_id)
+
+    def loss_sum(model: nn.Module, index: Tensor) -> Tensor:
+        part = sequences.rows(index).to(accelerator.device)
+        return masked_sum(cross_entropy(response_logits(model, part), part.response_tokens), part.response_mask)
+
+    with stage_run("sft", params, inputs=[source]) as run:
+        run.dataset("demonstrations", source)
+        losses = fit(
+            accelerator,
+            policy,
+            loss_sum,
+            weights=sequences.response_mask.sum(dim=1),
+            settings=params.sft,
+            generator=generator(params.seed, "sft"),
+            on_step=lambda step, loss: run.metrics({"train/loss": loss}, step=step),
+            label="sft",
+        )
+        if accelerator.is_main_process:
+            last_epoch = losses[-(len(losses) // params.sft.epochs) :]
+            ended = torch.tensor([row[-1] == codec.eos_id for row in responses])
+            metrics = {
+                "demonstrations": len(rows),
+                "loss": sum(last_epoch) / len(last_epoch),
+                "parameters": sum(weight.numel() for weight in policy.parameters()),
+                "response_tokens": float(sequences.response_mask.sum(dim=1).float().mean()),
+                "truncated_fraction": 1.0 - float(ended.float().mean()),
+                "vocabulary": len(codec.tokenizer),
+            }
+            with atomic_folder(paths.SFT) as folder:
+                save_policy(accelerator.unwrap_model(policy), codec, folder / "policy")
+                write_json(folder / "metrics.json", metrics)
+            run.metrics({f"sft/{name}": value for name, value in metrics.items()})
+            run.outputs(sorted(paths.SFT.iterdir()))
+
+
+def _start(params: Params, rows: list[dict[str, str]]) -> tuple[Codec, nn.Module]:
+    """The tokenizer and the policy before any training."""
+    config = params.language_model
+    text_format = TextFormat(config.prompt_template, config.max_prompt_tokens, config.max_response_tokens)
+    if config.checkpoint != "scratch":
+        return Codec(load_checkpoint_tokenizer(config), text_format), load_checkpoint(config)
+    texts = [text_format.prompt_template.replace("{prompt}", row["prompt"]) for row in rows]
+    texts += [row["response"] for row in rows]
+    tokenizer = train_tokenizer(texts, config.scratch.vocabulary_size)
+    ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
+    return Codec(tokenizer, text_format), new_policy(
+        config, len(tokenizer), ids, derive_seed(params.seed, "sft", "weights")
+    )
