@@ -1,0 +1,97 @@
+"""What several labels of the same two responses say about the annotators."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+
+from components.data_validation.reading import Row
+from components.data_validation.splits import responses_key
+
+
+@dataclass(frozen=True)
+class AnnotatorRecord:
+    """One annotator: labels given, and how often they are the majority's of the other annotators.
+
+    `compared` counts the labels for which the others have a majority; ties say nothing.
+    """
+
+    labels: int
+    compared: int
+    agreeing: int
+
+    @property
+    def agreement(self) -> float | None:
+        return self.agreeing / self.compared if self.compared else None
+
+    def is_clearly_below(self, limit: float) -> bool:
+        """Below the limit by more than two standard errors, which are at most 1 / sqrt(compared)."""
+        return self.agreement is not None and self.agreement + 1 / math.sqrt(self.compared) < limit
+
+
+@dataclass(frozen=True)
+class LabelStatistics:
+    """Counts over all comparisons; two labels belong together when prompt and both responses are the same."""
+
+    label_pairs: int  # two labels of the same responses by different annotators
+    agreeing_label_pairs: int
+    labels_per_pair: dict[int, int]  # number of labels -> number of response pairs with that many
+    annotators: dict[str, AnnotatorRecord]
+    contradicted_rows: list[list[int]]  # raw rows of pairs that are labelled both ways, by whomever
+    self_contradicted_rows: list[list[int]]  # and of those that one annotator labelled both ways
+
+    @property
+    def agreement(self) -> float | None:
+        """The probability that two annotators agree on the same two responses."""
+        return self.agreeing_label_pairs / self.label_pairs if self.label_pairs else None
+
+
+def label_statistics(comparisons: list[Row]) -> LabelStatistics:
+    """Compare all labels of the same two responses. A label without a name is an annotator of its own."""
+    groups: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
+    for row in comparisons:
+        groups[responses_key(row)].append(row)
+
+    label_pairs = agreeing_label_pairs = 0
+    labels: Counter[str] = Counter()
+    compared: Counter[str] = Counter()
+    agreeing: Counter[str] = Counter()
+    contradicted, self_contradicted = [], []
+    for (_, first, _), rows in groups.items():
+        votes: Counter[bool] = Counter(row["chosen"] == first for row in rows)
+        own: dict[str, Counter[bool]] = defaultdict(Counter)
+        for row in rows:
+            if row.get("annotator") is not None:
+                own[row["annotator"]][row["chosen"] == first] += 1
+
+        label_pairs += math.comb(len(rows), 2) - sum(math.comb(mine.total(), 2) for mine in own.values())
+        agreeing_label_pairs += _same(votes) - sum(_same(mine) for mine in own.values())
+        if len(votes) == 2:
+            contradicted.append([row["raw_row"] for row in rows])
+        for annotator, mine in own.items():
+            labels[annotator] += mine.total()
+            if len(mine) == 2:
+                self_contradicted.append(
+                    [row["raw_row"] for row in rows if row.get("annotator") == annotator]
+                )
+            margin = (votes[True] - mine[True]) - (votes[False] - mine[False])
+            if margin != 0:
+                compared[annotator] += mine.total()
+                agreeing[annotator] += mine[margin > 0]
+    return LabelStatistics(
+        label_pairs=label_pairs,
+        agreeing_label_pairs=agreeing_label_pairs,
+        labels_per_pair=dict(sorted(Counter(len(rows) for rows in groups.values()).items())),
+        annotators={
+            annotator: AnnotatorRecord(labels[annotator], compared[annotator], agreeing[annotator])
+            for annotator in sorted(labels)
+        },
+        contradicted_rows=contradicted,
+        self_contradicted_rows=self_contradicted,
+    )
+
+
+def _same(votes: Counter[bool]) -> int:
+    """How many pairs of labels are equal."""
+    return sum(math.comb(count, 2) for count in votes.values())

@@ -1,0 +1,184 @@
+"""The pandera schemas of the raw files, and the per-row faults they find, all at once."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable
+from typing import Any, Literal
+
+import pandas as pd
+import pandera.pandas as pa
+from pandera.errors import SchemaErrors
+
+from components.config import DataValidation
+from components.data_validation.normalisation import has_encoding_fault
+from components.data_validation.reading import Fault, Row
+
+FileName = Literal["prompts", "demonstrations", "comparisons"]
+FILES: tuple[FileName, ...] = ("prompts", "demonstrations", "comparisons")
+SPLITS = ("train", "validation", "test")
+
+NO_VALUE = "has no value"
+NOT_TEXT = "is not text"
+EMPTY = "is empty"
+TOO_LONG = "is too long"
+ENCODING = "has an encoding fault"
+REPEATED_ID = "occurs in an earlier row"
+UNKNOWN_SPLIT = f"is none of {', '.join(SPLITS)}"
+REPEATED_ROW = "the row repeats an earlier one"
+EQUAL_RESPONSES = "chosen equals rejected"
+OTHER_RESPONSES = "prompt or responses differ from the other rows of the pair"
+
+
+class MissingColumns(Exception):
+    """Columns that no row has. Internal: the caller names the file and turns it into a DataError."""
+
+    def __init__(self, columns: list[str]) -> None:
+        super().__init__(columns)
+        self.columns = columns
+
+
+def frame_of(rows: list[Row]) -> pd.DataFrame:
+    """Rows as a frame of plain Python objects: no value is converted before it is checked."""
+    return pd.DataFrame(rows, dtype=object)
+
+
+def schema_of(file: FileName, limits: DataValidation) -> pa.DataFrameSchema:
+    """The schema of a raw file. Columns it does not name are allowed and kept as they are."""
+    label = _text(required=True)
+    optional = _text(required=False, nullable=True)
+    identity = _text(_check(REPEATED_ID, lambda ids: ~ids.map(repr).duplicated()), required=True)
+    prompt = _text(_shorter_than(limits.max_prompt_characters), required=True)
+    response = _text(_shorter_than(limits.max_response_characters), required=True)
+    if file == "prompts":
+        split = _text(_text_check(UNKNOWN_SPLIT, lambda split: split in SPLITS), required=False)
+        return pa.DataFrameSchema(
+            {"id": identity, "prompt": prompt, "split": split, "kind": optional},
+            checks=[_check(REPEATED_ROW, _is_new)],
+        )
+    if file == "demonstrations":
+        return pa.DataFrameSchema(
+            {"id": identity, "prompt": prompt, "response": response, "source": label},
+            checks=[_check(REPEATED_ROW, _is_new)],
+        )
+    return pa.DataFrameSchema(
+        {
+            "id": identity,
+            "prompt": prompt,
+            "chosen": response,
+            "rejected": response,
+            "source": label,
+            "annotator": optional,
+            "pair": optional,
+        },
+        checks=[
+            _check(REPEATED_ROW, _is_new),
+            _check(EQUAL_RESPONSES, _responses_differ),
+            _check(OTHER_RESPONSES, _fits_its_pair),
+        ],
+    )
+
+
+def row_faults(frame: pd.DataFrame, schema: pa.DataFrameSchema) -> dict[int, list[Fault]]:
+    """Every fault of every row, by position in the frame.
+
+    Raises:
+        MissingColumns: columns that the schema requires and no row has.
+        SchemaErrors: a check itself failed; that is a fault of ours.
+    """
+    try:
+        schema.validate(frame, lazy=True)
+    except SchemaErrors as errors:
+        cases: pd.DataFrame = errors.failure_cases
+        missing = cases.loc[cases["check"] == "column_in_dataframe", "failure_case"]
+        if len(missing):
+            raise MissingColumns(sorted(missing)) from None
+        if cases["index"].isna().any():
+            raise
+        found: dict[int, set[Fault]] = defaultdict(
+            set
+        )  # a set: pandera repeats a row's fault once per column
+        for context, column, check, position in zip(
+            cases["schema_context"], cases["column"], cases["check"], cases["index"], strict=True
+        ):
+            blamed = "" if context == "DataFrameSchema" else column
+            message = NO_VALUE if check == "not_nullable" else check
+            found[int(position)].add(Fault(blamed, message))
+        return {position: sorted(found[position]) for position in sorted(found)}
+    return {}
+
+
+def _check(message: str, holds: Callable[[Any], Any]) -> pa.Check:
+    return pa.Check(holds, name=message, error=message)
+
+
+def _text_check(message: str, holds: Callable[[str], bool]) -> pa.Check:
+    """A check of one text at a time. What is no text passes: that is another check's fault to report."""
+    return _check(
+        message,
+        lambda column: column.map(lambda value: not isinstance(value, str) or holds(value)).astype(bool),
+    )
+
+
+def _shorter_than(limit: int) -> pa.Check:
+    return _text_check(f"{TOO_LONG} (over {limit} characters)", lambda text: len(text) <= limit)
+
+
+def _text(*checks: pa.Check, required: bool, nullable: bool = False) -> pa.Column:
+    return pa.Column(
+        checks=[
+            _check(NOT_TEXT, lambda column: column.map(lambda value: isinstance(value, str)).astype(bool)),
+            _text_check(EMPTY, lambda text: bool(text.strip())),
+            _text_check(ENCODING, lambda text: not has_encoding_fault(text)),
+            *checks,
+        ],
+        required=required,
+        nullable=nullable,
+    )
+
+
+def _is_new(frame: pd.DataFrame) -> pd.Series:
+    """False for a row that equals an earlier one in everything but the id.
+
+    Where labels of one pair come without the annotator's name, equal rows are two annotators who agree.
+    """
+    anonymous_labels = "pair" in frame and "annotator" not in frame
+    content = frame if anonymous_labels else frame.drop(columns="id")
+    return ~content.map(repr).duplicated()
+
+
+def _responses_differ(frame: pd.DataFrame) -> pd.Series:
+    return frame["chosen"] != frame["rejected"]
+
+
+def _fits_its_pair(frame: pd.DataFrame) -> pd.Series:
+    """False for a row whose prompt and responses are not those that most rows of its `pair` have.
+
+    Rows with a broken text take no part: that they differ from their pair is not their fault's name.
+    """
+    if "pair" not in frame:
+        return pd.Series(True, index=frame.index)
+    contents = [
+        (prompt, *sorted((chosen, rejected)))
+        if all(map(_is_sound, (pair, prompt, chosen, rejected))) and chosen != rejected
+        else None
+        for pair, prompt, chosen, rejected in zip(
+            frame["pair"], frame["prompt"], frame["chosen"], frame["rejected"], strict=True
+        )
+    ]
+    counts: dict[str, Counter[tuple[str, ...]]] = defaultdict(Counter)
+    for pair, content in zip(frame["pair"], contents, strict=True):
+        if content is not None:
+            counts[pair][content] += 1
+    usual = {pair: count.most_common(1)[0][0] for pair, count in counts.items()}
+    return pd.Series(
+        [
+            content is None or usual[pair] == content
+            for pair, content in zip(frame["pair"], contents, strict=True)
+        ],
+        index=frame.index,
+    )
+
+
+def _is_sound(text: object) -> bool:
+    return isinstance(text, str) and bool(text.strip()) and not has_encoding_fault(text)

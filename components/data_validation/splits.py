@@ -1,0 +1,72 @@
+"""Who sees which row: prompts into train, validation and test; comparisons into reward model and judge.
+
+Every choice is a hash of the seed and the text itself. So a row never wanders when others come or go, and
+what must stay together (all rows of a prompt, all labels of the same two responses) does.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Literal
+
+from components.config import DataValidation
+from components.data_validation.normalisation import prompt_key
+from components.data_validation.reading import Row
+from components.seeding import derive_seed
+
+Split = Literal["train", "validation", "test"]
+ComparisonPart = Literal[
+    "comparisons_reward_model",
+    "comparisons_reward_model_heldout",
+    "comparisons_judge",
+    "comparisons_judge_heldout",
+]
+PARTS = (
+    "prompts_train",
+    "prompts_validation",
+    "prompts_test",
+    "demonstrations",
+    "comparisons_reward_model",
+    "comparisons_reward_model_heldout",
+    "comparisons_judge",
+    "comparisons_judge_heldout",
+)
+
+LEAKED = "is a validation or test prompt"
+WITHHELD = "was drawn for validation or test"
+
+
+def position_in_unit_interval(seed: int, stream: str, key: str) -> float:
+    """A number in [0, 1) that depends on the arguments alone, uniform over keys."""
+    return derive_seed(seed, "data_validation", stream, key) / 2**63
+
+
+def split_of(prompt: Row, limits: DataValidation, seed: int) -> Split:
+    """The split that a prompt's row names; where the data names none, the one its text is drawn for."""
+    if "split" in prompt:
+        split: Split = prompt["split"]
+        return split
+    position = position_in_unit_interval(seed, "split", prompt_key(prompt["prompt"]))
+    if position < limits.test_fraction:
+        return "test"
+    return "validation" if position < limits.test_fraction + limits.validation_fraction else "train"
+
+
+def responses_key(comparison: Row) -> tuple[str, str, str]:
+    """The prompt and its two responses, whichever of them was chosen."""
+    first, second = sorted((comparison["chosen"], comparison["rejected"]))
+    return prompt_key(comparison["prompt"]), first, second
+
+
+def comparison_part(comparison: Row, limits: DataValidation, seed: int) -> ComparisonPart:
+    """Whether a comparison trains or tests the reward model or the judge.
+
+    The side depends on prompt and responses, so all labels of one pair are on one side. Being held out
+    depends on the prompt alone, so both sides hold out the same prompts.
+    """
+    key = responses_key(comparison)
+    is_judge = position_in_unit_interval(seed, "judge", json.dumps(key)) < limits.judge_fraction
+    is_heldout = position_in_unit_interval(seed, "heldout", key[0]) < limits.heldout_fraction
+    if is_judge:
+        return "comparisons_judge_heldout" if is_heldout else "comparisons_judge"
+    return "comparisons_reward_model_heldout" if is_heldout else "comparisons_reward_model"

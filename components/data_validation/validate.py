@@ -1,0 +1,220 @@
+"""Raw rows in, clean parts, quarantine and checks out. No file is touched here."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from components.config import DataValidation
+from components.data_validation import checks as dataset
+from components.data_validation.checks import Check, Rejected
+from components.data_validation.labels import LabelStatistics, label_statistics
+from components.data_validation.normalisation import prompt_key
+from components.data_validation.reading import BadLine, Fault, RawFile, Row
+from components.data_validation.schemas import (
+    FILES,
+    FileName,
+    MissingColumns,
+    frame_of,
+    row_faults,
+    schema_of,
+)
+from components.data_validation.splits import LEAKED, PARTS, WITHHELD, Split, comparison_part, split_of
+from components.errors import DataError
+
+logger = logging.getLogger("proximal")
+
+EXAMPLE_ROWS = 5
+NAMED_REASONS = 5
+
+
+@dataclass(frozen=True)
+class Validated:
+    """All that the stage finds. Rows in `kept` and `parts` carry `raw_row`, their line in the raw file."""
+
+    kept: dict[FileName, list[Row]]
+    parts: dict[str, list[Row]]
+    rejected: list[Rejected]
+    checks: list[Check]
+    labels: LabelStatistics
+
+
+def validate(raw: dict[FileName, RawFile], limits: DataValidation, seed: int) -> Validated:
+    """Check the raw data, part it, and describe it.
+
+    Raises:
+        DataError: a file is empty or lacks a column; more than `max_reject_fraction` of a file's rows are
+            rejected; or a dataset-level check fails. All faults of such a step are in the one message.
+    """
+    kept, rejected = _sort_out(raw, limits)
+    splits: list[tuple[Split, Row]] = [(split_of(row, limits, seed), row) for row in kept["prompts"]]
+    heldout = {prompt_key(row["prompt"]) for split, row in splits if split != "train"}
+    named = any("split" in row for row in kept["prompts"])
+    rejected += _remove_heldout_prompts(kept, heldout, withheld=not named)
+    rejected.sort(key=lambda row: (FILES.index(row.file), row.row))
+    _refuse_too_many(raw, rejected, limits)
+
+    parts: dict[str, list[Row]] = {part: [] for part in PARTS}
+    for split, row in splits:
+        parts[f"prompts_{split}"].append(row)
+    parts["demonstrations"] = kept["demonstrations"]
+    for row in kept["comparisons"]:
+        parts[comparison_part(row, limits, seed)].append(row)
+
+    logger.info("checking the data as a whole")
+    labels = label_statistics(kept["comparisons"])
+    train = [*parts["prompts_train"], *kept["demonstrations"], *kept["comparisons"]]
+    checks = [
+        dataset.empty_split_check({part: len(rows) for part, rows in parts.items()}),
+        dataset.two_splits_check(splits),
+        *dataset.fault_checks(rejected),
+        *(dataset.near_duplicate_check(file, kept[file], limits) for file in FILES),
+        dataset.near_duplicates_across_splits_check(
+            train, parts["prompts_validation"] + parts["prompts_test"], limits
+        ),
+        dataset.contradiction_check(kept["comparisons"], labels),
+        dataset.agreement_check(labels, limits),
+        dataset.majority_check(labels, limits),
+        dataset.length_bias_check(kept["comparisons"], limits),
+        dataset.kinds_check(kept["prompts"]),
+        dataset.label_counts_check(labels),
+    ]
+    _refuse_failures(raw, checks)
+    return Validated(kept, parts, rejected, checks, labels)
+
+
+def _sort_out(
+    raw: dict[FileName, RawFile], limits: DataValidation
+) -> tuple[dict[FileName, list[Row]], list[Rejected]]:
+    """Part each file into sound rows and rejected ones."""
+    faults: dict[FileName, dict[int, list[Fault]]] = {}
+    broken: list[tuple[str, str, str]] = []
+    for file, content in raw.items():
+        if not content.rows and not content.bad_lines:
+            broken.append((content.path, "at least one row", "an empty file"))
+            continue
+        if not content.rows:
+            broken.append((content.path, "one JSON object a line", _first_bad_line(content.bad_lines)))
+            continue
+        try:
+            faults[file] = row_faults(frame_of(content.rows), schema_of(file, limits))
+        except MissingColumns as missing:
+            present = sorted({column for row in content.rows for column in row})
+            for column in missing.columns:
+                broken.append(
+                    (f"{content.path}, column {column}", f"a column {column}", f"columns {present}")
+                )
+    if broken:
+        raise DataError(
+            "the raw data lacks what every file must have",
+            where="; ".join(where for where, _, _ in broken),
+            expected="; ".join(expected for _, expected, _ in broken),
+            found="; ".join(found for _, _, found in broken),
+            do="mend what writes these files",
+        )
+    kept: dict[FileName, list[Row]] = {}
+    rejected: list[Rejected] = []
+    for file, content in raw.items():
+        rejected += [Rejected(file, bad.number, [bad.fault], bad.text, False) for bad in content.bad_lines]
+        kept[file] = []
+        for position, (number, row) in enumerate(zip(content.numbers, content.rows, strict=True)):
+            if position in faults[file]:
+                rejected.append(Rejected(file, number, faults[file][position], row, False))
+            else:
+                kept[file].append({**row, "raw_row": number})
+        logger.info("%s: %d rows, %d sound", content.path, content.size, len(kept[file]))
+    return kept, rejected
+
+
+def _first_bad_line(bad_lines: list[BadLine]) -> str:
+    first = bad_lines[0]
+    return f"{len(bad_lines)} lines, none of them a row; line {first.number}: {first.fault}"
+
+
+def _remove_heldout_prompts(
+    kept: dict[FileName, list[Row]], heldout: set[str], withheld: bool
+) -> list[Rejected]:
+    """Take rows with validation and test prompts out of the training files.
+
+    Where the data names its splits such a row is a leak, a fault. Where we drew the splits it is `withheld`:
+    nobody could have known.
+    """
+    fault = Fault("prompt", WITHHELD if withheld else LEAKED)
+    removed: list[Rejected] = []
+    training_files: tuple[FileName, ...] = ("demonstrations", "comparisons")
+    for file in training_files:
+        sound: list[Row] = []
+        for row in kept[file]:
+            if prompt_key(row["prompt"]) in heldout:
+                content = {column: value for column, value in row.items() if column != "raw_row"}
+                removed.append(Rejected(file, row["raw_row"], [fault], content, withheld))
+            else:
+                sound.append(row)
+        kept[file] = sound
+    return removed
+
+
+def _refuse_too_many(raw: dict[FileName, RawFile], rejected: list[Rejected], limits: DataValidation) -> None:
+    over: list[tuple[str, str]] = []
+    for file, content in raw.items():
+        faulty = [row for row in rejected if row.file == file and not row.withheld]
+        fraction = len(faulty) / content.size
+        if fraction > limits.max_reject_fraction:
+            over.append(
+                (
+                    content.path,
+                    f"{PurePath(content.path).name}: {len(faulty)} of {content.size} rows ({fraction:.4g}): "
+                    + _most_frequent_reasons(faulty),
+                )
+            )
+    if over:
+        raise DataError(
+            "too many rows of the raw data are rejected",
+            where=", ".join(path for path, _ in over),
+            expected=f"at most {limits.max_reject_fraction:g} of the rows of a file "
+            "(data_validation.max_reject_fraction)",
+            found="; ".join(found for _, found in over),
+            do="mend these rows, or raise data_validation.max_reject_fraction to go on without them",
+        )
+
+
+def _most_frequent_reasons(rejected: list[Rejected]) -> str:
+    """'12 times "chosen is empty" (rows 3, 7, ...), 4 times ...'"""
+    rows = rows_by_reason(rejected)
+    named = [
+        f'{len(numbers)} times "{reason}" (row{"s" if len(numbers) > 1 else ""} '
+        f"{', '.join(map(str, numbers[:EXAMPLE_ROWS]))}{', ...' if len(numbers) > EXAMPLE_ROWS else ''})"
+        for reason, numbers in list(rows.items())[:NAMED_REASONS]
+    ]
+    if len(rows) > NAMED_REASONS:
+        named.append(f"and {len(rows) - NAMED_REASONS} more reasons")
+    return ", ".join(named)
+
+
+def rows_by_reason(rejected: list[Rejected]) -> dict[str, list[int]]:
+    """Raw rows by reason, the most frequent reason first."""
+    rows: dict[str, list[int]] = defaultdict(list)
+    for row in rejected:
+        for fault in row.faults:
+            rows[str(fault)].append(row.row)
+    counts = Counter({reason: len(numbers) for reason, numbers in rows.items()})
+    return {
+        reason: rows[reason] for reason, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    }
+
+
+def _refuse_failures(raw: dict[FileName, RawFile], checks: list[Check]) -> None:
+    failures = [check for check in checks if check.status == "failure"]
+    if failures:
+        raise DataError(
+            "the raw data fails " + ("a check" if len(failures) == 1 else f"{len(failures)} checks"),
+            where=", ".join(content.path for content in raw.values()),
+            expected="; ".join(check.expected for check in failures),
+            found="; ".join(
+                check.found + (f" ({'; '.join(check.examples)})" if check.examples else "")
+                for check in failures
+            ),
+            do="; ".join(check.remedy for check in failures),
+        )

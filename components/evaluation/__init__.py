@@ -1,0 +1,1 @@
+"""SFT policy against candidate on held-out prompts: figures with intervals, plots, samples and the report."""

@@ -1,0 +1,99 @@
+"""SFT policy against candidate: every metric of both and of their difference, paired by prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from components.config import Evaluation
+from components.evaluation.diversity import distinct_intervals
+from components.evaluation.metrics import (
+    DISTINCT,
+    MEANS,
+    METRICS,
+    WIN_RATE,
+    Record,
+    prompt_means,
+    prompt_win_rates,
+)
+from components.seeding import derive_seed
+from components.statistics import Interval, mean_interval, paired_bootstrap
+
+# {"sft" | "candidate" | "difference": {metric: {"mean", "low", "high"}}, "win_rate": {"mean", "low", "high"}}
+Comparison = dict[str, Any]
+
+
+def compare(sft: Sequence[Record], candidate: Sequence[Record], settings: Evaluation, seed: int) -> Comparison:
+    """Every metric that the records hold, as `Comparison`; "difference" is candidate minus SFT.
+
+    Raises:
+        DataError: fewer than two prompts, or a value that is not finite.
+        ValueError: the two do not hold the same prompts and samples.
+    """
+
+    def dials(metric: str) -> dict[str, Any]:
+        return {
+            "resamples": settings.bootstrap_resamples,
+            "confidence": settings.confidence,
+            "seed": derive_seed(seed, "evaluation", "bootstrap", metric),
+        }
+
+    table: dict[str, dict[str, Interval]] = {"sft": {}, "candidate": {}, "difference": {}}
+    win_rate = mean_interval(prompt_win_rates(candidate, sft), **dials("win_rate"))
+    for name in (metric.name for metric in MEANS if metric.name in candidate[0]):
+        old, new = prompt_means(sft, name), prompt_means(candidate, name)
+        table["sft"][name] = mean_interval(old, **dials(name))
+        table["candidate"][name] = mean_interval(new, **dials(name))
+        table["difference"][name] = paired_bootstrap(new, old, **dials(name))
+    for n, metric in DISTINCT.items():
+        for side, interval in distinct_intervals(sft, candidate, n, **dials(metric.name)).items():
+            table[side][metric.name] = interval
+    plain = {side: {name: asdict(value) for name, value in row.items()} for side, row in table.items()}
+    return {**plain, "win_rate": asdict(win_rate)}
+
+
+def compare_by_kind(
+    sft: Sequence[Record], candidate: Sequence[Record], settings: Evaluation, seed: int
+) -> dict[str, Comparison]:
+    """`compare` for each kind of prompt with at least two prompts; empty where the data names no kinds."""
+    prompts_of: dict[str, set[str]] = {}
+    for record in sft:
+        if record["kind"] is not None:
+            prompts_of.setdefault(record["kind"], set()).add(record["prompt_id"])
+    return {
+        kind: {"prompts": len(prompts)}
+        | compare(_of(prompts, sft), _of(prompts, candidate), settings, derive_seed(seed, kind))
+        for kind, prompts in sorted(prompts_of.items())
+        if len(prompts) >= 2
+    }
+
+
+def _of(prompts: set[str], records: Sequence[Record]) -> list[Record]:
+    return [record for record in records if record["prompt_id"] in prompts]
+
+
+def headline(comparison: Comparison) -> dict[str, Any]:
+    """The few numbers that fit a line of `dvc exp show`: the candidate's means and what it gained on SFT."""
+    means = {name: interval["mean"] for name, interval in comparison["candidate"].items()}
+    gains = {name: interval["mean"] for name, interval in comparison["difference"].items()}
+    return {**means, "win_rate": comparison["win_rate"]["mean"], "difference": gains}
+
+
+def flat(comparison: Comparison) -> dict[str, float]:
+    """The comparison under the names that every method shares in MLflow.
+
+    test/gold, test/gold_low and test/gold_high are the candidate's; test/sft/... and test/difference/...
+    follow the same pattern.
+    """
+    prefixes = {"candidate": "test", "sft": "test/sft", "difference": "test/difference"}
+    names: dict[str, float] = {}
+    for side, prefix in prefixes.items():
+        for metric in METRICS:
+            if metric.name in comparison[side]:
+                names |= _named(f"{prefix}/{metric.name}", comparison[side][metric.name])
+    return names | _named(f"test/{WIN_RATE.name}", comparison["win_rate"])
+
+
+def _named(name: str, interval: dict[str, float]) -> dict[str, float]:
+    return {name: interval["mean"], f"{name}_low": interval["low"], f"{name}_high": interval["high"]}

@@ -1,0 +1,31 @@
+"""The curves of the whole run, gathered from the cycles in the form that `dvc plots` draws."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import fmean, pstdev
+from typing import Any
+
+from components.artifacts import read_json
+
+SHOWN = ("reward", "judge", "gold")
+
+
+def training_rows(ppo: Path, cycles: Sequence[int]) -> list[dict[str, Any]]:
+    """The curves of all cycles, one row an iteration."""
+    return [row for cycle in cycles for row in read_json(ppo / str(cycle) / "curve.json")]
+
+
+def standardised(cycles: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:
+    """Proxy, judge and gold on one axis: each minus its mean over the cycles, over its standard deviation.
+
+    A curve that never moves stays at 0.
+    """
+    curves = {name: [row[name] for row in cycles] for name in SHOWN if name in cycles[0]}
+    moments = {name: (fmean(curve), pstdev(curve) or 1.0) for name, curve in curves.items()}
+    return [
+        {"cycle": row["cycle"], "sqrt_kl": row["sqrt_kl"]}
+        | {name: (row[name] - mean) / spread for name, (mean, spread) in moments.items()}
+        for row in cycles
+    ]

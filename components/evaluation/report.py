@@ -1,0 +1,157 @@
+"""The report: one page that stands alone, made of the files that the stages wrote."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from components.evaluation import verdict
+from components.evaluation.compare import Comparison
+from components.evaluation.metrics import JUDGE, METRICS, RUBRIC, WIN_RATE, Metric
+from components.evaluation.samples import SCORES
+
+_BAR = 52.0  # half the width of an interval's drawing, in its own units
+
+
+@dataclass(frozen=True)
+class Findings:
+    """All that the page shows. Without kinds `by_kind` is empty; without a rubric its figures are absent."""
+
+    comparison: Comparison
+    by_kind: Mapping[str, Comparison]
+    samples: Sequence[Mapping[str, Any]]
+    cycles: Sequence[Mapping[str, Any]]
+    selection: Mapping[str, Any]
+    scorers: Mapping[str, Mapping[str, Any]]  # "Reward model", "Judge" -> metrics.json
+    data: Mapping[str, Any]
+    params: Mapping[str, Any]
+    prompts: int
+    samples_per_prompt: int
+
+
+def render(findings: Findings, figures: Mapping[str, Path]) -> str:
+    """The HTML of the report, with the figures inside it."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    pages = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pages.filters |= {"number": _number, "exact": _exact, "words": _words, "bounds": verdict.bounds}
+    pages.filters |= {"signed": verdict.signed, "unsigned": verdict.unsigned}
+    comparison = findings.comparison
+    shown = RUBRIC if "gold" in comparison["sft"] else (JUDGE,)
+    return pages.get_template("report.html.jinja").render(
+        found=findings,
+        confidence=findings.params["evaluation"]["confidence"],
+        headline=verdict.headline(comparison),
+        sentences=verdict.sentences(comparison),
+        tiles=[_row(metric, comparison) for metric in shown],
+        win_rate=comparison["win_rate"],
+        rows=list(_rows(comparison)),
+        kind_metrics=[metric for metric in _KIND_COLUMNS if metric.name in comparison["sft"]],
+        over_optimisation=verdict.over_optimisation(findings.cycles),
+        cycle_columns=[name for name in _CYCLE_COLUMNS if name in findings.cycles[0]],
+        scorer_rows=_side_by_side(findings.scorers),
+        data_groups=_groups({name: value for name, value in findings.data.items() if name != "checks"}),
+        checks=findings.data["checks"],
+        param_groups=_groups(findings.params),
+        score_columns=[name for name in SCORES if f"sft_{name}" in findings.samples[0]],
+        images={name: _inline(path) for name, path in figures.items()},
+        direction=verdict.direction,
+    )
+
+
+_KIND_COLUMNS = [metric for metric in METRICS if metric.more_is_better or metric.name == "kl"]
+_CYCLE_COLUMNS = (
+    "cycle", "kl", "reward", "judge", "gold", "helpful", "harmless", "honest", "response_tokens", "entropy"
+)  # fmt: skip
+
+
+def _rows(comparison: Comparison) -> Iterator[dict[str, Any]]:
+    for metric in METRICS:
+        if metric.name in comparison["sft"]:
+            yield _row(metric, comparison)
+        if metric.name == "judge":
+            yield _win_rate_row(comparison["win_rate"])
+
+
+def _row(metric: Metric, comparison: Comparison) -> dict[str, Any]:
+    sides = {side: comparison[side][metric.name] for side in ("sft", "candidate", "difference")}
+    return {"metric": metric, **sides, **_look(metric, sides["difference"])}
+
+
+def _win_rate_row(win_rate: Mapping[str, float]) -> dict[str, Any]:
+    """Shown against the even chance of one half."""
+    difference = {end: value - 0.5 for end, value in win_rate.items()}
+    sides = {"sft": None, "candidate": win_rate, "difference": difference}
+    return {"metric": WIN_RATE, **sides, **_look(WIN_RATE, difference)}
+
+
+def _look(metric: Metric, difference: Mapping[str, float]) -> dict[str, Any]:
+    moved = verdict.direction(difference)
+    widest = max(abs(difference["low"]), abs(difference["high"])) or 1.0
+    tones = {"rose": "good", "fell": "bad"} if metric.more_is_better else {}
+    return {
+        "moved": moved,
+        "tone": tones.get(moved, "even"),
+        "bar": {end: round(_BAR * value / widest, 2) for end, value in difference.items()},
+    }
+
+
+def _side_by_side(scorers: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, list[Any]]]:
+    """The numbers of both scorers as (name, [one a scorer]); None where one of them has no such number."""
+    entries = [entry for metrics in scorers.values() for entry in metrics.items()]
+    names = dict.fromkeys(name for name, value in entries if _is_number(value))
+    return [(name, [metrics.get(name) for metrics in scorers.values()]) for name in names]
+
+
+def _groups(content: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, Any]]]]:
+    """Nested values as (top-level key, [(dotted key below it, plain value)]); plain ones first, unnamed."""
+    single = [(name, value) for name, value in content.items() if not isinstance(value, Mapping)]
+    nested = [(name, list(_flatten(value))) for name, value in content.items() if isinstance(value, Mapping)]
+    return [("", single), *nested] if single else nested
+
+
+def _flatten(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _number(value: Any) -> str:
+    """A plain value for a reader: thin spaces in large integers, four digits of a fraction, text as it is."""
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "\N{EN DASH}"}[value]
+    if isinstance(value, int):
+        return f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}").replace("-", "\N{MINUS SIGN}")
+    if isinstance(value, float):
+        return f"{value:.4g}".replace("-", "\N{MINUS SIGN}")
+    return _exact(value)
+
+
+def _exact(value: Any) -> str:
+    """A plain value as it was written: params are shown to the last digit."""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _words(name: str) -> str:
+    text = name.replace("_", " ").replace(".", " \N{MIDDLE DOT} ")
+    return text[:1].upper() + text[1:]
+
+
+def _inline(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")

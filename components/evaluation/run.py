@@ -1,0 +1,101 @@
+"""The door of the stage: measure both policies on the held-out prompts and write down what came out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from components.artifacts import atomic_folder, read_json, read_jsonl, write_json, write_jsonl
+from components.config import Params
+from components.evaluation import figures
+from components.evaluation.compare import Comparison, compare, compare_by_kind, flat, headline
+from components.evaluation.curves import standardised, training_rows
+from components.evaluation.metrics import Record
+from components.evaluation.report import Findings, render
+from components.evaluation.samples import before_and_after
+from components.paths import CLEAN, DATA_VALIDATION, EVALUATION, JUDGE, PPO, REWARD_MODEL, SELECTION, SFT
+from components.tracking import stage_run
+
+TEST_PROMPTS = CLEAN / "prompts_test.jsonl"
+POLICIES = {"sft": SFT / "policy", "candidate": SELECTION / "policy"}
+SCORERS = {"Reward model": REWARD_MODEL, "Judge": JUDGE}
+FIGURES = ("over_optimisation", "training", "calibration")
+
+
+def run(params: Params) -> None:
+    """Write artifacts/evaluation; see `write_evaluation`.
+
+    Raises:
+        ArtifactError, DataError: an output of an earlier stage is absent or corrupt.
+    """
+    from components.measurement import TEST_STREAM, measure_policy
+
+    with stage_run("evaluation", params, inputs=inputs(params)) as tracked:
+        tracked.dataset("prompts_test", TEST_PROMPTS)
+        prompts = read_jsonl(TEST_PROMPTS)
+        samples = params.measurement.test_samples_per_prompt
+        records = {
+            policy: measure_policy(folder, params, prompts, samples, TEST_STREAM) for policy, folder in POLICIES.items()
+        }
+        comparison = write_evaluation(params, records["sft"], records["candidate"])
+        tracked.metrics(flat(comparison))
+        tracked.table("samples.json", read_json(EVALUATION / "samples.json"))
+        for name in FIGURES:
+            tracked.figure(EVALUATION / "plots" / f"{name}.png")
+        for name in ("report.html", "metrics.json", "by_kind.json"):
+            tracked.artifact(EVALUATION / name)
+        tracked.outputs(sorted(EVALUATION.iterdir()))
+
+
+def inputs(params: Params) -> list[Path]:
+    """Every file and folder that the stage reads: the `deps` of the stage in dvc.yaml."""
+    parts = ("model", "metrics.json", "calibration.json")
+    scorers = [folder / part for folder in SCORERS.values() for part in parts]
+    curves = [PPO / cycle / "curve.json" for cycle in params.ppo_cycles]
+    selection = [SELECTION / name for name in ("selection.json", "cycles.json")]
+    return [TEST_PROMPTS, DATA_VALIDATION / "report.json", *POLICIES.values(), *scorers, *curves, *selection]
+
+
+def write_evaluation(params: Params, sft: Sequence[Record], candidate: Sequence[Record]) -> Comparison:
+    """Turn the records of both policies into artifacts/evaluation and return the comparison.
+
+    records.jsonl (with the column `policy`), metrics.json (the comparison), by_kind.json (the same for each
+    kind of prompt), summary.json (its means alone), samples.json, plots/ and report.html.
+    """
+    settings = params.evaluation
+    selection, cycles = read_json(SELECTION / "selection.json"), read_json(SELECTION / "cycles.json")
+    training = training_rows(PPO, [int(cycle) for cycle in params.ppo_cycles])
+    comparison = compare(sft, candidate, settings, params.seed)
+    findings = Findings(
+        comparison=comparison,
+        by_kind=compare_by_kind(sft, candidate, settings, params.seed),
+        samples=before_and_after(sft, candidate, settings.shown_samples, params.seed),
+        cycles=cycles,
+        selection=selection,
+        scorers={name: read_json(folder / "metrics.json") for name, folder in SCORERS.items()},
+        data=read_json(DATA_VALIDATION / "report.json"),
+        # What comes after this stage has no part in it, and must not make it run again.
+        params=params.model_dump(exclude={"promotion"}),
+        prompts=len({record["prompt_id"] for record in sft}),
+        samples_per_prompt=params.measurement.test_samples_per_prompt,
+    )
+    with atomic_folder(EVALUATION) as folder:
+        plots = folder / "plots"
+        plots.mkdir()
+        drawn = {name: plots / f"{name}.png" for name in FIGURES}
+        ceiling, target = selection["max_kl_nats_per_sequence"], params.ppo.target_kl_nats_per_sequence
+        figures.over_optimisation(drawn["over_optimisation"], cycles, selection["cycle"], ceiling)
+        figures.training_curves(drawn["training"], training, target)
+        tables = {name: read_json(place / "calibration.json") for name, place in SCORERS.items()}
+        figures.calibration(drawn["calibration"], tables)
+        write_json(plots / "over_optimisation.json", standardised(cycles))
+        write_json(plots / "training.json", training)
+        labelled = [{"policy": "sft", **record} for record in sft]
+        labelled += [{"policy": "candidate", **record} for record in candidate]
+        write_jsonl(folder / "records.jsonl", labelled)
+        write_json(folder / "metrics.json", comparison)
+        write_json(folder / "by_kind.json", findings.by_kind)
+        write_json(folder / "summary.json", headline(comparison))
+        write_json(folder / "samples.json", findings.samples)
+        (folder / "report.html").write_text(render(findings, drawn), encoding="utf-8")
+    return comparison

@@ -1,0 +1,99 @@
+"""What the figures say, in words: the headline of the report and what follows it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+from components.evaluation.compare import Comparison
+from components.evaluation.metrics import PARTS
+
+Direction = Literal["rose", "fell", "did not change"]
+
+
+def direction(difference: Mapping[str, float]) -> Direction:
+    """Which side of zero the whole interval is on; "did not change" where it holds zero."""
+    if difference["low"] > 0:
+        return "rose"
+    return "fell" if difference["high"] < 0 else "did not change"
+
+
+def signed(value: float, decimals: int) -> str:
+    """A number with its sign, a true minus, and no minus before zero."""
+    text = f"{value:+.{decimals}f}"
+    return text.replace("-", "\N{MINUS SIGN}") if float(text) else text.replace("-", "+")
+
+
+def unsigned(value: float, decimals: int) -> str:
+    """A number with a true minus, and none before zero."""
+    return signed(value, decimals).removeprefix("+")
+
+
+def bounds(interval: Mapping[str, float], decimals: int) -> str:
+    """An interval as [low, high]."""
+    return f"[{unsigned(interval['low'], decimals)}, {unsigned(interval['high'], decimals)}]"
+
+
+def headline(comparison: Comparison) -> str:
+    """Did the measure that counts rise? Gold where there is a rubric, the judge's score elsewhere."""
+    name, label = ("gold", "Gold") if "gold" in comparison["difference"] else ("judge", "The judge score")
+    difference = comparison["difference"][name]
+    moved = direction(difference)
+    if moved == "did not change":
+        change = f"{signed(difference['mean'], 3)} {bounds(difference, 3)}"
+        return f"{label} did not change beyond chance: {change}"
+    return f"{label} {moved} by {unsigned(abs(difference['mean']), 3)} {_size(difference)}"
+
+
+def _size(difference: Mapping[str, float]) -> str:
+    low, high = sorted(abs(difference[end]) for end in ("low", "high"))
+    return bounds({"low": low, "high": high}, 3)
+
+
+def sentences(comparison: Comparison) -> list[str]:
+    """The rest of the verdict: parts of gold, win rate, distance and length."""
+    said = [_parts(comparison["difference"])] if "gold" in comparison["difference"] else []
+    wins, kl = comparison["win_rate"], comparison["candidate"]["kl"]
+    lengths = [comparison[side]["response_tokens"]["mean"] for side in ("sft", "candidate")]
+    said.append(
+        f"The judge prefers the response of the candidate in {100 * wins['mean']:.1f} % "
+        f"[{100 * wins['low']:.1f}, {100 * wins['high']:.1f}] of pairs."
+    )
+    said.append(
+        f"The candidate stands {unsigned(kl['mean'], 2)} {bounds(kl, 2)} nats per sequence from SFT; the "
+        f"mean length went from {lengths[0]:.1f} to {lengths[1]:.1f} tokens."
+    )
+    return said
+
+
+def _parts(difference: Mapping[str, Mapping[str, float]]) -> str:
+    groups: dict[Direction, list[str]] = {}
+    for metric in PARTS:
+        groups.setdefault(direction(difference[metric.name]), []).append(metric.name)
+    order: tuple[Direction, ...] = ("rose", "fell", "did not change")
+    clauses = [
+        f"{_list(groups[moved])} {moved}" + (" beyond chance" if moved == "did not change" else "")
+        for moved in order
+        if moved in groups
+    ]
+    text = "; ".join(clauses)
+    return text[0].upper() + text[1:] + "."
+
+
+def _list(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+
+
+def over_optimisation(cycles: Sequence[Mapping[str, Any]]) -> str:
+    """Where the truth (gold, or the judge without a rubric) was highest, and what came after."""
+    truth, label = ("gold", "Gold") if "gold" in cycles[0] else ("judge", "The judge score")
+    peak, last = max(cycles, key=lambda row: row[truth]), cycles[-1]
+    where = "at the SFT policy" if peak["cycle"] == 0 else f"after cycle {peak['cycle']}"
+    reached = f"{label} is highest {where} (KL {unsigned(peak['kl'], 2)} nats)"
+    if peak is last:
+        return f"{reached}, the last one: no over-optimisation in sight."
+    moves = [signed(last[name] - peak[name], 3) for name in ("reward", truth)]
+    return (
+        f"{reached}. From there to the last cycle (KL {unsigned(last['kl'], 2)} nats) training reward moves "
+        f"by {moves[0]} and {label[0].lower() + label[1:]} by {moves[1]}."
+    )

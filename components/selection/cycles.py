@@ -1,0 +1,51 @@
+"""The table of cycles: one row a cycle with what was measured on the validation prompts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from components.artifacts import read_json
+from components.errors import ArtifactError
+
+NEEDED = ("reward", "judge", "kl")
+
+
+def cycle_rows(ppo: Path, cycles: Sequence[int]) -> list[dict[str, Any]]:
+    """One row a cycle: cycle, kl, sqrt_kl and the validation means; row 0 is the SFT policy.
+
+    Over-optimisation is drawn along the square root of the KL (Gao et al. 2022).
+
+    Units: kl in nats per sequence.
+    Raises:
+        ArtifactError: a cycle's metrics are absent, corrupt or incomplete.
+    """
+    first = ppo / str(cycles[0]) / "metrics.json"
+    rows = [_row(0, _section(first, "validation_start"))]
+    for cycle in cycles:
+        rows.append(_row(cycle, _section(ppo / str(cycle) / "metrics.json", "validation")))
+    return rows
+
+
+def _section(path: Path, name: str) -> dict[str, float]:
+    content = read_json(path)
+    section = content.get(name) if isinstance(content, dict) else None
+    means = section if isinstance(section, dict) else {}
+    missing = [key for key in NEEDED if not isinstance(means.get(key), (int, float))]
+    if missing:
+        raise ArtifactError(
+            "the figures of a cycle are incomplete",
+            where=f"{path}: {name}",
+            expected="a number for each of " + ", ".join(NEEDED),
+            found="none for " + ", ".join(missing),
+            do="delete the folder of this cycle and run `dvc repro`",
+        )
+    return means
+
+
+def _row(cycle: int, means: dict[str, float]) -> dict[str, Any]:
+    # The sample estimate of a KL near 0 may fall below it.
+    distance = {"cycle": cycle, "kl": means["kl"], "sqrt_kl": math.sqrt(max(0.0, means["kl"]))}
+    return distance | {name: mean for name, mean in means.items() if name != "kl"}

@@ -1,0 +1,63 @@
+"""The door of the stage: read all cycles, choose one, copy its policy to where evaluation looks for it."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from components.artifacts import atomic_folder, write_json
+from components.config import Params
+from components.errors import ArtifactError
+from components.paths import PPO, SELECTION
+from components.selection.choose import CycleFigures, Decision, choose_cycle
+from components.selection.cycles import cycle_rows
+from components.tracking import stage_run
+
+
+def run(params: Params) -> None:
+    """Write artifacts/selection: policy/, selection.json (the decision) and cycles.json (what it rests on).
+
+    Raises:
+        ArtifactError: a cycle's metrics or the chosen policy are absent, corrupt or incomplete.
+    """
+    cycles = [int(number) for number in params.ppo_cycles]
+    max_kl = params.selection.max_kl_nats_per_sequence
+    inputs = [PPO / str(k) / part for k in cycles for part in ("policy", "metrics.json")]
+    with stage_run("selection", params, inputs=inputs) as tracked:
+        rows = cycle_rows(PPO, cycles)
+        decision = choose_cycle(
+            [CycleFigures(row["cycle"], row["judge"], row["kl"]) for row in rows if row["cycle"]], max_kl
+        )
+        record = _record(decision, max_kl, judge_of_sft=rows[0]["judge"])
+        with atomic_folder(SELECTION) as folder:
+            _copy_policy(PPO / str(decision.chosen.cycle) / "policy", folder / "policy")
+            write_json(folder / "selection.json", record)
+            write_json(folder / "cycles.json", rows)
+        tracked.metrics({f"selected/{name}": record[name] for name in ("cycle", "judge", "kl")})
+        tracked.table("cycles.json", rows)
+        tracked.artifact(SELECTION / "selection.json")
+        tracked.outputs(sorted(SELECTION.iterdir()))
+
+
+def _record(decision: Decision, max_kl: float, judge_of_sft: float) -> dict[str, Any]:
+    return asdict(decision.chosen) | {
+        "judge_of_sft": judge_of_sft,
+        "max_kl_nats_per_sequence": max_kl,
+        "within_ceiling": decision.within_ceiling,
+        "reason": decision.reason,
+        "rejected": [asdict(other) for other in decision.rejected],
+    }
+
+
+def _copy_policy(source: Path, target: Path) -> None:
+    if not source.is_dir():
+        raise ArtifactError(
+            "the policy of the chosen cycle is missing",
+            where=str(source),
+            expected="the folder that the cycle writes",
+            found="nothing",
+            do="run `dvc repro`, which makes whatever is missing",
+        )
+    shutil.copytree(source, target)

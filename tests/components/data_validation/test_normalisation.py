@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import pytest
+
+from components.data_validation.normalisation import (
+    clipped,
+    has_encoding_fault,
+    length_in_words,
+    prompt_key,
+)
+
+
+@pytest.mark.parametrize(
+    "original",
+    ["café", "don’t", "fûr", "5 £", "a – b", "“quoted”", "naïve", "😀", "Größe", "FÜR"],
+)
+def test_utf8_read_as_windows_1252_is_found(original: str) -> None:
+    # Bytes that Windows-1252 leaves undefined are read as Latin-1, as browsers and most tools do.
+    misread = "".join(_as_windows_1252(byte) for byte in original.encode("utf-8"))
+    assert misread != original
+    assert has_encoding_fault(misread)
+    assert not has_encoding_fault(original)
+
+
+def _as_windows_1252(byte: int) -> str:
+    try:
+        return bytes([byte]).decode("cp1252")
+    except UnicodeDecodeError:
+        return bytes([byte]).decode("latin-1")
+
+
+@pytest.mark.parametrize(
+    "broken", ["a\ufffdb", "a\x00b", "a\x1bb", "a\x7fb", "a\x85b", "a\ud800b", "a\ufffeb"]
+)
+def test_characters_that_no_text_has_are_found(broken: str) -> None:
+    assert has_encoding_fault(broken)
+
+
+@pytest.mark.parametrize(
+    "sound",
+    [
+        "tab\tand\r\nline",
+        "«LIBERTÉ»",
+        "\u201cMA\u00c7\u00c3\u201d",  # Portuguese for apple in capitals, in curly quotation marks
+        "SÃO PAULO",
+        "ÂGE",
+        "你好，世界",
+        "مرحبا",
+        "👩\u200d🔧",
+        "zero\u200bwidth",
+        "10\u00a0°C",
+    ],
+)
+def test_real_writing_is_sound(sound: str) -> None:
+    assert not has_encoding_fault(sound)
+
+
+def test_a_prompt_is_the_same_in_other_case_space_and_composition() -> None:
+    assert (
+        prompt_key(" Where is the\n CAFÉ ?")
+        == prompt_key("where  is the cafe\u0301 ?")
+        == "where is the café ?"
+    )
+    assert prompt_key("a b") != prompt_key("ab")
+
+
+def test_length_counts_what_white_space_separates() -> None:
+    assert length_in_words(" one two\n\tthree . ") == 4
+    assert length_in_words("") == 0
+
+
+def test_clipping_keeps_one_line_within_the_limit() -> None:
+    assert clipped("a\nb", 3) == "a b"
+    assert clipped("abcdef", 4) == "abc…"

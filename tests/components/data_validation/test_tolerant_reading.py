@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from components.data_validation.reading import parse_lines, read_tolerantly
+
+
+def test_rows_keep_their_line_numbers_over_blank_and_bad_lines() -> None:
+    raw = parse_lines(b'{"a": 1}\n\n{"a": \r\n{"a": 2}\r\n[1]\n', "data/x.jsonl")
+    assert raw.rows == [{"a": 1}, {"a": 2}]
+    assert raw.numbers == [1, 4]
+    assert [(bad.number, str(bad.fault), bad.text) for bad in raw.bad_lines] == [
+        (3, "the line is not JSON", '{"a": '),
+        (5, "the line is not a JSON object", "[1]"),
+    ]
+    assert raw.size == 4
+
+
+@pytest.mark.parametrize(
+    ("line", "fault"),
+    [
+        (b'{"a": "\xff"}', "the line is not UTF-8"),
+        (b'{"a": "\\ud800"}', "the line has half of a surrogate pair"),
+        (b'{"a": NaN}', "the line is not JSON"),
+        (b'{"a": 1e999}', "the line is not JSON"),
+        (b'{"a": 1} {"a": 2}', "the line is not JSON"),
+        (b"[" * 100_000, "the line is not JSON"),
+        (b"null", "the line is not a JSON object"),
+    ],
+)
+def test_a_line_that_could_not_be_written_again_is_no_row(line: bytes, fault: str) -> None:
+    raw = parse_lines(line, "data/x.jsonl")
+    assert raw.rows == []
+    assert [str(bad.fault) for bad in raw.bad_lines] == [fault]
+
+
+def test_a_whole_surrogate_pair_is_sound() -> None:
+    assert parse_lines(b'{"a": "\\ud83d\\ude00"}', "data/x.jsonl").rows == [{"a": "😀"}]
+
+
+def test_an_empty_file_has_no_rows(tmp_path: Path) -> None:
+    (tmp_path / "x.jsonl").write_bytes(b"\n \n")
+    assert read_tolerantly(tmp_path / "x.jsonl").size == 0

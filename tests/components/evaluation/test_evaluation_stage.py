@@ -1,0 +1,163 @@
+"""The stage's outputs from hand-made records; measuring real policies is the end-to-end test's part."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components.artifacts import read_json, read_jsonl, write_json
+from components.config import Params
+from components.digests import digest
+from components.errors import ArtifactError
+from components.evaluation.run import inputs, write_evaluation
+from components.paths import DATA_VALIDATION, EVALUATION, JUDGE, PPO, REWARD_MODEL, SELECTION
+
+Records = list[dict[str, Any]]
+
+
+def write_earlier_stages(params: Params) -> None:
+    """What the earlier stages would have left in the working directory."""
+    rubric = {"gold": 0.5, "helpful": 0.5, "harmless": 0.9, "honest": 0.7}
+    rows = [
+        {"cycle": k, "kl": 1.0 * k, "sqrt_kl": k**0.5, "reward": 0.5 * k, "judge": 0.3 * k, **rubric} for k in range(3)
+    ]
+    write_json(SELECTION / "cycles.json", rows)
+    rejected = [{"cycle": 1, "judge": 0.3, "kl": 1.0, "reason": "judge score <below> cycle 2's"}]
+    choice = {"cycle": 2, "judge": 0.6, "kl": 2.0, "reason": "best", "rejected": rejected}
+    ceiling = {"max_kl_nats_per_sequence": 6.0, "within_ceiling": True}
+    write_json(SELECTION / "selection.json", choice | ceiling)
+    for cycle in params.ppo_cycles:
+        write_json(
+            PPO / cycle / "curve.json",
+            [{"cycle": int(cycle), "iteration": int(cycle), "reward": 0.1, "kl": 0.2, "entropy": 1.0}],
+        )
+    for folder in (REWARD_MODEL, JUDGE):
+        write_json(folder / "metrics.json", {"accuracy_heldout": 0.7125, "comparisons": 4000})
+        bins = [{"lower": 0.0, "upper": 1.0, "count": 3, "mean_probability": 0.5, "frequency": 0.4}]
+        write_json(folder / "calibration.json", bins)
+    check = {"name": "length_bias", "status": "ok", "expected": "at most 0.7", "found": "0.56"}
+    data = {"prompts": {"rows": 1500}, "warnings": 0, "checks": [check]}
+    write_json(DATA_VALIDATION / "report.json", data)
+
+
+@pytest.fixture
+def stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params: Params) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_earlier_stages(params)
+    return tmp_path
+
+
+class Page(HTMLParser):
+    """Collects what a page refers to and what it says."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.links: list[str] = []
+        self.tags: list[str] = []
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.links += [value or "" for name, value in attrs if name in ("src", "href", "srcset", "data")]
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def page() -> Page:
+    return Page((EVALUATION / "report.html").read_text(encoding="utf-8"))
+
+
+def test_writes_everything_and_the_report_stands_alone(
+    stages: Path, params: Params, sft: Records, candidate: Records
+) -> None:
+    comparison = write_evaluation(params, sft, candidate)
+
+    names = "records.jsonl metrics.json by_kind.json summary.json samples.json plots report.html"
+    assert {path.name for path in EVALUATION.iterdir()} == set(names.split())
+    assert read_json(EVALUATION / "metrics.json") == comparison
+    assert set(read_json(EVALUATION / "by_kind.json")) == {"known", "harmful"}
+    assert len(read_json(EVALUATION / "samples.json")) == params.evaluation.shown_samples
+    records = read_jsonl(EVALUATION / "records.jsonl")
+    assert [record["policy"] for record in records] == ["sft"] * 8 + ["candidate"] * 8
+    assert records[8] == {"policy": "candidate", **candidate[0]}
+    iterations = [row["iteration"] for row in read_json(EVALUATION / "plots" / "training.json")]
+    assert iterations == [int(cycle) for cycle in params.ppo_cycles]
+
+    html = (EVALUATION / "report.html").read_text(encoding="utf-8")
+    links = Page(html).links
+    assert sum(link.startswith("data:image/png;base64,") for link in links) == 3
+    assert all(link.startswith(("data:", "#")) for link in links)
+    assert not re.search(r"https?://|url\(|@import", html)
+    assert str(stages) not in html
+
+    text = " ".join(page().text.split())
+    assert "Gold rose by 0.300 [0.300, 0.300]" in text
+    assert "+0.300" in text
+    assert "100.0 % [100.0, 100.0] of pairs" in text
+    assert "cycle 2 of 2" in text
+    assert "0.7125" in text  # the reward model's accuracy
+    assert f"learning_rate{params.ppo.learning_rate}" in text
+    assert "you should swap the fuse ." in text
+    assert "registered_model" not in text  # promotion comes later and has no part in this page
+
+
+@pytest.mark.usefixtures("stages")
+def test_two_runs_give_the_same_bytes(params: Params, sft: Records, candidate: Records) -> None:
+    write_evaluation(params, sft, candidate)
+    first = digest(EVALUATION)
+    write_evaluation(params, sft, candidate)
+    assert digest(EVALUATION) == first
+
+
+@pytest.mark.usefixtures("stages")
+def test_text_from_models_and_data_is_never_markup(params: Params, sft: Records, candidate: Records) -> None:
+    for record in (*sft, *candidate):
+        record["response"] = "<script>alert(1)</script><img src=x>"
+        record["prompt"] = '<b>bold</b> & "quoted"'
+
+    write_evaluation(params, sft, candidate)
+
+    assert "script" not in page().tags
+    assert page().tags.count("img") == 3
+    assert "<script>alert(1)</script><img src=x>" in page().text
+
+
+@pytest.mark.usefixtures("stages")
+def test_without_rubric_and_kinds_the_report_is_whole(params: Params, sft: Records, candidate: Records) -> None:
+    rubric = ("gold", "helpful", "harmless", "honest")
+    for record in (*sft, *candidate):
+        record["kind"] = None
+        for name in rubric:
+            del record[name]
+    cycles = read_json(SELECTION / "cycles.json")
+    write_json(
+        SELECTION / "cycles.json",
+        [{name: row[name] for name in row if name not in rubric} for row in cycles],
+    )
+
+    write_evaluation(params, sft, candidate)
+
+    assert "The judge score rose by 1.000" in page().text
+    assert "By kind of prompt" not in page().text
+
+
+@pytest.mark.usefixtures("stages")
+def test_a_missing_input_leaves_nothing_half_written(params: Params, sft: Records, candidate: Records) -> None:
+    (JUDGE / "calibration.json").unlink()
+
+    with pytest.raises(ArtifactError, match="missing") as error:
+        write_evaluation(params, sft, candidate)
+
+    assert error.value.where == "artifacts/judge/calibration.json"
+    assert not list(EVALUATION.parent.glob("*evaluation*"))
+
+
+def test_every_cycle_is_an_input(params: Params) -> None:
+    curves = [path for path in inputs(params) if path.name == "curve.json"]
+    assert curves == [PPO / cycle / "curve.json" for cycle in params.ppo_cycles]
