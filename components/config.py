@@ -27,11 +27,22 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+class CpuThreads(Section):
+    """Threads of each stage's processes. They are part of the result (sums split by them) and so belong to params."""
+
+    sft: Count
+    reward_model: Count
+    judge: Count
+    ppo: Count
+    evaluation: Count
+    promotion: Count
+
+
 class Compute(Section):
-    """Which processes compute, and on how many threads each. Threads are part of the result: sums split by them."""
+    """Which processes compute, and on how many threads each."""
 
     accelerate_config: Annotated[str, Field(min_length=1)]
-    cpu_threads: Count
+    cpu_threads: CpuThreads
 
 
 class Data(Section):

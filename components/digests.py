@@ -1,4 +1,4 @@
-"""Content digests, computed as DVC computes them, so that MLflow's lineage tags and `dvc.lock` speak of the same things."""
+"""Content digests as DVC computes them, so that MLflow's lineage tags and `dvc.lock` speak of the same things."""
 
 from __future__ import annotations
 

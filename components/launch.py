@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 from ruamel.yaml import YAML
@@ -54,7 +55,7 @@ def main(stage: str, cycle: int | None) -> None:
 def _launch(stage: str, cycle: int | None, params: Params) -> int:
     accelerate = _accelerate_config(Path(params.compute.accelerate_config))
     processes = int(accelerate["num_processes"])
-    _set_environment(params.compute.cpu_threads, accelerate)
+    _set_environment(getattr(params.compute.cpu_threads, stage, 1), accelerate)
     if processes > 1 and stage in _DISTRIBUTED_STAGES and "RANK" not in os.environ:
         return _run_processes(stage, cycle, processes)
     module = "components.reward_model.run" if stage == "judge" else f"components.{stage}.run"
@@ -75,7 +76,7 @@ def _launch(stage: str, cycle: int | None, params: Params) -> int:
     return 0
 
 
-def _accelerate_config(path: Path) -> dict[str, object]:
+def _accelerate_config(path: Path) -> dict[str, Any]:
     """The Accelerate config file that params name.
 
     Raises:
@@ -98,7 +99,7 @@ def _accelerate_config(path: Path) -> dict[str, object]:
     return dict(content)
 
 
-def _set_environment(cpu_threads: int, accelerate: dict[str, object]) -> None:
+def _set_environment(cpu_threads: int, accelerate: dict[str, Any]) -> None:
     """Set what torch reads when it is first imported."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(cpu_threads)

@@ -1,4 +1,4 @@
-"""How good a policy is: one record per prompt and sampled response, the same in every cycle, at the end, at promotion."""
+"""How good a policy is: a record per prompt and sampled response, alike in every cycle, at the end, at promotion."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from components import paths
 from components.config import Params
 from components.core.stats import masked_mean, masked_sum
 from components.helpdesk.rubric import score as helpdesk_score
+from components.language_model.acceleration import start_accelerator
 from components.language_model.forward import (
     in_microbatches,
     response_logprobs,
@@ -27,6 +28,8 @@ from components.language_model.text import Codec
 from components.seeding import generator
 
 Record = dict[str, Any]
+# The final comparison and the promotion gate draw the same numbers: their records compare prompt by prompt.
+TEST_STREAM = "test"
 RUBRICS: dict[str, Callable[[str, str], Any]] = {"helpdesk": helpdesk_score}
 
 
@@ -58,11 +61,9 @@ def measure_policy(
     stream: str,
 ) -> list[Record]:
     """Measure a stored policy; see `measure`."""
-    torch.set_num_threads(params.compute.cpu_threads)
-    torch.use_deterministic_algorithms(True)
-    device = torch.device("cpu")
-    yardsticks = Yardsticks.load(device)
-    return measure(load_policy(policy_folder), yardsticks, params, prompts, samples_per_prompt, stream)
+    device = start_accelerator().device
+    policy = load_policy(policy_folder).to(device)
+    return measure(policy, Yardsticks.load(device), params, prompts, samples_per_prompt, stream)
 
 
 @torch.no_grad()

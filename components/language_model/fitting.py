@@ -32,6 +32,7 @@ def fit(
     model: nn.Module,
     loss_sum: Callable[[nn.Module, Tensor], Tensor],
     weights: Tensor,
+    lengths: Tensor,
     settings: Optimisation,
     generator: torch.Generator,
     on_step: Callable[[int, float], None],
@@ -45,6 +46,7 @@ def fit(
     Args:
         loss_sum: the summed loss of the examples with the given row numbers (a 1-D tensor).
         weights: (N,) each example's share of the mean: its response tokens for SFT, 1 for a comparison.
+        lengths: (N,) tokens of each example; those of like length share a microbatch, so that little is padded.
         on_step: called with the step's number and loss.
     Returns:
         The loss of every step.
@@ -72,12 +74,12 @@ def fit(
     started = reported = time.monotonic()
     for epoch in range(settings.epochs):
         order = torch.randperm(count, generator=generator)
-        for batch in order[: steps_per_epoch * settings.batch_size].split(settings.batch_size):
+        for batch in torch.split(order[: steps_per_epoch * settings.batch_size], settings.batch_size):
             step = len(losses)
             factor = learning_rate_factor(step, total_steps, settings.warmup_fraction)
             for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * factor
-            loss = _backward(accelerator, prepared, loss_sum, weights, batch, settings.microbatch_size)
+            loss = _backward(accelerator, prepared, loss_sum, weights, lengths, batch, settings.microbatch_size)
             if not math.isfinite(loss):
                 raise TrainingError(
                     "the loss is not finite",
@@ -107,12 +109,13 @@ def _backward(
     model: nn.Module,
     loss_sum: Callable[[nn.Module, Tensor], Tensor],
     weights: Tensor,
+    lengths: Tensor,
     batch: Tensor,
     microbatch_size: int,
 ) -> float:
     """Accumulate the gradients of one batch; returns its loss over all processes."""
     share = batch[accelerator.process_index :: accelerator.num_processes]
-    parts = share.split(microbatch_size)
+    parts = torch.split(share[torch.argsort(lengths[share], stable=True)], microbatch_size)
     total = torch.zeros((), device=accelerator.device)
     for number, part in enumerate(parts, start=1):
         last = number == len(parts)

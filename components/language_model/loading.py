@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from components.config import LanguageModel
 from components.errors import ArtifactError, ConfigError
 from components.language_model.text import Codec, TextFormat
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel
 
 
 class ScalarModel(nn.Module):
@@ -24,7 +22,7 @@ class ScalarModel(nn.Module):
     `std` (in the stored config) normalise its output.
     """
 
-    def __init__(self, classifier: PreTrainedModel) -> None:
+    def __init__(self, classifier: Any) -> None:
         super().__init__()
         self.classifier = classifier
 
@@ -36,11 +34,13 @@ class ScalarModel(nn.Module):
         hidden = self.classifier.base_model(
             input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
         ).last_hidden_state
-        scalars = self.classifier.score(hidden).squeeze(-1).float()
-        return (scalars - self.classifier.config.score_mean) / self.classifier.config.score_std
+        config = self.classifier.config
+        scalars: Tensor = self.classifier.score(hidden).squeeze(-1).float()
+        normalised: Tensor = (scalars - config.score_mean) / config.score_std
+        return normalised
 
 
-def new_policy(config: LanguageModel, vocabulary_size: int, token_ids: dict[str, int], seed: int) -> Any:
+def new_policy(config: LanguageModel, vocabulary_size: int, token_ids: dict[str, Any], seed: int) -> Any:
     """A small Llama with random weights."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -70,11 +70,9 @@ def _model_class(folder: Path) -> Any:
 
 
 def _load(folder: Path) -> Any:
-    from safetensors import SafetensorError
-
     try:
-        return _no_dropout(_model_class(folder).from_pretrained(folder, dtype=torch.float32, use_safetensors=True))
-    except (OSError, ValueError, KeyError, AttributeError, RuntimeError, SafetensorError) as fault:
+        return _from_pretrained(_model_class(folder), folder)
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, SafetensorError) as fault:
         raise ArtifactError(
             "a stored model cannot be loaded",
             where=str(folder),
@@ -84,11 +82,24 @@ def _load(folder: Path) -> Any:
         ) from fault
 
 
+def _from_pretrained(model_class: Any, source: str | Path, **options: Any) -> Any:
+    """A model with all of its weights: Hugging Face would draw those that a file lacks at random, and only warn."""
+    model, report = model_class.from_pretrained(
+        source, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
+    )
+    if report["missing_keys"]:
+        raise ValueError(f"no weights for {', '.join(sorted(report['missing_keys']))}")
+    return _no_dropout(model)
+
+
 def _no_dropout(model: Any) -> Any:
     """Switch dropout off for good: with it, old and new logprobs of the same weights differ and the ratio lies."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
+        for name, value in vars(module).items():
+            if "dropout" in name and isinstance(value, float):  # as in the attention of Llama, Qwen and their kin
+                setattr(module, name, 0.0)
     return model.eval()
 
 
@@ -110,15 +121,10 @@ def load_checkpoint(config: LanguageModel) -> Any:
     from transformers import AutoModelForCausalLM
 
     try:
-        return _no_dropout(
-            AutoModelForCausalLM.from_pretrained(
-                config.checkpoint,
-                dtype=torch.float32,
-                use_safetensors=True,
-                trust_remote_code=config.trust_remote_code,
-            )
+        return _from_pretrained(
+            AutoModelForCausalLM, config.checkpoint, trust_remote_code=config.trust_remote_code
         )
-    except (OSError, ValueError) as fault:
+    except (OSError, ValueError, SafetensorError) as fault:
         raise _bad_checkpoint(config, fault) from fault
 
 
@@ -158,7 +164,7 @@ def load_codec(folder: Path) -> Codec:
 
     try:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    except (OSError, ValueError) as fault:
+    except (OSError, ValueError, KeyError) as fault:
         raise ArtifactError(
             "a stored tokenizer cannot be loaded",
             where=str(folder),
@@ -171,10 +177,10 @@ def load_codec(folder: Path) -> Codec:
 
 def new_scalar_model(policy_folder: Path, seed: int) -> ScalarModel:
     """A scalar model on the trunk of a stored policy, with a new head that starts near zero."""
-    config_text = json.loads((policy_folder / "config.json").read_text())
-    causal_class = config_text["architectures"][0]
     import transformers
 
+    policy = load_policy(policy_folder)
+    causal_class = type(policy).__name__
     name = causal_class.replace("ForCausalLM", "ForSequenceClassification").replace(
         "LMHeadModel", "ForSequenceClassification"
     )
@@ -187,7 +193,6 @@ def new_scalar_model(policy_folder: Path, seed: int) -> ScalarModel:
             found=causal_class,
             do="choose a checkpoint of another architecture, such as Llama, Qwen, Mistral or GPT-2",
         )
-    policy = load_policy(policy_folder)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         config = classifier_class.config_class.from_pretrained(policy_folder, num_labels=1)

@@ -29,7 +29,7 @@ class Sequences(NamedTuple):
     def mask(self) -> Tensor:
         return torch.cat([self.prompt_mask, self.response_mask], dim=1)
 
-    def __len__(self) -> int:  # type: ignore[override]  # the number of sequences, not of fields
+    def __len__(self) -> int:  # the number of sequences, not of fields
         return self.prompt_tokens.shape[0]
 
     def rows(self, index: Tensor | slice) -> Sequences:
@@ -72,5 +72,5 @@ def build_sequences(prompts: list[list[int]], responses: list[list[int]], pad_id
 def microbatches(sequences: Sequences, size: int) -> Iterator[tuple[Tensor, Sequences]]:
     """Parts of at most `size` sequences, of like length together so that little is padded, with their row numbers."""
     order = torch.argsort(sequences.mask.sum(dim=1), stable=True, descending=True)
-    for index in order.split(size):
+    for index in torch.split(order, size):
         yield index, sequences.rows(index)

@@ -103,6 +103,8 @@ def train_tokenizer(texts: list[str], vocabulary_size: int) -> PreTrainedTokeniz
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<bos> $A", special_tokens=[("<bos>", tokenizer.token_to_id("<bos>"))]
     )
-    return PreTrainedTokenizerFast(
+    fast: Any = PreTrainedTokenizerFast  # untyped in transformers
+    made: PreTrainedTokenizerBase = fast(
         tokenizer_object=tokenizer, pad_token="<pad>", bos_token="<bos>", eos_token="<eos>"
     )
+    return made

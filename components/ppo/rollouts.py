@@ -9,9 +9,9 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from components.config import Params
+from components.core.checks import require_finite
 from components.core.kl import kl_estimate
 from components.core.rewards import clip_scores, missing_eos
-from components.errors import TrainingError
 from components.language_model.forward import in_microbatches, response_logprobs, sequence_scores
 from components.language_model.generation import generate, uniforms
 from components.language_model.sequences import Sequences, pad_left
@@ -95,17 +95,8 @@ def roll_out(
     sequences, recorded = _gather(accelerator, prompts, sequences, recorded, params, codec.pad_id)
     logprobs, entropy, values, ref_logprobs, raw_scores = recorded
     mask = sequences.response_mask
-    for name, column in zip(("logprobs", "entropy", "values", "ref_logprobs", "scores"), recorded, strict=True):
-        finite = torch.isfinite(column) | (~mask if column.dim() == 2 else False)
-        bad = (~finite).reshape(len(sequences), -1).any(dim=1).nonzero().squeeze(1)
-        if len(bad):
-            raise TrainingError(
-                f"{name} of rollouts are not finite",
-                where=f"ppo, iteration {iteration + 1}, rows {bad.tolist()[:8]}",
-                expected="numbers",
-                found=str(column[bad[0]].flatten().tolist()[:4]),
-                do="the last finished iteration is kept; lower ppo.learning_rate and run the same command again",
-            )
+    for name, column in zip(("old_logprobs", "entropy", "values", "ref_logprobs", "scores"), recorded, strict=True):
+        require_finite(f"ppo, iteration {iteration + 1}, {name}", column, mask if column.dim() == 2 else None)
     ended = ((sequences.response_tokens == codec.eos_id) & mask).any(dim=1)
     scores = missing_eos(raw_scores, ended, "replace", settings.missing_eos_score)
     return Rollouts(

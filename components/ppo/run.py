@@ -32,7 +32,7 @@ def run(params: Params, cycle: int) -> None:
     carried = [part for name in ("policy", "value_model", "state") if (part := start / name).exists()]
     inputs = list(dict.fromkeys([*carried, *models, prompts_source, validation_source]))
     prompts, validation = read_jsonl(prompts_source), read_jsonl(validation_source)
-    accelerator = start_accelerator(params)
+    accelerator = start_accelerator()
     yardsticks = Yardsticks.load(accelerator.device)
     work = paths.WORK / f"ppo-{cycle}-{_work_key(params, cycle, inputs)}"
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from components import paths
 from components.artifacts import atomic_folder, read_jsonl, write_json
-from components.config import Params
+from components.config import Params, RewardModel
 from components.core.calibration import expected_calibration_error, reliability_table
 from components.core.losses import bradley_terry_loss
 from components.language_model.acceleration import start_accelerator
@@ -34,7 +34,7 @@ def run(params: Params, stage: str) -> None:
     prompts_source = paths.CLEAN / "prompts_train.jsonl"
     policy_folder = paths.SFT / "policy"
     rows, heldout_rows = read_jsonl(source), read_jsonl(heldout_source)
-    accelerator = start_accelerator(params)
+    accelerator = start_accelerator()
     codec = load_codec(policy_folder)
     seed = params.seed + settings.seed_offset
     model = new_scalar_model(policy_folder, derive_seed(seed, stage, "head"))
@@ -55,6 +55,7 @@ def run(params: Params, stage: str) -> None:
             model,
             loss_sum,
             weights=torch.ones(len(rows)),
+            lengths=pairs.mask.sum(dim=1).reshape(2, -1).amax(dim=0),
             settings=settings,
             generator=generator(seed, stage),
             on_step=lambda step, loss: run.metrics({"train/loss": loss}, step=step),
@@ -88,12 +89,9 @@ def _score(model: nn.Module, sequences: Sequences, batch_size: int) -> Tensor:
 
 
 def _heldout_quality(
-    model: ScalarModel, rows: list[dict[str, str]], codec: Codec, settings: object
+    model: ScalarModel, rows: list[dict[str, str]], codec: Codec, settings: RewardModel
 ) -> tuple[dict[str, float], list[dict[str, float]]]:
     """Accuracy and calibration on comparisons whose prompts were not trained on."""
-    from components.config import RewardModel
-
-    assert isinstance(settings, RewardModel)
     chosen, rejected = _score(model, _pairs(rows, codec), 2 * settings.microbatch_size).chunk(2)
     # Every comparison is shown in one fixed order of its two texts: how often the first one wins is what the
     # predicted probability must match. (Always asking about the chosen one would leave nothing to calibrate.)
@@ -111,7 +109,8 @@ def _heldout_quality(
         / len(rows),
         "comparisons_heldout": len(rows),
     }
-    return metrics, reliability_table(probabilities, first_is_chosen, settings.calibration_bins)
+    table = reliability_table(probabilities, first_is_chosen, settings.calibration_bins)
+    return metrics, [row._asdict() for row in table]
 
 
 def _normalise(

@@ -29,7 +29,7 @@ def run(params: Params) -> None:
     """Read the clean demonstrations, train, and write artifacts/sft/."""
     source = paths.CLEAN / "demonstrations.jsonl"
     rows = read_jsonl(source)
-    accelerator = start_accelerator(params)
+    accelerator = start_accelerator()
     codec, policy = _start(params, rows)
     prompts = codec.encode_prompts([row["prompt"] for row in rows])
     responses = codec.encode_responses([row["response"] for row in rows])
@@ -46,6 +46,7 @@ def run(params: Params) -> None:
             policy,
             loss_sum,
             weights=sequences.response_mask.sum(dim=1),
+            lengths=sequences.mask.sum(dim=1),
             settings=params.sft,
             generator=generator(params.seed, "sft"),
             on_step=lambda step, loss: run.metrics({"train/loss": loss}, step=step),
