@@ -126,9 +126,7 @@ class Optimisation(Section):
     @model_validator(mode="after")
     def microbatches_fill_the_batch(self) -> Optimisation:
         if self.microbatch_size > self.batch_size:
-            raise ValueError(
-                f"microbatch_size {self.microbatch_size} is larger than batch_size {self.batch_size}"
-            )
+            raise ValueError(f"microbatch_size {self.microbatch_size} is larger than batch_size {self.batch_size}")
         return self
 
 
@@ -144,47 +142,115 @@ class RewardModel(Optimisation):
     calibration_bins: Annotated[int, Field(ge=2)]
 
 
-class Ppo(Section):
-    """Proximal policy optimisation; names as in the papers, see components.ppo."""
+class LengthPenalty(Section):
+    """A soft limit: from limit_tokens - buffer_tokens on the score falls linearly, at limit_tokens by `factor`."""
 
+    limit_tokens: Count
+    buffer_tokens: Count
+    factor: Positive
+
+    @model_validator(mode="after")
+    def buffer_lies_below_the_limit(self) -> LengthPenalty:
+        if self.buffer_tokens > self.limit_tokens:
+            raise ValueError(f"buffer_tokens {self.buffer_tokens} is larger than limit_tokens {self.limit_tokens}")
+        return self
+
+
+class Ppo(Section):
+    """Proximal policy optimisation; names as in the papers, see components.ppo.
+
+    There is no top-k, top-p or repetition penalty on purpose: responses are sampled from exactly the policy whose
+    logprobs are stored, or the ratio and the KL would be those of another policy.
+    """
+
+    # One cycle, one iteration.
     iterations_per_cycle: Count
     rollouts_per_iteration: Annotated[int, Field(ge=2)]
     epochs: Count
     minibatches: Count
     microbatch_size: Count
+    temperature: Positive
+    # Optimiser.
     learning_rate: Positive
     value_learning_rate: Positive
+    learning_rate_warmup_iterations: Annotated[int, Field(ge=0)]
+    learning_rate_decay_iterations: Count | None  # linearly to zero at this iteration; null: constant
     weight_decay: NotNegative
     gradient_clip: Positive
-    temperature: Positive
-    clip_range: Annotated[float, Field(gt=0.0, lt=1.0)]
-    value_clip_range: Positive
-    value_loss_coef: NotNegative
-    entropy_coef: NotNegative
-    gamma: Fraction
-    gae_lambda: Fraction
-    kl_coef: NotNegative
+    value_warmup_iterations: Annotated[int, Field(ge=0)]  # the policy stands still for the first ones
+    # Reward of a response.
+    missing_eos: Literal["none", "replace", "subtract"]
+    missing_eos_value: float
+    length_penalty: LengthPenalty | None
+    score_scaling: Literal["none", "running_std", "running_mean_std"]
+    score_clip: Positive | None
+    # KL to the reference policy.
+    kl_placement: Literal["reward", "loss"]
+    kl_estimator: Literal["k1", "k2", "k3"]
+    kl_control: Literal["adaptive", "fixed"]
+    kl_coef: NotNegative  # where the adaptive control starts
     target_kl_nats_per_sequence: Positive
     kl_horizon_rollouts: Positive
-    kl_control: Literal["adaptive", "fixed"]
-    score_clip: Positive
-    missing_eos_score: float
+    reference: Literal["fixed", "refreshed", "averaged"]
+    reference_average_weight: Fraction  # of the policy, at the start of each cycle, when averaged
+    # Advantages.
+    advantage_estimator: Literal["gae", "rloo", "grpo"]
+    responses_per_prompt: Count
+    gamma: Fraction
+    gae_lambda: Fraction
+    whiten_advantages: bool
+    # Objective.
+    clip_range_low: Annotated[float, Field(gt=0.0, lt=1.0)]
+    clip_range_high: Positive
+    dual_clip: Annotated[float, Field(gt=1.0)] | None
+    value_clip_range: Positive | None
+    value_loss_coef: NotNegative
+    entropy_coef: NotNegative
+    loss_aggregation: Literal["token_mean", "sequence_mean"]
+    max_update_kl_nats_per_token: Positive | None  # an update stops once it has moved the policy this far
 
     @model_validator(mode="after")
     def batches_fit(self) -> Ppo:
         if self.rollouts_per_iteration % self.minibatches:
             raise ValueError(
-                f"minibatches {self.minibatches} must divide rollouts_per_iteration "
-                f"{self.rollouts_per_iteration}"
+                f"minibatches {self.minibatches} must divide rollouts_per_iteration {self.rollouts_per_iteration}"
             )
         minibatch = self.rollouts_per_iteration // self.minibatches
         if self.microbatch_size > minibatch:
             raise ValueError(
                 f"microbatch_size {self.microbatch_size} is larger than a minibatch "
-                f"({self.rollouts_per_iteration} rollouts_per_iteration / {self.minibatches} minibatches "
-                f"= {minibatch})"
+                f"({self.rollouts_per_iteration} rollouts_per_iteration / {self.minibatches} minibatches = {minibatch})"
+            )
+        if self.rollouts_per_iteration % self.responses_per_prompt:
+            raise ValueError(
+                f"responses_per_prompt {self.responses_per_prompt} must divide rollouts_per_iteration "
+                f"{self.rollouts_per_iteration}"
             )
         return self
+
+    @model_validator(mode="after")
+    def groups_have_something_to_compare(self) -> Ppo:
+        if self.advantage_estimator != "gae" and self.responses_per_prompt < 2:
+            raise ValueError(
+                f"advantage_estimator {self.advantage_estimator} compares the responses to one prompt: "
+                f"responses_per_prompt must be at least 2, found {self.responses_per_prompt}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def the_learning_rate_rises_before_it_falls(self) -> Ppo:
+        decay = self.learning_rate_decay_iterations
+        if decay is not None and decay <= self.learning_rate_warmup_iterations:
+            raise ValueError(
+                f"learning_rate_decay_iterations {decay} must be larger than learning_rate_warmup_iterations "
+                f"{self.learning_rate_warmup_iterations}"
+            )
+        return self
+
+    @property
+    def has_value_model(self) -> bool:
+        """Whether the baseline is learned; RLOO and GRPO take it from the other responses to the prompt."""
+        return self.advantage_estimator == "gae"
 
 
 class Cycle(Section):

@@ -19,9 +19,7 @@ class ProximalError(Exception):
         do: the next step for the user.
     """
 
-    def __init__(
-        self, what: str, *, where: str = "", expected: str = "", found: str = "", do: str = ""
-    ) -> None:
+    def __init__(self, what: str, *, where: str = "", expected: str = "", found: str = "", do: str = "") -> None:
         super().__init__(what, where, expected, found, do)  # all of them, so that the error pickles
         self.what, self.where, self.expected, self.found, self.do = what, where, expected, found, do
 
@@ -39,9 +37,7 @@ class ProximalError(Exception):
         return "\n".join(lines)
 
 
-def _rebuild(
-    kind: type[ProximalError], what: str, where: str, expected: str, found: str, do: str
-) -> ProximalError:
+def _rebuild(kind: type[ProximalError], what: str, where: str, expected: str, found: str, do: str) -> ProximalError:
     return kind(what, where=where, expected=expected, found=found, do=do)
 
 

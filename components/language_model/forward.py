@@ -39,9 +39,7 @@ def response_logprobs(policy: nn.Module, sequences: Sequences, temperature: floa
     return token_logprobs(response_logits(policy, sequences), sequences.response_tokens, temperature)
 
 
-def response_logprobs_and_entropy(
-    policy: nn.Module, sequences: Sequences, temperature: float
-) -> tuple[Tensor, Tensor]:
+def response_logprobs_and_entropy(policy: nn.Module, sequences: Sequences, temperature: float) -> tuple[Tensor, Tensor]:
     """Logprobs of the response tokens, and the entropy of the distributions they were drawn from.
 
     Shapes: (B, T) each. Units: nats.
@@ -52,9 +50,7 @@ def response_logprobs_and_entropy(
 
 def _scalars(model: nn.Module, sequences: Sequences) -> Tensor:
     mask = sequences.mask
-    scalars: Tensor = model(
-        input_ids=sequences.tokens, attention_mask=mask.long(), position_ids=position_ids(mask)
-    )
+    scalars: Tensor = model(input_ids=sequences.tokens, attention_mask=mask.long(), position_ids=position_ids(mask))
     return scalars
 
 

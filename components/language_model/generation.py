@@ -57,9 +57,7 @@ def generate(
     responses: list[list[int]] = [[] for _ in prompts]
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        answers = _generate_batch(
-            policy, codec, [prompts[row] for row in rows], numbers[rows], temperature=temperature
-        )
+        answers = _generate_batch(policy, codec, [prompts[row] for row in rows], numbers[rows], temperature=temperature)
         for row, answer in zip(rows, answers, strict=True):
             responses[row] = answer
     return Sequences(*pad_left(prompts, codec.pad_id), *pad_right(responses, codec.pad_id))
@@ -109,6 +107,4 @@ def _generate_batch(
             use_cache=True,
         )
         next_position = next_position + 1
-    return [
-        row[:length] for row, length in zip(responses.tolist(), lengths.tolist(), strict=True)
-    ]
+    return [row[:length] for row, length in zip(responses.tolist(), lengths.tolist(), strict=True)]

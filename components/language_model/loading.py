@@ -121,9 +121,7 @@ def load_checkpoint(config: LanguageModel) -> Any:
     from transformers import AutoModelForCausalLM
 
     try:
-        return _from_pretrained(
-            AutoModelForCausalLM, config.checkpoint, trust_remote_code=config.trust_remote_code
-        )
+        return _from_pretrained(AutoModelForCausalLM, config.checkpoint, trust_remote_code=config.trust_remote_code)
     except (OSError, ValueError, SafetensorError) as fault:
         raise _bad_checkpoint(config, fault) from fault
 
@@ -133,9 +131,7 @@ def load_checkpoint_tokenizer(config: LanguageModel) -> Any:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(
-            config.checkpoint, trust_remote_code=config.trust_remote_code
-        )
+        tokenizer = AutoTokenizer.from_pretrained(config.checkpoint, trust_remote_code=config.trust_remote_code)
     except (OSError, ValueError) as fault:
         raise _bad_checkpoint(config, fault) from fault
     if tokenizer.eos_token_id is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from components.language_model.forward import response_logprobs_and_entropy, response_values
@@ -12,7 +13,7 @@ from components.language_model.sequences import Sequences
 
 
 class ActorCriticOutput(NamedTuple):
-    """Shapes: (B, T) each. Units: nats, nats, normalised score."""
+    """Shapes: (B, T) each. Units: nats, nats, normalised score. Without a value model all values are 0."""
 
     logprobs: Tensor
     entropy: Tensor
@@ -20,13 +21,15 @@ class ActorCriticOutput(NamedTuple):
 
 
 class ActorCritic(nn.Module):
-    """The policy (actor) and the value model (critic), with no weights in common."""
+    """The policy (actor) and the value model (critic), with no weights in common; RLOO and GRPO have no critic."""
 
-    def __init__(self, policy: nn.Module, value_model: ScalarModel) -> None:
+    def __init__(self, policy: nn.Module, value_model: ScalarModel | None) -> None:
         super().__init__()
         self.policy = policy
         self.value_model = value_model
 
     def forward(self, sequences: Sequences, temperature: float) -> ActorCriticOutput:
         logprobs, entropy = response_logprobs_and_entropy(self.policy, sequences, temperature)
+        if self.value_model is None:
+            return ActorCriticOutput(logprobs, entropy, torch.zeros_like(logprobs))
         return ActorCriticOutput(logprobs, entropy, response_values(self.value_model, sequences))

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from components.artifacts import read_json, write_json
+from components.core.stats import RunningMoments
 from components.errors import ArtifactError
 from components.language_model.loading import load_policy, load_scalar_model, save_policy, save_scalar_model
 from components.language_model.text import Codec
@@ -26,19 +27,32 @@ class Progress:
 
     iteration: int
     kl_coef: float
+    score_moments: RunningMoments
 
 
-def load_model(policy_folder: Path, value_folder: Path) -> ActorCritic:
-    """The trainable pair from stored models; a reward model serves as the first value model."""
-    return ActorCritic(load_policy(policy_folder), load_scalar_model(value_folder))
+def load_model(policy_folder: Path, value_folder: Path | None) -> ActorCritic:
+    """The trainable pair from stored models; a reward model serves as the first value model. None: no value model."""
+    return ActorCritic(load_policy(policy_folder), load_scalar_model(value_folder) if value_folder else None)
 
 
 def save(
-    folder: Path, model: ActorCritic, optimizer: torch.optim.Optimizer, codec: Codec, progress: Progress
+    folder: Path,
+    model: ActorCritic,
+    reference: Any,
+    optimizer: torch.optim.Optimizer,
+    codec: Codec,
+    progress: Progress,
 ) -> None:
-    """Write policy/, value_model/ and state/ below `folder`."""
+    """Write policy/, state/ and, where the models are, value_model/ and reference/ below `folder`.
+
+    Args:
+        reference: the reference policy if it is not the SFT policy any more, else None.
+    """
     save_policy(model.policy, codec, folder / "policy")
-    save_scalar_model(model.value_model, folder / "value_model")
+    if model.value_model is not None:
+        save_scalar_model(model.value_model, folder / "state" / "value_model")
+    if reference is not None:
+        save_policy(reference, codec, folder / "state" / "reference")
     names = [name for name, _ in model.named_parameters()]
     tensors = {
         f"{names[index]}/{key}": value
@@ -53,7 +67,8 @@ def save(
 def load_progress(folder: Path) -> Progress:
     """The progress stored below `folder`."""
     content = read_json(folder / "state" / "progress.json")
-    return Progress(int(content["iteration"]), float(content["kl_coef"]))
+    moments = RunningMoments.from_dict(content["score_moments"])
+    return Progress(int(content["iteration"]), float(content["kl_coef"]), moments)
 
 
 def load_optimizer(folder: Path, model: ActorCritic, optimizer: torch.optim.Optimizer) -> None:

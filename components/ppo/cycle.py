@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import logging
-import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 
 from components import paths
 from components.artifacts import atomic_folder, read_json, write_json
-from components.config import Params
-from components.core.kl import next_kl_coef
-from components.core.stats import masked_mean, masked_sum
+from components.config import Params, Ppo
+from components.core.ilql import polyak
+from components.core.kl import kl_estimate, next_kl_coef
+from components.core.stats import RunningMoments, masked_mean, masked_sum
+from components.language_model.loading import load_policy
 from components.measurement import Yardsticks
 from components.ppo import checkpoint
 from components.ppo.actor_critic import ActorCritic
 from components.ppo.checkpoint import Progress
+from components.ppo.credit import Credit, assign_credit
 from components.ppo.rollouts import Rollouts, prompts_of_iteration, roll_out
 from components.ppo.update import Statistics, update
 
@@ -29,11 +33,22 @@ CurveRow = dict[str, float]
 
 def make_optimizer(model: ActorCritic, params: Params) -> torch.optim.Optimizer:
     """AdamW over both models, each with its own learning rate; the order of parameters is the model's own."""
-    groups = [
-        {"params": list(model.policy.parameters()), "lr": params.ppo.learning_rate},
-        {"params": list(model.value_model.parameters()), "lr": params.ppo.value_learning_rate},
-    ]
-    return torch.optim.AdamW(groups, weight_decay=params.ppo.weight_decay, fused=True)
+    groups = [list(model.policy.parameters())]
+    if model.value_model is not None:
+        groups.append(list(model.value_model.parameters()))
+    return torch.optim.AdamW([{"params": group} for group in groups], weight_decay=params.ppo.weight_decay, fused=True)
+
+
+def learning_rates(settings: Ppo, iteration: int) -> tuple[float, float]:
+    """The learning rates of policy and value model in an iteration, counted from 0 over all cycles."""
+    factor = 1.0
+    if iteration < settings.learning_rate_warmup_iterations:
+        factor = (iteration + 1) / settings.learning_rate_warmup_iterations
+    elif settings.learning_rate_decay_iterations is not None:
+        left = settings.learning_rate_decay_iterations - iteration
+        factor = max(0.0, left / (settings.learning_rate_decay_iterations - settings.learning_rate_warmup_iterations))
+    still = iteration < settings.value_warmup_iterations
+    return 0.0 if still else factor * settings.learning_rate, factor * settings.value_learning_rate
 
 
 def run_cycle(
@@ -45,51 +60,52 @@ def run_cycle(
     prompts: list[list[int]],
     work: Path,
     on_iteration: Callable[[CurveRow], None],
-) -> tuple[ActorCritic, torch.optim.Optimizer, Progress, list[CurveRow]]:
+) -> list[CurveRow]:
     """Take the policy of the last cycle through this cycle's iterations.
 
     Args:
         start: the folder of the stage before: artifacts/sft for the first cycle, the last cycle's folder after it.
-        work: where the checkpoint of the last finished iteration lies, if the cycle was interrupted.
+        work: holds the checkpoint of the last finished iteration: an interrupted cycle goes on from there, and at
+            the end it is the cycle's result.
         on_iteration: called with the curve's row after every iteration.
     """
     resumed = work if (work / "state").exists() else None
     source = resumed or start
-    if (source / "state").exists():
-        model = checkpoint.load_model(source / "policy", source / "value_model")
-        progress = checkpoint.load_progress(source)
-    else:
-        model = checkpoint.load_model(source / "policy", paths.REWARD_MODEL / "model")
-        progress = Progress(iteration=0, kl_coef=params.ppo.kl_coef)
+    goes_on = (source / "state").exists()
+    values = source / "state" / "value_model" if goes_on else paths.REWARD_MODEL / "model"
+    model = checkpoint.load_model(source / "policy", values if params.ppo.has_value_model else None)
+    model = model.to(accelerator.device)
+    reference = _reference(params, yardsticks, source, model, starts=not resumed)
+    progress = Progress(iteration=0, kl_coef=params.ppo.kl_coef, score_moments=RunningMoments())
     optimizer = make_optimizer(model, params)
-    if (source / "state").exists():
+    if goes_on:
+        progress = checkpoint.load_progress(source)
         checkpoint.load_optimizer(source, model, optimizer)
     curve: list[CurveRow] = list(read_json(work / "curve.json")) if resumed else []
     if resumed:
         logger.info("ppo: cycle %d goes on after iteration %d", cycle, progress.iteration)
 
+    settings = params.ppo
+    moved = None if reference is yardsticks.reference else reference
     prepared, optimizer = accelerator.prepare(model, optimizer)
-    end = cycle * params.ppo.iterations_per_cycle
+    end = cycle * settings.iterations_per_cycle
     while progress.iteration < end:
         started = time.monotonic()
+        iteration, kl_coef = progress.iteration, progress.kl_coef
         batch = prompts_of_iteration(
-            prompts, params.ppo.rollouts_per_iteration, progress.iteration, params.seed
+            prompts, settings.rollouts_per_iteration, settings.responses_per_prompt, iteration, params.seed
         )
-        rollouts = roll_out(accelerator, model, yardsticks, batch, params, progress.iteration)
+        rollouts = roll_out(accelerator, model, reference, yardsticks, batch, params, iteration)
+        credit, moments = assign_credit(rollouts, kl_coef, progress.score_moments, settings)
         rolled_out = time.monotonic()
+        for group, rate in zip(optimizer.param_groups, learning_rates(settings, iteration), strict=False):
+            group["lr"] = rate
         statistics = update(
-            accelerator,
-            prepared,
-            optimizer,
-            rollouts,
-            progress.kl_coef,
-            params.ppo,
-            params.seed,
-            progress.iteration,
+            accelerator, prepared, optimizer, rollouts, credit, kl_coef, settings, params.seed, iteration
         )
-        row = _curve_row(cycle, progress, rollouts, statistics)
+        row = _curve_row(cycle, progress, rollouts, credit, statistics)
         curve.append(row)
-        progress = _next_progress(progress, row, params)
+        progress = Progress(iteration + 1, _next_kl_coef(kl_coef, row["kl"], settings), moments)
         if accelerator.is_main_process:
             logger.info(
                 "ppo: cycle %d, iteration %d of %d, reward %+.3f, kl %.2f nats, entropy %.2f, "
@@ -99,42 +115,57 @@ def run_cycle(
             )
             on_iteration(row)
             with atomic_folder(work) as folder:
-                checkpoint.save(folder, model, optimizer, yardsticks.codec, progress)
+                checkpoint.save(folder, model, moved, optimizer, yardsticks.codec, progress)
                 write_json(folder / "curve.json", curve)
         accelerator.wait_for_everyone()
-    return model, optimizer, progress, curve
+    return curve
 
 
-def _next_progress(progress: Progress, row: CurveRow, params: Params) -> Progress:
-    settings = params.ppo
-    kl_coef = progress.kl_coef
-    if settings.kl_control == "adaptive":
-        kl_coef = next_kl_coef(
-            kl_coef,
-            row["kl"],
-            target_kl=settings.target_kl_nats_per_sequence,
-            horizon=settings.kl_horizon_rollouts,
-            batch_size=settings.rollouts_per_iteration,
-        )
-    return Progress(progress.iteration + 1, kl_coef)
+def _reference(params: Params, yardsticks: Yardsticks, source: Path, model: ActorCritic, *, starts: bool) -> Any:
+    """The policy that KL is measured from: the SFT policy, or what has become of it.
+
+    Args:
+        starts: whether the cycle starts, which is when a reference that moves does so.
+    """
+    if params.ppo.reference == "fixed":
+        return yardsticks.reference
+    stored = source / "state" / "reference"
+    reference = load_policy(stored) if stored.exists() else copy.deepcopy(yardsticks.reference)
+    reference = reference.to(next(model.parameters()).device)
+    if starts:
+        weight = 1.0 if params.ppo.reference == "refreshed" else params.ppo.reference_average_weight
+        averaged = polyak(list(reference.parameters()), list(model.policy.parameters()), weight)
+        with torch.no_grad():
+            for parameter, value in zip(reference.parameters(), averaged, strict=True):
+                parameter.copy_(value)
+    return reference
 
 
-def _curve_row(cycle: int, progress: Progress, rollouts: Rollouts, statistics: Statistics) -> CurveRow:
+def _next_kl_coef(kl_coef: float, kl: float, settings: Ppo) -> float:
+    if settings.kl_control == "fixed":
+        return kl_coef
+    return next_kl_coef(
+        kl_coef,
+        kl,
+        target_kl=settings.target_kl_nats_per_sequence,
+        horizon=settings.kl_horizon_rollouts,
+        batch_size=settings.rollouts_per_iteration,
+    )
+
+
+def _curve_row(cycle: int, progress: Progress, rollouts: Rollouts, credit: Credit, statistics: Statistics) -> CurveRow:
     """One iteration in numbers: the rollouts' means, then the update's statistics."""
     mask = rollouts.sequences.response_mask
+    kl = kl_estimate(rollouts.old_logprobs, rollouts.ref_logprobs, "k1")
     return {
         "cycle": cycle,
         "iteration": progress.iteration + 1,
-        "reward": float(rollouts.raw_scores.mean()),
-        "score": float(rollouts.scores.mean()),
-        "kl": float(masked_sum(rollouts.kl, mask, dim=1).mean()),
+        "reward": float(rollouts.scores.mean()),
+        "shaped_score": float(credit.scores.mean()),
+        "kl": float(masked_sum(kl, mask, dim=1).mean()),
         "kl_coef": progress.kl_coef,
         "entropy": float(masked_mean(rollouts.entropy, mask)),
         "response_tokens": float(mask.sum(dim=1).float().mean()),
+        "ended": float(rollouts.ended.float().mean()),
         **{name: value for name, value in statistics.items() if name != "entropy"},
     }
-
-
-def clear_work(work: Path) -> None:
-    """Remove the iteration checkpoint of a cycle whose outputs are complete."""
-    shutil.rmtree(work, ignore_errors=True)

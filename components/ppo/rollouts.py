@@ -6,12 +6,10 @@ from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
-from torch import Tensor
+from torch import Tensor, nn
 
 from components.config import Params
 from components.core.checks import require_finite
-from components.core.kl import kl_estimate
-from components.core.rewards import clip_scores, missing_eos
 from components.language_model.forward import in_microbatches, response_logprobs, sequence_scores
 from components.language_model.generation import generate, uniforms
 from components.language_model.sequences import Sequences, pad_left
@@ -23,23 +21,25 @@ from components.seeding import generator
 class Rollouts(NamedTuple):
     """B responses and what was recorded of them.
 
-    Shapes: scores and raw_scores (B,); old_logprobs, values, entropy and kl (B, T).
-    Units: old_logprobs, entropy and kl (k1, per token) in nats; scores in the reward model's standard deviations, after
-    the missing-end rule and clipping; raw_scores before them.
+    Shapes: scores and ended (B,); old_logprobs, ref_logprobs, values and entropy (B, T).
+    Units: logprobs and entropy in nats; scores as the reward model gave them, in its standard deviations.
     """
 
     sequences: Sequences
-    raw_scores: Tensor
     scores: Tensor
+    ended: Tensor
     old_logprobs: Tensor
+    ref_logprobs: Tensor
     values: Tensor
     entropy: Tensor
-    kl: Tensor
 
 
-def prompts_of_iteration(prompts: list[Any], count: int, iteration: int, seed: int) -> list[Any]:
-    """The prompts of an iteration: the prompts in a shuffled order, epoch after epoch, `count` at a time."""
+def prompts_of_iteration(
+    prompts: list[Any], rollouts: int, responses_per_prompt: int, iteration: int, seed: int
+) -> list[Any]:
+    """The prompts of an iteration: in a shuffled order, epoch after epoch, each as often as it is answered."""
     chosen: list[Any] = []
+    count = rollouts // responses_per_prompt
     position = iteration * count
     while len(chosen) < count:
         epoch, offset = divmod(position, len(prompts))
@@ -47,13 +47,14 @@ def prompts_of_iteration(prompts: list[Any], count: int, iteration: int, seed: i
         taken = order[offset : offset + count - len(chosen)]
         chosen += [prompts[index] for index in taken]
         position += len(taken)
-    return chosen
+    return [prompt for prompt in chosen for _ in range(responses_per_prompt)]
 
 
 @torch.no_grad()
 def roll_out(
     accelerator: Accelerator,
     model: ActorCritic,
+    reference: nn.Module,
     yardsticks: Yardsticks,
     prompts: list[list[int]],
     params: Params,
@@ -87,27 +88,18 @@ def roll_out(
         output = model(part, settings.temperature)
         return (
             *output,
-            response_logprobs(yardsticks.reference, part, settings.temperature),
+            response_logprobs(reference, part, settings.temperature),
             sequence_scores(yardsticks.reward_model, part),
         )
 
     recorded = in_microbatches(record, sequences, settings.microbatch_size)
     sequences, recorded = _gather(accelerator, prompts, sequences, recorded, params, codec.pad_id)
-    logprobs, entropy, values, ref_logprobs, raw_scores = recorded
+    logprobs, entropy, values, ref_logprobs, scores = recorded
     mask = sequences.response_mask
     for name, column in zip(("old_logprobs", "entropy", "values", "ref_logprobs", "scores"), recorded, strict=True):
         require_finite(f"ppo, iteration {iteration + 1}, {name}", column, mask if column.dim() == 2 else None)
     ended = ((sequences.response_tokens == codec.eos_id) & mask).any(dim=1)
-    scores = missing_eos(raw_scores, ended, "replace", settings.missing_eos_score)
-    return Rollouts(
-        sequences,
-        raw_scores,
-        clip_scores(scores, settings.score_clip),
-        logprobs,
-        values,
-        entropy,
-        kl_estimate(logprobs, ref_logprobs, "k1"),
-    )
+    return Rollouts(sequences, scores, ended, logprobs, ref_logprobs, values, entropy)
 
 
 def _gather(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from pathlib import Path
 
 from components import paths
@@ -10,9 +12,9 @@ from components.config import Params
 from components.digests import digest, digest_of_values
 from components.errors import ConfigError
 from components.language_model.acceleration import start_accelerator
-from components.measurement import Yardsticks, means, measure
-from components.ppo import checkpoint
-from components.ppo.cycle import CurveRow, clear_work, run_cycle
+from components.language_model.loading import load_policy
+from components.measurement import Record, Yardsticks, means, measure
+from components.ppo.cycle import CurveRow, run_cycle
 from components.tracking import stage_run
 
 
@@ -29,7 +31,7 @@ def run(params: Params, cycle: int) -> None:
     prompts_source = paths.CLEAN / "prompts_train.jsonl"
     validation_source = paths.CLEAN / "prompts_validation.jsonl"
     models = [paths.SFT / "policy", paths.REWARD_MODEL / "model", paths.JUDGE / "model"]
-    carried = [part for name in ("policy", "value_model", "state") if (part := start / name).exists()]
+    carried = [part for name in ("policy", "state") if (part := start / name).exists()]
     inputs = list(dict.fromkeys([*carried, *models, prompts_source, validation_source]))
     prompts, validation = read_jsonl(prompts_source), read_jsonl(validation_source)
     accelerator = start_accelerator()
@@ -45,37 +47,28 @@ def run(params: Params, cycle: int) -> None:
                 step=int(row["iteration"]),
             )
 
-        model, optimizer, progress, curve = run_cycle(
-            accelerator,
-            params,
-            cycle,
-            start,
-            yardsticks,
-            yardsticks.codec.encode_prompts([row["prompt"] for row in prompts]),
-            work,
-            log,
-        )
+        encoded = yardsticks.codec.encode_prompts([row["prompt"] for row in prompts])
+        run_cycle(accelerator, params, cycle, start, yardsticks, encoded, work, log)
         if accelerator.is_main_process:
-            samples = params.measurement.validation_samples_per_prompt
-
-            def validate(policy: object) -> list[dict[str, object]]:
-                return measure(policy, yardsticks, params, validation, samples, "validation")
-
-            records = validate(model.policy)
+            records = _validate(work / "policy", yardsticks, params, validation)
             metrics = {"validation": means(records)}
             if cycle == 1:  # where the curves begin: the SFT policy, measured alike
-                metrics["validation_start"] = means(validate(yardsticks.reference))
-            folder_out = paths.PPO / str(cycle)
-            with atomic_folder(folder_out) as folder:
-                checkpoint.save(folder, model, optimizer, yardsticks.codec, progress)
-                write_json(folder / "curve.json", curve)
-                write_json(folder / "metrics.json", metrics)
-            run.metrics(
-                {f"validation/{name}": value for name, value in metrics["validation"].items()}, step=cycle
-            )
+                metrics["validation_start"] = means(_validate(start / "policy", yardsticks, params, validation))
+            folder = paths.PPO / str(cycle)
+            with atomic_folder(folder) as scratch:
+                # The last iteration's checkpoint is the result. Links, so that a failure here loses nothing.
+                shutil.copytree(work, scratch, copy_function=os.link, dirs_exist_ok=True)
+                write_json(scratch / "metrics.json", metrics)
+            shutil.rmtree(work)
+            run.metrics({f"validation/{name}": value for name, value in metrics["validation"].items()}, step=cycle)
             run.table("validation_samples.json", records[:: max(1, len(records) // 20)])
-            run.outputs(sorted(folder_out.iterdir()))
-            clear_work(work)
+            run.outputs(sorted(folder.iterdir()))
+
+
+def _validate(policy: Path, yardsticks: Yardsticks, params: Params, prompts: list[Record]) -> list[Record]:
+    samples = params.measurement.validation_samples_per_prompt
+    device = next(yardsticks.reference.parameters()).device
+    return measure(load_policy(policy).to(device), yardsticks, params, prompts, samples, "validation")
 
 
 def _work_key(params: Params, cycle: int, inputs: list[Path]) -> str:

@@ -10,13 +10,13 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from components.config import Ppo
-from components.core.advantages import gae
+from components.core.kl import kl_estimate
 from components.core.losses import aggregate, policy_loss, value_loss
-from components.core.rewards import per_token_rewards
-from components.core.stats import masked_sum, masked_var, whiten
+from components.core.stats import masked_sum, masked_var
 from components.errors import TrainingError
 from components.language_model.sequences import microbatches
 from components.ppo.actor_critic import ActorCritic
+from components.ppo.credit import Credit
 from components.ppo.rollouts import Rollouts
 from components.seeding import generator
 
@@ -28,6 +28,7 @@ def update(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     rollouts: Rollouts,
+    credit: Credit,
     kl_coef: float,
     settings: Ppo,
     seed: int,
@@ -35,29 +36,34 @@ def update(
 ) -> Statistics:
     """Several epochs of minibatch steps on one batch of rollouts; the model changes in place.
 
+    Stops early once a step finds the policy more than max_update_kl_nats_per_token away from the rollouts' policy.
+
     Returns:
         Means over all steps: policy_loss, value_loss, entropy, clip_fraction, value_clip_fraction, approx_kl (old to
         new policy, 0.5 * squared log-ratio), ratio_max, gradient norms; and of the batch explained_variance.
     Raises:
         TrainingError: a loss or ratio that is not finite; the rows are named.
     """
+    statistics = _batch_statistics(rollouts, credit)
     mask = rollouts.sequences.response_mask
-    rewards = per_token_rewards(rollouts.scores, rollouts.kl, kl_coef, mask)
-    advantages, returns = gae(rewards, rollouts.values, mask, settings.gamma, settings.gae_lambda)
-    statistics = _batch_statistics(rollouts, returns)
-    advantages = whiten(advantages, mask)
-
     steps: list[Statistics] = []
     for epoch in range(settings.epochs):
         order = torch.randperm(len(mask), generator=generator(seed, "ppo", "minibatches", iteration, epoch))
-        for rows in order.chunk(settings.minibatches):
-            steps.append(
-                _step(accelerator, model, optimizer, rollouts, advantages, returns, rows, settings, iteration)
-            )
+        for rows in torch.chunk(order, settings.minibatches):
+            steps.append(_step(accelerator, model, optimizer, rollouts, credit, rows, kl_coef, settings, iteration))
+            if _moved_too_far(steps[-1], settings):
+                break
+        if _moved_too_far(steps[-1], settings):
+            break
     for name in steps[0]:
         values = [step[name] for step in steps]
         statistics[name] = max(values) if name == "ratio_max" else sum(values) / len(values)
-    return statistics
+    return statistics | {"steps": len(steps)}
+
+
+def _moved_too_far(step: Statistics, settings: Ppo) -> bool:
+    limit = settings.max_update_kl_nats_per_token
+    return limit is not None and step["approx_kl"] > limit
 
 
 def _step(
@@ -65,18 +71,19 @@ def _step(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     rollouts: Rollouts,
-    advantages: Tensor,
-    returns: Tensor,
+    credit: Credit,
     rows: Tensor,
+    kl_coef: float,
     settings: Ppo,
     iteration: int,
 ) -> Statistics:
-    """One optimiser step. Losses are means over all response tokens of the minibatch, however it is cut up."""
+    """One optimiser step. Losses are means over all tokens (or sequences) of the minibatch, however it is cut up."""
     tokens = float(rollouts.sequences.response_mask[rows].sum())
+    counted = tokens if settings.loss_aggregation == "token_mean" else float(len(rows))
     share = rows[accelerator.process_index :: accelerator.num_processes]
     parts = list(microbatches(rollouts.sequences.rows(share), settings.microbatch_size))
     sums: dict[str, Tensor] = {}
-    ratio_max = torch.zeros((), device=advantages.device)
+    ratio_max = torch.zeros((), device=credit.advantages.device)
     for number, (index, sequences) in enumerate(parts, start=1):
         chosen, width = share[index], sequences.response_tokens.shape[1]
         mask = sequences.response_mask
@@ -90,29 +97,29 @@ def _step(
             policy = policy_loss(
                 new.logprobs,
                 of(rollouts.old_logprobs),
-                of(advantages),
+                of(credit.advantages),
                 mask,
-                clip_low=settings.clip_range,
-                clip_high=settings.clip_range,
-                dual_clip=None,
+                clip_low=settings.clip_range_low,
+                clip_high=settings.clip_range_high,
+                dual_clip=settings.dual_clip,
             )
             value = value_loss(
                 new.values,
                 of(rollouts.values),
-                of(returns),
+                of(credit.returns),
                 mask,
                 value_clip_range=settings.value_clip_range,
             )
+            per_token = {"policy_loss": policy.loss, "value_loss": value.loss, "entropy": new.entropy}
+            if settings.kl_placement == "loss":
+                per_token["kl_loss"] = kl_estimate(new.logprobs, of(rollouts.ref_logprobs), settings.kl_estimator)
             losses = {
-                "policy_loss": aggregate(policy.loss, mask, "token_mean", tokens),
-                "value_loss": aggregate(value.loss, mask, "token_mean", tokens),
-                "entropy": aggregate(new.entropy, mask, "token_mean", tokens),
+                name: aggregate(term, mask, settings.loss_aggregation, counted) for name, term in per_token.items()
             }
-            objective = (
-                losses["policy_loss"]
-                + settings.value_loss_coef * losses["value_loss"]
-                - settings.entropy_coef * losses["entropy"]
-            )
+            objective = losses["policy_loss"] - settings.entropy_coef * losses["entropy"]
+            if settings.kl_placement == "loss":
+                objective = objective + kl_coef * losses["kl_loss"]
+            objective = objective + settings.value_loss_coef * losses["value_loss"]
             if not torch.isfinite(objective):
                 raise TrainingError(
                     "the PPO objective is not finite",
@@ -134,10 +141,9 @@ def _step(
             sums[name] = sums.get(name, torch.zeros_like(term)) + term.detach()
         ratio_max = torch.maximum(ratio_max, torch.where(mask, policy.ratio, 0.0).max().detach())
     inner: ActorCritic = accelerator.unwrap_model(model)
-    norms = {
-        "policy_gradient_norm": _clip(inner.policy, settings.gradient_clip),
-        "value_gradient_norm": _clip(inner.value_model, settings.gradient_clip),
-    }
+    norms = {"policy_gradient_norm": _clip(inner.policy, settings.gradient_clip)}
+    if inner.value_model is not None:
+        norms["value_gradient_norm"] = _clip(inner.value_model, settings.gradient_clip)
     optimizer.step()
     optimizer.zero_grad()
     totals = accelerator.reduce(torch.stack(list(sums.values())), reduction="sum").tolist()
@@ -159,8 +165,8 @@ def _clip(module: nn.Module, limit: float) -> float:
     return norm
 
 
-def _batch_statistics(rollouts: Rollouts, returns: Tensor) -> Statistics:
+def _batch_statistics(rollouts: Rollouts, credit: Credit) -> Statistics:
     """How well the values predicted the returns: 1 is perfect, 0 as good as their mean."""
     mask = rollouts.sequences.response_mask
-    unexplained = masked_var(returns - rollouts.values, mask)
-    return {"explained_variance": float(1.0 - unexplained / (masked_var(returns, mask) + 1e-8))}
+    unexplained = masked_var(credit.returns - rollouts.values, mask)
+    return {"explained_variance": float(1.0 - unexplained / (masked_var(credit.returns, mask) + 1e-8))}

@@ -105,17 +105,14 @@ def _heldout_quality(
         "expected_calibration_error": expected_calibration_error(
             probabilities, first_is_chosen, settings.calibration_bins
         ),
-        "longer_wins_accuracy_heldout": sum(1.0 if gap > 0 else 0.5 if gap == 0 else 0.0 for gap in longer)
-        / len(rows),
+        "longer_wins_accuracy_heldout": sum(1.0 if gap > 0 else 0.5 if gap == 0 else 0.0 for gap in longer) / len(rows),
         "comparisons_heldout": len(rows),
     }
     table = reliability_table(probabilities, first_is_chosen, settings.calibration_bins)
     return metrics, [row._asdict() for row in table]
 
 
-def _normalise(
-    model: ScalarModel, prompts: list[dict[str, str]], codec: Codec, params: Params, stage: str
-) -> None:
+def _normalise(model: ScalarModel, prompts: list[dict[str, str]], codec: Codec, params: Params, stage: str) -> None:
     """Shift and scale the scores to mean 0 and standard deviation 1 on samples of the SFT policy."""
     settings = getattr(params, stage)
     policy = load_policy(paths.SFT / "policy").to(next(model.parameters()).device)

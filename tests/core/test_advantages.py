@@ -147,10 +147,18 @@ def test_permuting_the_rows_permutes_the_result(seed):
         assert torch.equal(got, expected[order])
 
 
-@pytest.mark.parametrize(("gamma", "gae_lambda", "name"), [(1.1, 0.9, "gamma"), (0.9, -0.1, "gae_lambda")])
+@pytest.mark.parametrize(
+    ("gamma", "gae_lambda", "name"),
+    [(1.1, 0.9, "gamma"), (-0.1, 0.9, "gamma"), (0.9, 1.1, "gae_lambda"), (0.9, -0.1, "gae_lambda")],
+)
 def test_rates_are_between_zero_and_one(gamma, gae_lambda, name):
     with pytest.raises(ValueError, match=f"{name}: expected 0 .. 1"):
         gae(torch.zeros(1, 2), torch.zeros(1, 2), torch.ones(1, 2).bool(), gamma, gae_lambda)
+
+
+def test_a_response_of_one_token():
+    result = gae(f64([[2.0]]), f64([[0.5]]), torch.tensor([[True]]), 0.9, 0.9)
+    exactly(result, (f64([[1.5]]), f64([[2.0]])))
 
 
 def test_responses_have_tokens():
@@ -208,6 +216,8 @@ def test_groups_of_one_or_uneven_groups_are_refused(estimator):
         estimator(f64([1.0, 2.0]), 1)
     with pytest.raises(ValueError, match=r"scores: expected a multiple of group_size \(2\), found 3"):
         estimator(f64([1.0, 2.0, 3.0]), 2)
+    with pytest.raises(ValueError, match="scores: expected a floating dtype"):
+        estimator(torch.tensor([1, 2]), 2)
 
 
 def test_grpo_needs_its_epsilon():

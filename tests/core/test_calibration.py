@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import math
+import warnings
 from functools import partial
 
 import pytest
@@ -76,3 +78,12 @@ def test_every_prediction_is_in_one_bin(forecasts, bins):
 def test_what_is_no_forecast_is_refused(probabilities, outcomes, bins, name):
     with pytest.raises(ValueError, match=f"{name}: expected"):
         expected_calibration_error(probabilities, outcomes, bins)
+
+
+def test_forecasts_of_half_precision_are_counted_in_full():
+    probabilities = torch.linspace(0.01, 0.99, 99, dtype=torch.float16).requires_grad_()
+    numbers = probabilities.tolist()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        (row,) = reliability_table(probabilities, torch.ones(99), bins=1)
+    exactly(row.mean_probability, math.fsum(numbers) / 99)

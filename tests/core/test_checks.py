@@ -25,6 +25,12 @@ def test_the_offending_rows_are_named():
     assert caught.value.what == "ratio is not finite"
 
 
+def test_eight_offending_rows_are_all_named():
+    with pytest.raises(TrainingError) as caught:
+        checks.require_finite("scores", torch.full((8,), NAN))
+    assert caught.value.where == "scores, row(s) 0, 1, 2, 3, 4, 5, 6, 7"
+
+
 def test_many_offending_rows_are_counted():
     with pytest.raises(TrainingError) as caught:
         checks.require_finite("scores", torch.full((11,), NAN))
@@ -36,6 +42,10 @@ def test_only_selected_numbers_have_to_be_finite():
     checks.require_finite("values", values, mask)
     with pytest.raises(TrainingError, match=r"row\(s\) 1\b"):
         checks.require_finite("values", values, torch.tensor([[True, False], [True, True]]))
+    with pytest.raises(ValueError, match="mask: expected the shape of values"):
+        checks.require_finite("values", values, torch.tensor([True, False]))
+    with pytest.raises(ValueError, match="mask: expected dtype torch.bool"):
+        checks.require_finite("values", values, torch.ones(2, 2))
 
 
 def test_a_scalar_that_is_not_finite_is_refused():

@@ -146,6 +146,12 @@ def test_the_weight_of_a_demonstration_does_not_overflow():
     assert_close(awac_loss, expected, rtol=1e-5, atol=0)
 
 
+def test_tokens_may_be_of_any_integer_type():
+    arguments = batch(0)
+    short = arguments | {"tokens": arguments["tokens"].to(torch.uint8)}
+    exactly(ilql_losses(**short, **RATES), ilql_losses(**arguments, **RATES))
+
+
 def test_gradients_in_float64():
     arguments = batch(3)
     leaves = [arguments["logits"], *arguments["q_heads"], arguments["values"]]
@@ -168,6 +174,7 @@ def test_gradients_in_float64():
     [
         ("q_heads", {"q_heads": [], "target_q_heads": []}),
         ("target_q_heads", {"target_q_heads": [torch.zeros(2, 4, 3)]}),
+        ("values", {name: torch.zeros(2, 5) for name in ("values", "tokens", "rewards", "mask")}),
         ("q_head_1", {"q_heads": [torch.zeros(2, 4, 3), torch.zeros(2, 4, 1)]}),
         ("beta", {"beta": -1.0}),
         ("tau", {"tau": 1.0}),
@@ -209,10 +216,10 @@ def test_polyak_moves_a_tenth_of_the_way():
 
 
 def test_alpha_one_copies_and_alpha_zero_keeps():
-    target, param = [f64([1.0, 2.0])], [f64([3.0, 4.0]).requires_grad_()]
+    target, param = ([f64(numbers).requires_grad_()] for numbers in ([1.0, 2.0], [3.0, 4.0]))
     copied, kept = polyak(target, param, 1.0), polyak(target, param, 0.0)
-    exactly([copied[0], kept[0]], [param[0].detach(), target[0]])
-    assert not copied[0].requires_grad
+    exactly([copied[0], kept[0]], [param[0].detach(), target[0].detach()])
+    assert not copied[0].requires_grad and not kept[0].requires_grad
     assert copied[0].data_ptr() != param[0].data_ptr() and kept[0].data_ptr() != target[0].data_ptr()
 
 

@@ -47,6 +47,12 @@ def test_any_leading_dimensions():
     assert entropy(logits).shape == (2, 3) and kl_divergence(logits, logits).shape == (2, 3)
 
 
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
+def test_tokens_may_be_of_any_integer_type(dtype):
+    logits = f64([[0.0, math.log(3)]])
+    exactly(token_logprobs(logits, torch.tensor([1], dtype=dtype)), f64([math.log(3 / 4)]))
+
+
 @given(logits=LOGITS, temperature=st.floats(0.1, 5))
 def test_probabilities_sum_to_one(logits, temperature):
     exactly(every_token(logits, temperature).exp().sum(), f64(1.0))

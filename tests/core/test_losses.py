@@ -113,6 +113,21 @@ def test_equal_policies_have_ratio_one_and_nothing_clipped(seed):
     assert torch.equal(result.loss, -advantages)
 
 
+def test_outside_the_mask_the_ratio_is_one_and_nothing_is_clipped():
+    new, old, mask = f64([[0.0, 5.0, NAN]]), f64([[-1.0, 0.0, 0.0]]), torch.tensor([[True, False, False]])
+    result = surrogate(new, old, f64([[1.0, 1.0, NAN]]), mask)
+    exactly(result.loss, f64([[-1.2, 0.0, 0.0]]))
+    exactly(result.ratio, f64([[math.e, 1.0, 1.0]]))
+    assert result.clipped.tolist() == [[True, False, False]]
+
+
+def test_the_ends_of_the_clip_ranges_are_accepted():
+    new, old, advantages = f64([[1.0, -1.0]]), f64([[0.0, 0.0]]), f64([[1.0, -1.0]])
+    for clip_low, expected in ((0.0, [[-1.0, 1.0]]), (1.0, [[-1.0, math.exp(-1)]])):
+        result = policy_loss(new, old, advantages, all_true(new), clip_low=clip_low, clip_high=0.0, dual_clip=None)
+        exactly(result.loss, f64(expected))
+
+
 @given(seed=SEEDS)
 def test_the_loss_bounds_the_unclipped_surrogate(seed):
     new, old, advantages = normal(seed, 3, 4, count=3)
@@ -440,7 +455,7 @@ def test_cross_entropy_of_odds_one_to_three():
 
 
 def test_expectile_loss_weighs_the_two_sides():
-    exactly(expectile_loss(f64([2.0, -2.0, 0.0]), 0.8), f64([3.2, 0.8, 0.0]))
+    exactly(expectile_loss(f64([2.0, -2.0, 0.0, 0.5]), 0.8), f64([3.2, 0.8, 0.0, 0.2]))
 
 
 @given(seed=SEEDS)

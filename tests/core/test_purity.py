@@ -196,6 +196,59 @@ ALLOWED_IMPORTS = {
 }
 
 
+every_masked_function = pytest.mark.parametrize(
+    "function",
+    [function for function, arguments in CALLS.items() if {"mask", "ended"} & set(arguments)],
+    ids=name_of,
+)
+
+
+@every_masked_function
+def test_a_mask_of_numbers_is_refused(function):
+    arguments = CALLS[function]
+    name = "mask" if "mask" in arguments else "ended"
+    with pytest.raises(ValueError, match=f"{name}: expected dtype torch.bool"):
+        function(**(arguments | {name: arguments[name].float()}))
+
+
+# Functions that take tensors of any shape, as long as they agree.
+OF_ANY_SHAPE = {
+    "masked_sum",
+    "masked_mean",
+    "masked_var",
+    "whiten",
+    "scale_to_unit_std",
+    "RunningMoments.update",
+    "vocabulary_logprobs",
+    "token_logprobs",
+    "entropy",
+    "kl_divergence",
+    "kl_estimate",
+    "next_kl_coef",
+    "expectile_loss",
+    "guided_logits",
+    "polyak",
+}
+
+
+def with_one_more_dimension(value: Any) -> Any:
+    if isinstance(value, list):
+        return [with_one_more_dimension(part) for part in value]
+    return value.unsqueeze(0) if isinstance(value, Tensor) else value
+
+
+@every_function
+def test_a_dimension_more_in_every_argument_is_refused_or_means_the_same(function):
+    arguments = CALLS[function]
+    deeper = {name: with_one_more_dimension(value) for name, value in arguments.items()}
+    if name_of(function) not in OF_ANY_SHAPE:
+        with pytest.raises(ValueError, match="expected"):
+            function(**deeper)
+    else:
+        results = zip(tensors_in(function(**arguments)), tensors_in(function(**deeper)), strict=True)
+        assert all(torch.equal(flat.flatten(), deep.flatten()) for flat, deep in results)
+
+
 # Other devices, randomness, gradients, and everything that works in place.
 FORBIDDEN_METHODS = r"cuda|cpu|backward|manual_seed|multinomial|rand\w*|\w*[a-z]_"
 

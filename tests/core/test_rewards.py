@@ -94,6 +94,7 @@ def test_scores_are_clipped_on_both_sides():
         ("none", 1.0, [2.0, 3.0, -4.0]),
         ("replace", -1.0, [2.0, -1.0, -1.0]),
         ("subtract", 1.0, [2.0, 2.0, -5.0]),
+        ("subtract", 0.0, [2.0, 3.0, -4.0]),
     ],
 )
 def test_scores_of_responses_without_an_end(mode, value, expected):
@@ -126,6 +127,14 @@ def test_the_penalty_falls_from_zero_to_minus_factor():
     penalty = length_penalty(lengths, limit=20, buffer=4, factor=2.0)
     assert penalty.tolist() == [0.0, 0.0, -0.5, -1.0, -1.5, -2.0, -2.0]
     assert penalty.dtype == torch.float32
+
+
+def test_the_ends_of_the_length_penalty_are_accepted():
+    lengths = torch.tensor([0, 1, 3, 4])
+    assert length_penalty(lengths, limit=4, buffer=4, factor=1.0).tolist() == [0.0, -0.25, -0.75, -1.0]
+    assert length_penalty(lengths, limit=4, buffer=1, factor=1.0).tolist() == [0.0, 0.0, 0.0, -1.0]
+    assert length_penalty(lengths, limit=4, buffer=2, factor=0.0).tolist() == [0.0, 0.0, 0.0, 0.0]
+    assert length_penalty(torch.tensor([1]), limit=1, buffer=1, factor=1.0).tolist() == [-1.0]
 
 
 @pytest.mark.parametrize(
@@ -171,5 +180,7 @@ def test_an_ensemble_has_members():
         ensemble_score(f64([[1.0, 2.0]]), "mean_minus_std", 1.0)
     with pytest.raises(ValueError, match="scores: expected at least one reward model"):
         ensemble_score(torch.zeros(0, 2), "mean", 0.0)
+    with pytest.raises(ValueError, match="scores: expected a floating dtype"):
+        ensemble_score(torch.tensor([[1, 2]]), "min", 0.0)
     with pytest.raises(ValueError, match="k: expected a number not below 0"):
         ensemble_score(f64([[1.0], [2.0]]), "mean_minus_std", -1.0)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import warnings
 from functools import partial
 
 import pytest
@@ -167,6 +168,12 @@ def test_scaling_is_whitening_plus_the_mean(seed):
     exactly(statistics.fmean(scaled[mask].tolist()), mean)
 
 
+@pytest.mark.parametrize("function", [masked_var, whiten, scale_to_unit_std])
+def test_integers_have_no_std(function):
+    with pytest.raises(ValueError, match="x: expected a floating dtype"):
+        function(torch.tensor([1, 2]), torch.tensor([True, True]))
+
+
 @pytest.mark.parametrize("function", EVERY)
 def test_a_mask_of_numbers_or_another_shape_is_refused(function):
     with pytest.raises(ValueError, match="mask: expected dtype torch.bool"):
@@ -202,6 +209,19 @@ def test_batches_merge_to_the_moments_of_the_whole(numbers, cuts):
     exactly(moments.std, statistics.stdev(numbers), atol=1e-5)  # a variance near 0 has half of the digits
 
 
+def test_two_numbers_have_a_std():
+    exactly(RunningMoments().update(f64([1.0, 3.0])).std, math.sqrt(2))
+
+
+def test_running_moments_count_float32_in_float64_and_keep_no_gradient():
+    values = torch.full((1000,), 0.1).requires_grad_()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        moments = RunningMoments().update(values)
+    exactly(moments.mean, values[0].item())
+    exactly(moments.m2, 0.0)
+
+
 def test_running_moments_hold_their_digits_far_from_zero():
     moments = RunningMoments()
     for _ in range(1000):
@@ -219,6 +239,9 @@ def test_moments_survive_a_checkpoint():
     moments = RunningMoments().update(f64([0.1, 0.2, 0.7])).update(f64([1 / 3]))
     assert RunningMoments.from_dict(moments.to_dict()) == moments
     assert set(moments.to_dict()) == {"count", "mean", "m2"}
+    for unusual in (RunningMoments(), RunningMoments().update(f64([-0.5]))):
+        assert RunningMoments.from_dict(unusual.to_dict()) == unusual
+    assert RunningMoments().to_dict() == {"count": 0.0, "mean": 0.0, "m2": 0.0}
 
 
 def test_moments_refuse_what_would_stay_in_them_forever():
