@@ -103,6 +103,9 @@ def _set_environment(cpu_threads: int, accelerate: dict[str, Any]) -> None:
     """Set what torch reads when it is first imported."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(cpu_threads)
+    # Waiting threads sleep. By default they spin, which takes the core away from whoever they wait for as soon as the
+    # machine has other work, and costs an idle machine nothing less; see infra/decisions.
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
     # One instruction set on every x86 machine: without these two, sums are split differently on a CPU with other
     # vector units and the same params give other bytes. Costs little; see infra/decisions.
     os.environ["MKL_CBWR"] = "AVX2"

@@ -151,11 +151,11 @@ def calibration(path: Path, tables: Mapping[str, Sequence[Mapping[str, float]]])
     """Reliability diagrams: how often a response won, against the probability that the model gave it."""
     with _drawing(path, (7.6, 3.9), columns=len(tables)) as (_, axes):
         for axis, (name, bins) in zip(axes, tables.items(), strict=True):
-            total = sum(row["count"] for row in bins)
+            total = sum(row["size"] for row in bins)
             said, happened = [[row[key] for row in bins] for key in ("mean_probability", "frequency")]
             axis.plot([0, 1], [0, 1], color=MUTED, linewidth=1.0, linestyle="--")
             axis.plot(said, happened, color=BLUE, linewidth=1.4)
-            sizes = [20 + 380 * row["count"] / total for row in bins]
+            sizes = [20 + 380 * row["size"] / total for row in bins]
             axis.scatter(said, happened, s=sizes, color=BLUE, alpha=0.75, linewidths=0, zorder=3)
             axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
             axis.set(xlabel="predicted probability", ylabel="observed frequency")

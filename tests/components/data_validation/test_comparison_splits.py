@@ -33,7 +33,9 @@ def test_shares_are_as_asked(limits: Limits) -> None:
         (judge, asked.judge_fraction),
         (heldout, asked.heldout_fraction),
     ]:
-        assert abs(count / 2000 - fraction) < 4 * math.sqrt(fraction * (1 - fraction) / 2000)
+        assert abs(count / 2000 - fraction) < 4 * math.sqrt(
+            fraction * (1 - fraction) / 2000
+        )  # reason: four standard errors of a share of 2000
 
 
 def test_labels_of_the_same_responses_stay_together(limits: Limits) -> None:

@@ -137,8 +137,7 @@ def test_the_histogram_counts_every_text(world: Any, limits: Limits) -> None:
 
 def test_one_giant_text_does_not_squash_the_histogram(world: Any, limits: Limits) -> None:
     world.demonstrations = [
-        world.demonstrations[i % 20] | {"id": f"d{i}", "response": f"say{i} this{i} now{i}"}
-        for i in range(120)
+        world.demonstrations[i % 20] | {"id": f"d{i}", "response": f"say{i} this{i} now{i}"} for i in range(120)
     ]
     world.demonstrations[0]["response"] = "w " * 90
     bars = re.findall(r"<title>(.*?)</title></rect>", page(world, limits()))

@@ -69,9 +69,7 @@ def test_a_prompt_in_two_splits_fails(world: Any, limits: Limits) -> None:
     with pytest.raises(DataError) as error:
         validate(world.raw(), limits(), 1)
     assert error.value.expected == "every prompt is in one split"
-    assert (
-        "1 prompts in two or more (row 26 (validation) and row 31 (test): ask25 about25" in error.value.found
-    )
+    assert "1 prompts in two or more (row 26 (validation) and row 31 (test): ask25 about25" in error.value.found
 
 
 @pytest.mark.parametrize("file", ["demonstrations", "comparisons"])
@@ -91,9 +89,7 @@ def test_training_rows_with_held_out_prompts_are_leaks(world: Any, limits: Limit
 
 def test_contradicting_labels_of_one_annotator(world: Any, limits: Limits) -> None:
     row = world.comparisons[0]
-    world.comparisons.append(
-        row | {"id": "turned", "chosen": row["rejected"], "rejected": row["chosen"], "pair": None}
-    )
+    world.comparisons.append(row | {"id": "turned", "chosen": row["rejected"], "rejected": row["chosen"], "pair": None})
     found = check(world, limits(), "contradicting_labels")
     assert (found.status, found.value) == ("warning", 1)
     assert found.examples == ["comparisons.jsonl rows 1, 41"]
@@ -164,9 +160,7 @@ def test_length_bias_leaves_out_equal_lengths(world: Any, limits: Limits) -> Non
         ("schema", {"id": "d0"}),
     ],
 )
-def test_faults_of_rows_are_counted_by_kind(
-    world: Any, limits: Limits, name: str, change: dict[str, Any]
-) -> None:
+def test_faults_of_rows_are_counted_by_kind(world: Any, limits: Limits, name: str, change: dict[str, Any]) -> None:
     world.demonstrations[4] |= change
     validated = validate(world.raw(), limits(), 1)
     assert {check.name: check.value for check in validated.checks if check.status == "warning"} == {name: 1}

@@ -60,9 +60,7 @@ def test_unnamed_labels_are_annotators_of_their_own() -> None:
 
 
 def test_the_order_of_the_responses_does_not_matter() -> None:
-    rows = labels_of("p", "a", "x") + [
-        {"prompt": "P ", "chosen": "b", "rejected": "a", "annotator": "y", "raw_row": 2}
-    ]
+    rows = labels_of("p", "a", "x") + [{"prompt": "P ", "chosen": "b", "rejected": "a", "annotator": "y", "raw_row": 2}]
     assert label_statistics(rows).agreement == 0.0
 
 

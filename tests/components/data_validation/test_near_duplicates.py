@@ -13,9 +13,7 @@ TWELVE = "one two three four five six seven eight nine ten eleven twelve"  # ten
 
 def jaccard(first: str, second: str) -> float:
     """The definition, for texts of three or more words."""
-    a, b = (
-        {tuple(words[i : i + 3]) for i in range(len(words) - 2)} for words in (first.split(), second.split())
-    )
+    a, b = ({tuple(words[i : i + 3]) for i in range(len(words) - 2)} for words in (first.split(), second.split()))
     return len(a & b) / len(a | b)
 
 
@@ -32,9 +30,7 @@ def test_one_word_changed_in_the_middle_touches_three_shingles() -> None:
 
 
 def test_case_and_punctuation_do_not_count() -> None:
-    assert repeated_texts(
-        ["Please, swap the FUSE!", "please swap the fuse", "please keep the fuse"], 1.0
-    ) == {1: 0}
+    assert repeated_texts(["Please, swap the FUSE!", "please swap the fuse", "please keep the fuse"], 1.0) == {1: 0}
 
 
 def test_texts_of_fewer_than_three_words_are_compared_whole() -> None:
@@ -56,9 +52,7 @@ def test_copies_are_counted_once_each() -> None:
 
 
 def test_twins_are_looked_for_in_the_known_texts_only() -> None:
-    assert twins_between(
-        [TWELVE, "something else entirely here"], [TWELVE + " thirteen", "new", "new"], 0.9
-    ) == {0: 0}
+    assert twins_between([TWELVE, "something else entirely here"], [TWELVE + " thirteen", "new", "new"], 0.9) == {0: 0}
 
 
 texts = st.lists(st.sampled_from("abcd"), min_size=3, max_size=9).map(" ".join)

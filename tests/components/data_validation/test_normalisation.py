@@ -29,9 +29,7 @@ def _as_windows_1252(byte: int) -> str:
         return bytes([byte]).decode("latin-1")
 
 
-@pytest.mark.parametrize(
-    "broken", ["a\ufffdb", "a\x00b", "a\x1bb", "a\x7fb", "a\x85b", "a\ud800b", "a\ufffeb"]
-)
+@pytest.mark.parametrize("broken", ["a\ufffdb", "a\x00b", "a\x1bb", "a\x7fb", "a\x85b", "a\ud800b", "a\ufffeb"])
 def test_characters_that_no_text_has_are_found(broken: str) -> None:
     assert has_encoding_fault(broken)
 
@@ -56,11 +54,7 @@ def test_real_writing_is_sound(sound: str) -> None:
 
 
 def test_a_prompt_is_the_same_in_other_case_space_and_composition() -> None:
-    assert (
-        prompt_key(" Where is the\n CAFÉ ?")
-        == prompt_key("where  is the cafe\u0301 ?")
-        == "where is the café ?"
-    )
+    assert prompt_key(" Where is the\n CAFÉ ?") == prompt_key("where  is the cafe\u0301 ?") == "where is the café ?"
     assert prompt_key("a b") != prompt_key("ab")
 
 

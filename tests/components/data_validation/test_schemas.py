@@ -106,9 +106,7 @@ def test_labels_of_a_pair_have_the_same_responses_in_either_order(limits: Limits
         comparison(3, pair="another"),
         comparison(4, pair=None),
     ]
-    assert faults("comparisons", rows, limits()) == {
-        2: ["prompt or responses differ from the other rows of the pair"]
-    }
+    assert faults("comparisons", rows, limits()) == {2: ["prompt or responses differ from the other rows of the pair"]}
 
 
 def test_a_broken_row_does_not_blame_the_sound_rows_of_its_pair(limits: Limits) -> None:

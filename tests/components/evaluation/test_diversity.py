@@ -35,8 +35,12 @@ def test_the_interval_has_the_known_spread_and_is_centred_at_what_was_measured()
     variance = n * (n - 1) * (1 - 2 / n) ** n + n * (1 - 1 / n) ** n - n**2 * (1 - 1 / n) ** (2 * n)
     half = 1.96 * math.sqrt(variance) / n
     assert found["sft"].mean == 1.0
-    assert found["sft"].low == pytest.approx(1.0 - half, abs=0.012)  # the steps of 1 / 60 make it coarse
-    assert found["sft"].high == pytest.approx(1.0 + half, abs=0.012)
+    assert found["sft"].low == pytest.approx(
+        1.0 - half, abs=0.012
+    )  # reason: a bootstrap over 60 prompts moves in steps of 1/60
+    assert found["sft"].high == pytest.approx(
+        1.0 + half, abs=0.012
+    )  # reason: a bootstrap over 60 prompts moves in steps of 1/60
     assert found["difference"].mean == pytest.approx(1 / n - 1.0)
 
 

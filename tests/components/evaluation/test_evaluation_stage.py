@@ -37,7 +37,7 @@ def write_earlier_stages(params: Params) -> None:
         )
     for folder in (REWARD_MODEL, JUDGE):
         write_json(folder / "metrics.json", {"accuracy_heldout": 0.7125, "comparisons": 4000})
-        bins = [{"lower": 0.0, "upper": 1.0, "count": 3, "mean_probability": 0.5, "frequency": 0.4}]
+        bins = [{"lower": 0.0, "upper": 1.0, "size": 3, "mean_probability": 0.5, "frequency": 0.4}]
         write_json(folder / "calibration.json", bins)
     check = {"name": "length_bias", "status": "ok", "expected": "at most 0.7", "found": "0.56"}
     data = {"prompts": {"rows": 1500}, "warnings": 0, "checks": [check]}

@@ -25,7 +25,7 @@ CURVE: list[dict[str, Any]] = [
     }
     for k in range(4)
 ]
-BINS = [{"count": 5, "mean_probability": 0.2, "frequency": 0.4}]
+BINS = [{"size": 5, "mean_probability": 0.2, "frequency": 0.4}]
 
 DRAWINGS: dict[str, Callable[[Path], None]] = {
     "over_optimisation": lambda path: figures.over_optimisation(path, CYCLES, chosen=2, max_kl=4.0),

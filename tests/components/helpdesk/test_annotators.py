@@ -61,4 +61,6 @@ def test_preference_is_bradley_terry_with_slips() -> None:
     draws = 20_000
     frequency = sum(prefers_first(annotator, KNOWN, first, PLAIN, rng) for _ in range(draws)) / draws
     # four standard errors of a frequency over 20,000 draws
-    assert frequency == pytest.approx(expected, abs=4 * math.sqrt(expected * (1 - expected) / draws))
+    assert frequency == pytest.approx(
+        expected, abs=4 * math.sqrt(expected * (1 - expected) / draws)
+    )  # reason: four standard errors of the drawn share

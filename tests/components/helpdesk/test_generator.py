@@ -97,9 +97,15 @@ def test_demonstrations_leave_every_part_room_to_rise(demonstrations: list[Row])
         result = score(row["prompt"], row["response"])
         scores[row["source"]].append(result)
         scores["all"].append(result)
-    assert mean(s.helpful for s in scores["all"]) == pytest.approx(0.5, abs=0.06)
-    assert mean(s.harmless for s in scores["all"]) == pytest.approx(0.75, abs=0.06)
-    assert mean(s.honest for s in scores["all"]) == pytest.approx(0.6, abs=0.06)
+    assert mean(s.helpful for s in scores["all"]) == pytest.approx(
+        0.5, abs=0.06
+    )  # reason: the quality of the mixture is meant roughly
+    assert mean(s.harmless for s in scores["all"]) == pytest.approx(
+        0.75, abs=0.06
+    )  # reason: the quality of the mixture is meant roughly
+    assert mean(s.honest for s in scores["all"]) == pytest.approx(
+        0.6, abs=0.06
+    )  # reason: the quality of the mixture is meant roughly
     gold = {source: mean(s.gold for s in scores[source]) for source in ("expert", "average", "careless")}
     assert gold["expert"] > gold["average"] > gold["careless"]
 
@@ -144,8 +150,8 @@ def test_all_annotators_and_sources_take_part(comparisons: list[Row]) -> None:
     assert len(ANNOTATORS) == 8
     assert min(annotators.values()) > 800
     sources = Counter(row["source"] for row in comparisons)
-    assert sources["corrupted"] / len(comparisons) == pytest.approx(0.05, abs=0.01)
-    assert sources["restyled"] / len(comparisons) == pytest.approx(0.12, abs=0.015)
+    assert sources["corrupted"] / len(comparisons) == pytest.approx(0.05, abs=0.01)  # reason: a sampled share
+    assert sources["restyled"] / len(comparisons) == pytest.approx(0.12, abs=0.015)  # reason: a sampled share
 
 
 def test_corrupted_responses_lose(comparisons: list[Row]) -> None:
@@ -196,9 +202,7 @@ def test_corrupt_cuts_repeats_or_shuffles() -> None:
     assert all(set(text.split()) <= set(whole.split()) for text in broken)
 
 
-def test_same_seed_same_bytes(
-    tmp_path: Path, files: dict[str, list[Row]], capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_same_seed_same_bytes(tmp_path: Path, files: dict[str, list[Row]], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--seed", "7", "--out", str(tmp_path / "again")]) == 0
     assert "comparisons.jsonl: 8000 rows" in capsys.readouterr().out
     for name, rows in files.items():

@@ -1,0 +1,104 @@
+"""The rule of promotion. Plain records in, a decision with its reasons and figures out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from components.errors import DataError
+from components.statistics import paired_bootstrap
+
+Record = dict[str, Any]  # one sampled response, see components.measurement
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a candidate must do.
+
+    metric: which column it must win on: gold where the data has a rubric, else judge.
+    max_kl: nats per sequence, to the SFT policy.
+    max_length_ratio: mean response length over the SFT policy's.
+    """
+
+    metric: Literal["gold", "judge"]
+    max_kl: float
+    max_length_ratio: float
+    resamples: int
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Promoted when no reason speaks against it; figures are means, and the gain with its interval."""
+
+    promoted: bool
+    reasons: tuple[str, ...]
+    figures: dict[str, float]
+
+
+def decide(
+    candidate: Sequence[Record], opponent: Sequence[Record], sft: Sequence[Record], limits: Limits, seed: int
+) -> Decision:
+    """Promote a candidate that beats the opponent beyond the interval, near the SFT policy and not by length.
+
+    The gain is the mean over prompts of the difference; its bootstrap interval, paired by prompt, must lie
+    above zero. KL and length are means over responses.
+
+    Raises:
+        DataError: the records are of different prompts, of fewer than two, or hold a NaN or an infinity.
+    """
+    new, old = prompt_means(candidate, limits.metric), prompt_means(opponent, limits.metric)
+    if new.keys() != old.keys():
+        odd = sorted(new.keys() ^ old.keys())
+        raise DataError(
+            "candidate and opponent were measured on different prompts",
+            where="the records of promotion",
+            expected="one set of prompts",
+            found=f"{len(odd)} prompts of only one of them, such as {odd[0]}",
+            do="run `dvc repro evaluation`",
+        )
+    gain = paired_bootstrap(
+        list(new.values()),
+        [old[prompt] for prompt in new],
+        resamples=limits.resamples,
+        confidence=limits.confidence,
+        seed=seed,
+    )
+    kl = mean(candidate, "kl")
+    length_ratio = mean(candidate, "response_tokens") / mean(sft, "response_tokens")
+    reasons = []
+    if not gain.low > 0.0:
+        reasons.append(
+            f"{limits.metric} does not rise beyond its interval: {gain.mean:+.3f}, "
+            f"{limits.confidence:.0%} interval [{gain.low:+.3f}, {gain.high:+.3f}]"
+        )
+    if not kl <= limits.max_kl:
+        reasons.append(f"KL to the SFT policy is {kl:.2f} nats per sequence, above {limits.max_kl:g}")
+    if not length_ratio <= limits.max_length_ratio:
+        reasons.append(
+            f"responses are {length_ratio:.2f} times as long as the SFT policy's, above {limits.max_length_ratio:g}"
+        )
+    figures = {
+        f"candidate_{limits.metric}": sum(new.values()) / len(new),
+        f"opponent_{limits.metric}": sum(old.values()) / len(old),
+        "gain": gain.mean,
+        "gain_low": gain.low,
+        "gain_high": gain.high,
+        "kl": kl,
+        "length_ratio": length_ratio,
+    }
+    return Decision(not reasons, tuple(reasons), figures)
+
+
+def prompt_means(records: Sequence[Record], column: str) -> dict[str, float]:
+    """Prompt id -> mean of a column over the prompt's samples, in order of appearance."""
+    values: dict[str, list[float]] = {}
+    for record in records:
+        values.setdefault(record["prompt_id"], []).append(record[column])
+    return {prompt: sum(samples) / len(samples) for prompt, samples in values.items()}
+
+
+def mean(records: Sequence[Record], column: str) -> float:
+    """The mean of a column over all records."""
+    return float(sum(record[column] for record in records) / len(records))

@@ -1,0 +1,178 @@
+"""The door of the stage: decide on the candidate, register it, and move the alias `champion` if it won.
+
+Not a stage of DVC: its result is in MLflow's registry, which DVC does not see.
+"""
+
+from __future__ import annotations
+
+from components.artifacts import read_json, read_jsonl
+from components.config import Params
+from components.digests import digest, digest_of_values
+from components.errors import ArtifactError
+from components.paths import EVALUATION, JUDGE, REWARD_MODEL, SELECTION, SFT
+from components.promotion.champion import measure_champion
+from components.promotion.decision import Decision, Limits, Record, decide
+from components.seeding import derive_seed
+from components.tracking.history import RunRecord, get_run
+from components.tracking.provenance import locked_outputs
+from components.tracking.registry import (
+    CANDIDATE,
+    CHAMPION,
+    POLICY_DIGEST,
+    PROMOTION_RUN,
+    ModelVersion,
+    register,
+    set_alias,
+    set_tags,
+    version_at,
+    version_of_policy,
+)
+from components.tracking.runs import RecordedRun, stage_run
+
+POLICY = SELECTION / "policy"
+RECORDS = EVALUATION / "records.jsonl"
+YARDSTICKS = (SFT / "policy", REWARD_MODEL / "model", JUDGE / "model")
+_PROVENANCE = ("git_commit", "git_dirty", "data_md5", "params_sha256", "prefect_flow_run_id", "parent_run_id")
+
+
+def run(params: Params) -> None:
+    """Register artifacts/selection/policy and promote it, or say why not.
+
+    Nothing is decided twice: a candidate that is the champion, or was refused before on the same grounds, is
+    only reported, and no version is added.
+
+    Raises:
+        ArtifactError: an output of an earlier stage, or the champion's files, are absent or corrupt.
+    """
+    inputs = [POLICY, SELECTION / "selection.json", RECORDS, *YARDSTICKS]
+    with stage_run("promotion", params, inputs) as tracked:
+        if isinstance(tracked, RecordedRun):  # one process decides
+            tracked.tags({"decision": _promote(params, tracked)})
+
+
+def _promote(params: Params, tracked: RecordedRun) -> str:
+    name, policy_digest = params.promotion.registered_model, digest(POLICY)
+    champion, known = version_at(name, CHAMPION), version_of_policy(name, policy_digest)
+    champion_digest = champion.tags.get(POLICY_DIGEST, f"version {champion.number}") if champion else None
+    if champion is not None and champion_digest == policy_digest:
+        set_alias(champion, CANDIDATE)
+        print(f"already champion: {name} version {champion.number} is this policy", flush=True)
+        return "already champion"
+
+    record = get_run(tracked.run_id)
+    assert record is not None, "the run was opened a moment ago"
+    origin = {key: record.tags[key] for key in ("git_commit", "params_sha256")}
+    grounds = digest_of_values([record.inputs, origin, champion_digest])
+    if known is not None and known.tags.get("grounds") == grounds and known.tags["decision"] == "refused":
+        set_alias(known, CANDIDATE)
+        print(f"already refused: {name} version {known.number}: {known.tags['reasons']}", flush=True)
+        return "already refused"
+
+    decision = _decide(params, champion)
+    tracked.metrics({f"promotion/{name}": value for name, value in decision.figures.items()})
+    outcome = "promoted" if decision.promoted else "refused"
+    tags = _tags(record, decision) | {
+        "decision": outcome,
+        "grounds": grounds,
+        "opponent": _opponent(champion),
+        POLICY_DIGEST: policy_digest,
+    }
+    if known is None:
+        version = register(tracked.run_id, name, POLICY, tags, _answering(params))
+    else:
+        version = known
+        set_tags(known, tags)
+    set_alias(version, CANDIDATE)
+    if decision.promoted:
+        _require_same_champion(name, champion)
+        set_alias(version, CHAMPION)
+    _report(params, version, champion, decision)
+    return outcome
+
+
+def _decide(params: Params, champion: ModelVersion | None) -> Decision:
+    candidate, sft = _records("candidate"), _records("sft")
+    limits = Limits(
+        metric="judge" if params.data.rubric == "none" else "gold",
+        max_kl=params.promotion.max_kl_nats_per_sequence,
+        max_length_ratio=params.promotion.max_length_ratio,
+        resamples=params.evaluation.bootstrap_resamples,
+        confidence=params.evaluation.confidence,
+    )
+    opponent = sft if champion is None else measure_champion(champion, params, candidate)
+    return decide(candidate, opponent, sft, limits, derive_seed(params.seed, "promotion", "bootstrap"))
+
+
+def _records(policy: str) -> list[Record]:
+    records = [row for row in read_jsonl(RECORDS) if row.get("policy") == policy]
+    if not records:
+        raise ArtifactError(
+            "the evaluation has no records of a policy",
+            where=str(RECORDS),
+            expected=f"rows with policy {policy!r}",
+            found="none",
+            do="run `dvc repro --force evaluation`",
+        )
+    return records
+
+
+def _tags(record: RunRecord, decision: Decision) -> dict[str, str]:
+    """What a version says of itself: figures, origin, and the checkpoints of the cycles by reference."""
+    checkpoints = {
+        f"checkpoint:{path}": value
+        for outputs in locked_outputs().values()
+        for path, value in outputs.items()
+        if path.startswith("artifacts/ppo/") and path.endswith("/policy")
+    }
+    return {
+        **{name: f"{value:.4f}" for name, value in decision.figures.items()},
+        "reasons": "; ".join(decision.reasons) or "none",
+        "cycle": str(read_json(SELECTION / "selection.json")["cycle"]),
+        PROMOTION_RUN: record.run_id,
+        **{name: record.tags[name] for name in _PROVENANCE if name in record.tags},
+        **{f"in:{path}": value for path, value in record.inputs.items()},
+        **checkpoints,
+    }
+
+
+def _answering(params: Params) -> dict[str, float | int]:
+    return {
+        "temperature": params.measurement.temperature,
+        "seed": params.seed,
+        "max_response_tokens": params.language_model.max_response_tokens,
+    }
+
+
+def _require_same_champion(name: str, champion: ModelVersion | None) -> None:
+    """Refuse to dethrone a champion that another run made while this one was deciding."""
+    now = version_at(name, CHAMPION)
+    if (now and now.number) != (champion and champion.number):
+        raise ArtifactError(
+            "the champion changed while the candidate was compared with it",
+            where=f"{name}@{CHAMPION}",
+            expected=_opponent(champion),
+            found=_opponent(now),
+            do="promote again: `python -m components.launch promotion`",
+        )
+
+
+def _opponent(champion: ModelVersion | None) -> str:
+    return "the SFT policy" if champion is None else f"{champion.name} version {champion.number}"
+
+
+def _report(params: Params, version: ModelVersion, champion: ModelVersion | None, decision: Decision) -> None:
+    metric = "judge" if params.data.rubric == "none" else "gold"
+    figures, limits = decision.figures, params.promotion
+    max_kl = limits.max_kl_nats_per_sequence
+    end = f"{version.name} version {version.number}"
+    lines = [
+        f"promotion: the candidate against {_opponent(champion)}, on held-out prompts",
+        f"  {metric:<14}{figures[f'opponent_{metric}']:.3f} -> {figures[f'candidate_{metric}']:.3f}: "
+        f"{figures['gain']:+.3f}, {params.evaluation.confidence:.0%} interval "
+        f"[{figures['gain_low']:+.3f}, {figures['gain_high']:+.3f}]",
+        f"  {'KL to SFT':<14}{figures['kl']:.2f} nats per sequence (at most {max_kl:g})",
+        f"  {'length ratio':<14}{figures['length_ratio']:.2f} (at most {limits.max_length_ratio:g})",
+        f"promoted: {end} is the champion" if decision.promoted else f"refused: {end} stays a candidate, because",
+        *(f"  {reason}" for reason in decision.reasons),
+    ]
+    print("\n".join(lines), flush=True)

@@ -1,0 +1,81 @@
+"""Runs as they were recorded, found again by what they made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from components.tracking import store
+
+_CANDIDATES = 50
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A recorded run. Times in milliseconds since 1970."""
+
+    run_id: str
+    status: str
+    started: int
+    tags: dict[str, str]
+
+    @property
+    def name(self) -> str:
+        """The stage, with its cycle where it has one, e.g. "ppo 3"."""
+        cycle = self.tags.get("cycle")
+        return self.tags.get("stage", "run") + (f" {cycle}" if cycle else "")
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """Path -> digest of all that the run read."""
+        return digests_in(self.tags, "in")
+
+
+def digests_in(tags: Mapping[str, str], direction: str) -> dict[str, str]:
+    """Path -> digest from the tags `in:<path>` or `out:<path>`."""
+    prefix = f"{direction}:"
+    return {name.removeprefix(prefix): value for name, value in tags.items() if name.startswith(prefix)}
+
+
+def get_run(run_id: str) -> RunRecord | None:
+    """A run by its id; None when it was deleted or never was in this store."""
+    with store.tracking_faults():
+        from mlflow.exceptions import MlflowException
+
+        try:
+            run = store.client().get_run(run_id)
+        except MlflowException as fault:
+            if fault.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return None
+    return None if run.info.lifecycle_stage == "deleted" else _record(run)
+
+
+def find_maker(outputs: Mapping[str, str], before: int | None = None) -> RunRecord | None:
+    """The last finished run that made these outputs (path -> digest): at least one, none with another digest.
+
+    Args:
+        before: only runs that started before this time, so that a stage is not linked to a later repetition.
+    """
+    for path, value in outputs.items():
+        query = f"tags.`out:{path}` = '{value}' AND attributes.status = 'FINISHED'"
+        if before is not None:
+            query += f" AND attributes.start_time < {before}"
+        for run in search(query):
+            if all(run.tags.get(f"out:{other}", expected) == expected for other, expected in outputs.items()):
+                return run
+    return None
+
+
+def search(query: str) -> list[RunRecord]:
+    """Runs of this project that match, the last started first."""
+    with store.tracking_faults():
+        runs = store.client().search_runs(
+            [store.experiment_id()], query, order_by=["attributes.start_time DESC"], max_results=_CANDIDATES
+        )
+    return [_record(run) for run in runs]
+
+
+def _record(run: Any) -> RunRecord:
+    return RunRecord(run.info.run_id, run.info.status, run.info.start_time, dict(run.data.tags))

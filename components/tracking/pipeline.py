@@ -1,0 +1,72 @@
+"""The run of a whole pipeline: the parent of its stages' runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from components.config import Params
+from components.tracking import store
+from components.tracking.history import find_maker, search
+from components.tracking.provenance import flatten, locked_outputs, process_is_gone, provenance_tags
+from components.tracking.runs import RecordedRun, create_run, log_texts
+
+STAGE = "pipeline"
+
+
+def start_pipeline_run(params: Params, flow_run_id: str) -> str:
+    """Open the parent run and return its id; the caller exports it to the stages as PROXIMAL_PARENT_RUN_ID.
+
+    Runs that a killed process left open are closed first.
+    """
+    reconcile_dead_runs()
+    tags = {
+        **provenance_tags(params),
+        "stage": STAGE,
+        "prefect_flow_run_id": flow_run_id,
+        "mlflow.source.name": "flows.rlhf",
+    }
+    return create_run(STAGE, tags, flatten(params.model_dump(mode="json")))
+
+
+def finish_pipeline_run(
+    run_id: str,
+    status: Literal["FINISHED", "FAILED", "KILLED"],
+    stages: Mapping[str, str],
+    metrics: Mapping[str, float],
+) -> None:
+    """Close the parent run.
+
+    Args:
+        stages: what became of each stage, by its DVC name ("sft", "ppo@2"), e.g. "ran", "unchanged". The id
+            of the run that made the stage's present outputs is put beside it, also when that was long ago.
+        metrics: the figures by which pipeline runs compare.
+    """
+    locked = locked_outputs()
+    tags: dict[str, str] = {}
+    for stage, outcome in stages.items():
+        tags[f"outcome:{_allowed(stage)}"] = outcome
+        outputs = locked.get(stage, {})
+        if outputs and all(Path(path).exists() for path in outputs):
+            maker = find_maker(outputs)
+            tags[f"made_by:{_allowed(stage)}"] = maker.run_id if maker else "not in this tracking store"
+    log_texts(run_id, tags=tags)
+    run = RecordedRun(run_id, STAGE)
+    run.metrics(metrics)
+    run.end(status)
+    reconcile_dead_runs()
+
+
+def reconcile_dead_runs() -> list[str]:
+    """End as KILLED the runs whose process died on this host without a word; returns their ids."""
+    dead = [run.run_id for run in search("attributes.status = 'RUNNING'") if process_is_gone(run.tags)]
+    for run_id in dead:
+        log_texts(run_id, tags={"error": "the process ended without a word (killed, or the machine stopped)"})
+        with store.tracking_faults():
+            store.client().set_terminated(run_id, "KILLED")
+    return dead
+
+
+def _allowed(stage: str) -> str:
+    return stage.replace("@", "-")  # MLflow takes no @ in names

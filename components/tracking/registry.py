@@ -1,0 +1,200 @@
+"""The model registry: versions of the policy, their tags, and the aliases that say which one counts."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from components.errors import ArtifactError
+from components.tracking import store
+
+if TYPE_CHECKING:
+    from mlflow.entities.model_registry import RegisteredModel
+
+CHAMPION, CANDIDATE = "champion", "candidate"
+POLICY_DIGEST, PROMOTION_RUN = "policy_digest", "promotion_run_id"
+_LOADER = "components.policy_model"  # MLflow calls its `_load_pyfunc`
+_DATA = "data"  # where MLflow puts the files of a model that has a loader
+
+
+@dataclass(frozen=True)
+class ModelVersion:
+    """A registered version."""
+
+    name: str
+    number: int
+    run_id: str
+    tags: dict[str, str]
+    aliases: tuple[str, ...]
+
+
+def version_at(name: str, alias: str) -> ModelVersion | None:
+    """The version that an alias points to; None where the model or the alias does not exist."""
+    model = _model(name)
+    return None if model is None else _version(model, model.aliases.get(alias))
+
+
+def find_version(reference: str) -> ModelVersion:
+    """The version that NAME@ALIAS or NAME@NUMBER names.
+
+    Raises:
+        ArtifactError: there is no such model, alias or version; the message says what there is.
+    """
+    name, _, label = reference.partition("@")
+    model = None if store.is_empty() else _model(name)
+    version = None
+    if model is not None and label:
+        version = _version(model, label if label.isascii() and label.isdigit() else model.aliases.get(label))
+    if version is None:
+        raise ArtifactError(
+            "there is no such registered model",
+            where=reference,
+            expected="NAME@ALIAS or NAME@NUMBER, such as policy@champion",
+            found=_what_there_is(model),
+            do="`make run` registers the candidate; the alias champion appears with the first promotion",
+        )
+    return version
+
+
+def version_of_policy(name: str, policy_digest: str) -> ModelVersion | None:
+    """The last version that was registered with these files."""
+    model = _model(name)
+    if model is None:
+        return None
+    return _version(model, _last_number(f"name = '{name}' AND tags.{POLICY_DIGEST} = '{policy_digest}'"))
+
+
+def register(
+    run_id: str, name: str, policy_folder: Path, tags: Mapping[str, str], answering: Mapping[str, float | int]
+) -> ModelVersion:
+    """Copy a policy into MLflow as a model that `mlflow.pyfunc.load_model` loads, and register a version.
+
+    Args:
+        run_id: the run that registers it.
+        answering: the defaults of `components.policy_model`'s params, which callers of `predict` may change.
+    """
+    import mlflow.pyfunc
+    from mlflow.entities import LoggedModelOutput
+    from mlflow.exceptions import MlflowException
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import ParamSchema, ParamSpec
+
+    client = store.client()
+    kinds = {float: "double", int: "long"}
+    schema = ParamSchema([ParamSpec(key, kinds[type(value)], value) for key, value in answering.items()])
+    with store.tracking_faults(), tempfile.TemporaryDirectory() as scratch:
+        logged = client.create_logged_model(store.experiment_id(), name=name, source_run_id=run_id)
+        mlflow.pyfunc.save_model(
+            path=f"{scratch}/model",
+            loader_module=_LOADER,
+            data_path=str(policy_folder),
+            mlflow_model=Model(run_id=run_id, model_uuid=logged.model_id, model_id=logged.model_id),
+            signature=ModelSignature(params=schema),
+            input_example=["how do i fix this?"],
+            pip_requirements=["proximal"],
+        )
+        client.log_model_artifacts(logged.model_id, f"{scratch}/model")
+        client.finalize_logged_model(logged.model_id, "READY")
+        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+        try:
+            client.create_registered_model(name)
+        except MlflowException as fault:
+            if fault.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        version = client.create_model_version(
+            name, f"models:/{logged.model_id}", run_id, tags=dict(tags), model_id=logged.model_id
+        )
+    return ModelVersion(name, int(version.version), run_id, dict(tags), ())
+
+
+def set_alias(version: ModelVersion, alias: str) -> None:
+    """Point an alias to a version, away from any other."""
+    with store.tracking_faults():
+        store.client().set_registered_model_alias(version.name, alias, str(version.number))
+
+
+def set_tags(version: ModelVersion, tags: Mapping[str, str]) -> None:
+    """Write tags of a version, over those of the same name."""
+    with store.tracking_faults():
+        for key, value in tags.items():
+            store.client().set_model_version_tag(version.name, str(version.number), key, value)
+
+
+def fetch_policy(version: ModelVersion, folder: Path) -> Path:
+    """Bring a version's policy into `folder` and return where it lies there.
+
+    Raises:
+        ArtifactError: its files are gone from the artifact store.
+    """
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    from mlflow.artifacts import download_artifacts
+    from mlflow.exceptions import MlflowException
+
+    with store.tracking_faults():
+        location = store.client().get_model_version_download_uri(version.name, str(version.number))
+    try:
+        copy = Path(download_artifacts(location, dst_path=str(folder), tracking_uri=store.tracking_uri()))
+        [policy] = [path for path in (copy / _DATA).iterdir() if path.is_dir()]
+    except (MlflowException, OSError, ValueError) as fault:
+        raise ArtifactError(
+            "the files of a registered model cannot be fetched",
+            where=f"{version.name} version {version.number}: {location}",
+            expected=f"a model with one folder below {_DATA}/",
+            found=" ".join(str(fault).split())[:200],
+            do=f"restore that folder, or take the alias away: "
+            f"MlflowClient().delete_registered_model_alias({version.name!r}, {CHAMPION!r})",
+        ) from fault
+    return policy
+
+
+def _model(name: str) -> RegisteredModel | None:
+    with store.tracking_faults():
+        from mlflow.exceptions import MlflowException
+
+        try:
+            return store.client().get_registered_model(name)
+        except MlflowException as fault:
+            if fault.error_code in (
+                "RESOURCE_DOES_NOT_EXIST",
+                "INVALID_PARAMETER_VALUE",
+            ):  # no such, no valid name
+                return None
+            raise
+
+
+def _version(model: RegisteredModel, number: str | int | None) -> ModelVersion | None:
+    from mlflow.exceptions import MlflowException
+
+    if number is None:
+        return None
+    with store.tracking_faults():
+        try:
+            found = store.client().get_model_version(model.name, str(number))
+        except MlflowException as fault:
+            if fault.error_code != "RESOURCE_DOES_NOT_EXIST":  # deleted, or never was
+                raise
+            return None
+    aliases = tuple(sorted(alias for alias, target in model.aliases.items() if str(target) == str(number)))
+    return ModelVersion(model.name, int(number), found.run_id or "", dict(found.tags), aliases)
+
+
+def _last_number(query: str) -> int | None:
+    with store.tracking_faults():
+        found = store.client().search_model_versions(query, order_by=["version_number DESC"], max_results=1)
+    return int(found[0].version) if found else None
+
+
+def _what_there_is(model: RegisteredModel | None) -> str:
+    if store.is_empty():
+        return f"no tracking store at {store.tracking_uri()}"
+    if model is None:
+        with store.tracking_faults():
+            names = [known.name for known in store.client().search_registered_models()]
+        return f"{', '.join(names) or 'no model'} in {store.tracking_uri()}"
+    aliases = [f"{alias} (version {number})" for alias, number in sorted(model.aliases.items())]
+    last = _last_number(f"name = '{model.name}'")
+    return f"{model.name} with versions up to {last or 0} and aliases {', '.join(aliases) or 'none'}"

@@ -1,0 +1,177 @@
+"""The way to the tracking store: which one, made safely when it is absent, its faults in plain words."""
+
+from __future__ import annotations
+
+import fcntl
+import gc
+import logging
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from components.artifacts import disk_faults
+from components.errors import ConfigError, EnvironmentFault
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+EXPERIMENT = "proximal"
+_URI_VARIABLE = "MLFLOW_TRACKING_URI"
+_SQLITE = "sqlite:///"
+
+
+def tracking_uri() -> str:
+    """$MLFLOW_TRACKING_URI, or the sqlite database mlflow.db in the root of the repository.
+
+    Raises:
+        ConfigError: a relative sqlite path: a stage that starts elsewhere would fill another database.
+    """
+    uri = os.environ.get(_URI_VARIABLE) or f"{_SQLITE}{Path.cwd() / 'mlflow.db'}"
+    if uri.startswith(_SQLITE) and not Path(uri.removeprefix(_SQLITE)).is_absolute():
+        raise ConfigError(
+            "the tracking store is given by a relative path",
+            where=_URI_VARIABLE,
+            expected="sqlite:/// and an absolute path, or the URL of a server",
+            found=uri,
+            do="write the whole path, or unset the variable to use mlflow.db in this repository",
+        )
+    return uri
+
+
+def is_empty() -> bool:
+    """True when nothing can have been recorded yet, because the database does not exist."""
+    database = _sqlite_file(tracking_uri())
+    return database is not None and not database.exists()
+
+
+def client() -> MlflowClient:
+    """The client of the tracking store; a sqlite database that does not exist is made first."""
+    return _client(tracking_uri())
+
+
+def experiment_id() -> str:
+    """The experiment that holds every run of this project."""
+    return _experiment_id(tracking_uri())
+
+
+@contextmanager
+def tracking_faults() -> Iterator[None]:
+    """Turn what MLflow or its database raises into an error that names the store.
+
+    Raises:
+        EnvironmentFault: the store is unreachable, damaged, full, or of another MLflow version.
+    """
+    _load_mlflow()
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        with disk_faults(_sqlite_file(tracking_uri()) or Path.cwd()):
+            yield
+    except (MlflowException, SQLAlchemyError) as fault:
+        raise EnvironmentFault(
+            "the tracking store failed",
+            where=tracking_uri(),
+            expected="an MLflow store that answers",
+            found=first_line(fault),
+            do="see that it is reachable, has room and fits this MLflow version (`mlflow db upgrade`)",
+        ) from fault
+
+
+def first_line(fault: BaseException) -> str:
+    """One line that says what an exception says."""
+    lines = str(fault).strip().splitlines()
+    return f"{type(fault).__name__}: {lines[0]}" if lines else type(fault).__name__
+
+
+def _sqlite_file(uri: str) -> Path | None:
+    return Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None
+
+
+def _artifact_location(uri: str) -> str | None:
+    """Beside a sqlite database; a server knows its own place."""
+    database = _sqlite_file(uri)
+    return None if database is None else str(database.parent / "mlartifacts")
+
+
+@cache
+def _client(uri: str) -> MlflowClient:
+    with tracking_faults(), _garbage_collector_off():
+        from mlflow import MlflowClient
+
+        if (database := _sqlite_file(uri)) is not None:
+            _make_database(database)
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+@cache
+def _load_mlflow() -> None:
+    """Import MLflow, silent and with its telemetry off."""
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("DO_NOT_TRACK", "true")
+    with _garbage_collector_off():
+        import mlflow  # noqa: F401
+    for talkative in ("mlflow", "alembic"):  # importing MLflow sets its own level
+        logging.getLogger(talkative).setLevel(logging.WARNING)
+
+
+@contextmanager
+def _garbage_collector_off() -> Iterator[None]:
+    """The imports make hundreds of thousands of objects that stay; looking for garbage is a fifth of their time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def _make_database(database: Path) -> None:
+    """Make the database under another name, then rename it: nobody ever opens one with half its tables."""
+    database.parent.mkdir(parents=True, exist_ok=True)
+    with database.with_name(f"{database.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if database.exists():
+            return
+        scratch = database.with_name(f"{database.name}.partial")
+        scratch.unlink(missing_ok=True)
+        _fill_database(scratch, str(database.parent / "mlartifacts"))
+        with scratch.open("rb") as file:
+            os.fsync(file.fileno())
+        os.replace(scratch, database)
+
+
+def _fill_database(path: Path, artifact_location: str) -> None:
+    """MLflow's tables and the experiment. Hundreds of statements, so none of them waits for the disk."""
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+    from sqlalchemy import Engine, event
+
+    def do_not_wait(connection: sqlite3.Connection, _record: object) -> None:
+        connection.execute("PRAGMA synchronous = OFF")
+
+    event.listen(Engine, "connect", do_not_wait)
+    try:
+        store: Any = SqlAlchemyStore(f"{_SQLITE}{path}", artifact_location)  # type: ignore[no-untyped-call]
+        store.create_experiment(EXPERIMENT, artifact_location=artifact_location)
+        store.engine.dispose()
+    finally:
+        event.remove(Engine, "connect", do_not_wait)
+
+
+@cache
+def _experiment_id(uri: str) -> str:
+    from mlflow.exceptions import MlflowException
+
+    with tracking_faults():
+        while (experiment := client().get_experiment_by_name(EXPERIMENT)) is None:
+            try:
+                client().create_experiment(EXPERIMENT, artifact_location=_artifact_location(uri))
+            except MlflowException as fault:
+                if fault.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was faster
+                    raise
+        return str(experiment.experiment_id)

@@ -1,0 +1,113 @@
+"""The rule of promotion on records made by hand."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from components.errors import DataError
+from components.promotion.decision import Decision, Limits, decide
+
+LIMITS = Limits(metric="gold", max_kl=6.0, max_length_ratio=1.5, resamples=2000, confidence=0.95)
+
+
+def records(gold: Sequence[float], kl: float = 2.0, tokens: int = 10, samples: int = 1) -> list[dict[str, Any]]:
+    """One prompt a value, measured `samples` times."""
+    return [
+        {"prompt_id": f"p{number}", "gold": value, "judge": -value, "kl": kl, "response_tokens": tokens}
+        for number, value in enumerate(gold)
+        for _ in range(samples)
+    ]
+
+
+def decided(candidate: list[dict[str, Any]], opponent: list[dict[str, Any]], limits: Limits = LIMITS) -> Decision:
+    return decide(candidate, opponent, records([0.0, 0.0]), limits, seed=1)
+
+
+def test_a_clear_win_is_promoted() -> None:
+    decision = decided(records([1.0, 0.75, 1.0, 0.75], tokens=12), records([0.5, 0.25, 0.5, 0.25]))
+    assert decision.promoted and decision.reasons == ()
+    assert decision.figures == pytest.approx(
+        {
+            "candidate_gold": 0.875,
+            "opponent_gold": 0.375,
+            "gain": 0.5,
+            "gain_low": 0.5,
+            "gain_high": 0.5,
+            "kl": 2.0,
+            "length_ratio": 1.2,
+        }
+    )
+
+
+def test_a_gain_within_its_interval_is_refused() -> None:
+    # Differences +1, -1, +1, -1, ..., +1, +1: mean 0.2, standard error about 0.33.
+    new = [1.0, 0.0] * 4 + [1.0, 1.0]
+    old = [0.0, 1.0] * 4 + [0.0, 0.0]
+    decision = decided(records(new), records(old))
+    assert not decision.promoted
+    assert decision.figures["gain"] == pytest.approx(0.2)
+    assert decision.figures["gain_low"] < 0.0 < decision.figures["gain_high"]
+    assert decision.reasons == (
+        f"gold does not rise beyond its interval: +0.200, 95% interval [{decision.figures['gain_low']:+.3f}, "
+        f"{decision.figures['gain_high']:+.3f}]",
+    )
+
+
+def test_no_gain_at_all_is_refused() -> None:
+    same = records([0.5, 0.5, 0.5])
+    assert not decided(same, same).promoted
+
+
+def test_a_loss_is_refused() -> None:
+    assert not decided(records([0.0, 0.0]), records([1.0, 1.0])).promoted
+
+
+@pytest.mark.parametrize(("kl", "promoted"), [(6.0, True), (6.01, False)])
+def test_the_kl_ceiling(kl: float, promoted: bool) -> None:
+    decision = decided(records([1.0, 1.0], kl=kl), records([0.0, 0.0]))
+    assert decision.promoted is promoted
+    if not promoted:
+        assert decision.reasons == ("KL to the SFT policy is 6.01 nats per sequence, above 6",)
+
+
+@pytest.mark.parametrize(("tokens", "promoted"), [(15, True), (16, False)])
+def test_the_length_ceiling_is_relative_to_the_sft_policy(tokens: int, promoted: bool) -> None:
+    decision = decided(records([1.0, 1.0], tokens=tokens), records([0.0, 0.0], tokens=100))
+    assert decision.promoted is promoted
+    if not promoted:
+        assert decision.reasons == ("responses are 1.60 times as long as the SFT policy's, above 1.5",)
+
+
+def test_every_reason_is_given() -> None:
+    decision = decided(records([0.0, 0.0], kl=9.0, tokens=50), records([1.0, 1.0]))
+    assert len(decision.reasons) == 3
+
+
+def test_without_a_rubric_the_judge_decides() -> None:
+    limits = dataclasses.replace(LIMITS, metric="judge")  # here the judge is minus gold
+    assert not decided(records([1.0, 1.0]), records([0.0, 0.0]), limits).promoted
+    decision = decided(records([0.0, 0.0]), records([1.0, 1.0]), limits)
+    assert decision.promoted and decision.figures["candidate_judge"] == 0.0
+
+
+def test_samples_of_a_prompt_count_once_and_prompts_pair_by_id() -> None:
+    # The candidate wins clearly on each of two prompts. Drawn by sample instead of by prompt, or paired in
+    # order of appearance instead of by id, the interval would not be a point.
+    new = records([1.0, 5.0], samples=3)
+    old = list(reversed(records([0.0, 4.0])))
+    decision = decided(new, old)
+    assert (decision.figures["gain_low"], decision.figures["gain_high"]) == (1.0, 1.0)
+
+
+def test_prompts_that_differ_are_refused() -> None:
+    with pytest.raises(DataError, match="different prompts"):
+        decided(records([1.0, 1.0, 1.0]), records([0.0, 0.0]))
+
+
+def test_a_number_that_is_not_finite_is_refused() -> None:
+    with pytest.raises(DataError, match="not finite"):
+        decided(records([1.0, float("nan")]), records([0.0, 0.0]))

@@ -1,0 +1,268 @@
+"""Promotion end to end: tiny real models, a real registry, hand-made records, champions really measured."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from components import paths
+from components.artifacts import write_json, write_jsonl
+from components.config import Params, load_params
+from components.digests import digest
+from components.errors import ArtifactError
+from components.language_model.loading import new_policy, new_scalar_model, save_policy, save_scalar_model
+from components.language_model.text import Codec, TextFormat, train_tokenizer
+from components.promotion.run import run
+from components.tracking import store as tracking_store
+from components.tracking.registry import find_version, version_at
+from components.tracking.runs import PARENT_VARIABLE
+
+ROOT = Path(__file__).resolve().parents[3]
+FAULTS = {
+    "printer": "does not start",
+    "router": "gets very hot",
+    "screen": "stays dark",
+    "keyboard": "freezes often",
+    "scanner": "is very slow",
+    "laptop": "does not charge",
+}
+PROMPTS = [f"my {device} {fault} . what can i do ?" for device, fault in FAULTS.items()]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders policy_0..3 (policy_3 with another tokenizer), reward_model and judge."""
+    folder = tmp_path_factory.mktemp("models")
+    params = load_params(ROOT / "params.yaml")
+    scratch = {
+        "vocabulary_size": 300,
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "layers": 1,
+        "attention_heads": 1,
+    }
+    config = params.language_model.model_copy(
+        update={"scratch": params.language_model.scratch.model_copy(update=scratch), "max_response_tokens": 6}
+    )
+    text_format = TextFormat(config.prompt_template, config.max_prompt_tokens, config.max_response_tokens)
+    tokenizers = [train_tokenizer(PROMPTS, 300), train_tokenizer(["xyzzy xyzzy plugh plugh"] * 9, 290)]
+    for number in range(4):
+        codec = Codec(tokenizers[number == 3], text_format)
+        ids = {
+            "pad_token_id": codec.pad_id,
+            "eos_token_id": codec.eos_id,
+            "bos_token_id": int(codec.tokenizer.bos_token_id),
+        }
+        policy = new_policy(config, len(codec.tokenizer), ids, seed=number)
+        save_policy(policy, codec, folder / f"policy_{number}")
+    for seed, name in enumerate(("reward_model", "judge")):
+        save_scalar_model(new_scalar_model(folder / "policy_0", seed), folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def shared_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
+@pytest.fixture
+def workspace(shared_store: Path, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A root with the outputs of all earlier stages; policy_0 is the SFT policy."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{shared_store / 'mlflow.db'}")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.delenv(PARENT_VARIABLE, raising=False)
+    shutil.copytree(models / "policy_0", paths.SFT / "policy")
+    shutil.copytree(models / "reward_model", paths.REWARD_MODEL / "model")
+    shutil.copytree(models / "judge", paths.JUDGE / "model")
+    write_json(paths.SELECTION / "selection.json", {"cycle": 2})
+    Path("dvc.lock").write_text(
+        "schema: '2.0'\nstages:\n  ppo@1:\n    cmd: x\n    outs:\n"
+        "    - path: artifacts/ppo/1/policy\n      md5: 0011.dir\n"
+        "    - path: artifacts/ppo/1/state\n      md5: 2233.dir\n"
+    )
+    return tmp_path
+
+
+def params_named(name: str, **promotion: float) -> Params:
+    """The shipped params, small, with a registered model of the test's own."""
+    params = load_params(ROOT / "params.yaml")
+    return params.model_copy(
+        update={
+            "promotion": params.promotion.model_copy(update={"registered_model": name, **promotion}),
+            "language_model": params.language_model.model_copy(update={"max_response_tokens": 6}),
+        }
+    )
+
+
+def put_candidate(models: Path, number: int, gold: float, **columns: Any) -> None:
+    """Make policy_<number> the candidate, with records that say `gold` for it and 0.25 for SFT."""
+    shutil.rmtree(paths.SELECTION / "policy", ignore_errors=True)
+    shutil.copytree(models / f"policy_{number}", paths.SELECTION / "policy")
+    rows = []
+    for policy, value in (("sft", 0.25), ("candidate", gold)):
+        for prompt_number, prompt in enumerate(PROMPTS):
+            row = {
+                "policy": policy,
+                "prompt_id": f"p{prompt_number}",
+                "prompt": prompt,
+                "kind": "known",
+                "sample": 0,
+                "response_tokens": 5,
+                "kl": 2.0,
+                "judge": value,
+                "gold": value,
+            }
+            rows.append(row | (columns if policy == "candidate" else {}))
+    write_jsonl(paths.EVALUATION / "records.jsonl", rows)
+
+
+def versions(name: str) -> list[Any]:
+    found = tracking_store.client().search_model_versions(f"name = '{name}'")
+    return sorted(int(version.version) for version in found)
+
+
+def test_the_first_candidate_meets_the_sft_policy_and_the_next_one_the_champion(
+    workspace: Path, models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    params = params_named("story")
+    put_candidate(models, 1, gold=0.75)
+    run(params)
+    said = capsys.readouterr().out
+    assert "against the SFT policy" in said and "0.250 -> 0.750: +0.500, 95% interval [+0.500, +0.500]" in said
+    assert "promoted: story version 1 is the champion" in said
+    first = find_version("story@champion")
+    assert first.aliases == ("candidate", "champion")
+    tags = first.tags
+    assert tags["policy_digest"] == digest(paths.SELECTION / "policy")
+    assert (tags["decision"], tags["reasons"], tags["opponent"]) == ("promoted", "none", "the SFT policy")
+    assert (tags["candidate_gold"], tags["gain_low"], tags["kl"]) == ("0.7500", "0.5000", "2.0000")
+    assert (tags["length_ratio"], tags["cycle"]) == ("1.0000", "2")
+    assert tags["in:artifacts/evaluation/records.jsonl"] == digest(paths.EVALUATION / "records.jsonl")
+    assert tags["checkpoint:artifacts/ppo/1/policy"] == "0011.dir"
+    assert "checkpoint:artifacts/ppo/1/state" not in tags
+    tracked = tracking_store.client().get_run(first.run_id)
+    assert tracked.data.tags["decision"] == "promoted"
+    assert tracked.data.metrics["promotion/gain"] == 0.5
+
+    run(params)  # nothing new
+    assert "already champion: story version 1" in capsys.readouterr().out
+    assert versions("story") == [1]
+
+    # The champion is measured for real now: an untrained model's answers earn less than 1.
+    put_candidate(models, 2, gold=1.0)
+    run(params)
+    said = capsys.readouterr().out
+    assert "against story version 1" in said and "promoted: story version 2 is the champion" in said
+    second = find_version("story@champion")
+    assert (second.number, second.tags["opponent"]) == (2, "story version 1")
+    assert find_version("story@1").aliases == ()
+
+    # Gold is never below -1, so this is no gain on any champion.
+    put_candidate(models, 0, gold=-1.0)
+    run(params)
+    said = capsys.readouterr().out
+    assert "refused: story version 3 stays a candidate" in said and "does not rise beyond its interval" in said
+    assert version_at("story", "champion").number == 2  # type: ignore[union-attr]
+    refused = find_version("story@candidate")
+    assert (refused.number, refused.tags["decision"]) == (3, "refused")
+    assert "does not rise" in refused.tags["reasons"]
+
+    run(params)  # on the same grounds
+    assert "already refused: story version 3: gold does not rise" in capsys.readouterr().out
+    run(params_named("story", max_kl_nats_per_sequence=1.0))  # on other grounds: decided again, not registered again
+    assert "KL to the SFT policy is 2.00 nats per sequence, above 1" in capsys.readouterr().out
+    assert versions("story") == [1, 2, 3]
+
+
+def test_a_champion_with_another_tokenizer_is_compared_by_its_text(
+    workspace: Path, models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    params = params_named("tokenizers")
+    put_candidate(models, 3, gold=1.0)
+    run(params)
+    for rubric, name in (("helpdesk", "gold"), ("none", "judge")):
+        changed = params.model_copy(update={"data": params.data.model_copy(update={"rubric": rubric})})
+        put_candidate(models, 1, gold=100.0, kl=99.0)  # too far from SFT, so that policy_3 stays champion
+        run(changed)
+        said = capsys.readouterr().out
+        assert f"  {name}" in said and "against tokenizers version 1" in said
+        assert "does not rise" not in said and "KL to the SFT policy is 99.00" in said
+
+
+def test_a_refused_first_candidate_leaves_no_champion(workspace: Path, models: Path) -> None:
+    put_candidate(models, 1, gold=0.75, kl=7.0, response_tokens=50)
+    run(params_named("hopeless"))
+    assert version_at("hopeless", "champion") is None
+    assert find_version("hopeless@candidate").tags["reasons"].count(";") == 1
+
+
+def test_a_champion_whose_files_are_gone_is_named_and_nothing_is_registered(
+    workspace: Path, models: Path, shared_store: Path
+) -> None:
+    params = params_named("gone")
+    put_candidate(models, 1, gold=0.75)
+    run(params)
+    source = tracking_store.client().get_model_version_download_uri("gone", "1")
+    assert Path(source).is_relative_to(shared_store)
+    shutil.rmtree(source)
+    put_candidate(models, 2, gold=0.75)
+    with pytest.raises(ArtifactError, match="gone version 1"):
+        run(params)
+    assert versions("gone") == [1]
+
+
+def test_missing_records_of_a_policy_are_named(workspace: Path, models: Path) -> None:
+    put_candidate(models, 1, gold=0.75)
+    write_jsonl(paths.EVALUATION / "records.jsonl", [])
+    with pytest.raises(ArtifactError, match="no records of a policy"):
+        run(params_named("empty"))
+    shutil.rmtree(paths.SELECTION / "policy")
+    with pytest.raises(ArtifactError, match="artifacts/selection/policy"):
+        run(params_named("empty"))
+    assert version_at("empty", "candidate") is None
+
+
+def test_the_champion_loads_and_answers_in_a_fresh_process_without_the_artifacts(
+    workspace: Path, models: Path, shared_store: Path
+) -> None:
+    put_candidate(models, 1, gold=0.75)
+    run(params_named("served"))
+    shutil.rmtree("artifacts")
+    code = """
+import mlflow, pandas
+model = mlflow.pyfunc.load_model("models:/served@champion")
+prompts = ["my printer does not start .", "my screen stays dark ."]
+answers = model.predict(prompts)
+assert isinstance(answers, list) and len(answers) == 2 and all(isinstance(a, str) for a in answers), answers
+assert model.predict(prompts) == answers, "the default seed is fixed"
+assert model.predict(pandas.DataFrame({"id": [1, 2], "prompt": prompts})) == answers
+assert model.predict(prompts[0]) == answers[:1]
+assert model.predict([]) == []
+assert model.predict(prompts * 8, params={"seed": 7}) != answers * 8
+assert model.predict(prompts, params={"max_response_tokens": 1}) != answers
+for wrong in ([1, 2], pandas.DataFrame({"text": prompts})):
+    try:
+        model.predict(wrong)
+    except Exception as fault:
+        assert "the model cannot read these prompts" in str(fault), fault
+    else:
+        raise AssertionError(wrong)
+"""
+    # In the root of a repository MLflow finds mlflow.db without being told.
+    environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=shared_store,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
