@@ -1,0 +1,38 @@
+"""What must stand in the environment before prefect or mlflow is imported."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+TRACKING_URI_VARIABLE = "MLFLOW_TRACKING_URI"
+# What a terminal shows of Prefect's run logs: the time, the stage, the line.
+_LINE = "%(asctime)s  %(task_run_name)-16s %(message)s"
+
+
+def set_environment(repository: Path) -> None:
+    """Say where this run keeps its records, and switch telemetry off; what the user has set stays."""
+    chosen = {
+        "PREFECT_HOME": str(repository / ".prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "DO_NOT_TRACK": "true",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PREFECT_LOGGING_FORMATTERS_STANDARD_TASK_RUN_FMT": _LINE,
+        "PREFECT_LOGGING_FORMATTERS_STANDARD_FLOW_RUN_FMT": _LINE.replace("%(task_run_name)", "%(flow_name)"),
+        TRACKING_URI_VARIABLE: tracking_uri(repository),
+    }
+    for name, value in chosen.items():
+        os.environ.setdefault(name, value)
+
+
+def tracking_uri(repository: Path) -> str:
+    """The MLflow store of a repository; absolute, so that every process of a run means the same one."""
+    return os.environ.get(TRACKING_URI_VARIABLE) or f"sqlite:///{repository.resolve() / 'mlflow.db'}"
+
+
+def stage_environment(repository: Path, **variables: str) -> dict[str, str]:
+    """The environment of a stage: `python` in a stage's command is the interpreter that runs the flow."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    return {**os.environ, "PATH": path, TRACKING_URI_VARIABLE: tracking_uri(repository), **variables}

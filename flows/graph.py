@@ -1,0 +1,95 @@
+"""The stage graph, as DVC sees it: what there is, what needs what, and what has changed since it last ran."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from components.errors import ConfigError, DataError, EnvironmentFault
+
+if TYPE_CHECKING:
+    from dvc.stage import Stage as DvcStage
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One stage of dvc.yaml, or pinned data (`data.dvc`), which DVC treats as a stage without a command.
+
+    Args:
+        name: what `dvc repro` calls it.
+        upstream: the stages whose outputs it reads.
+        changed: DVC finds that its dependencies, params, command or outputs differ from dvc.lock.
+        timeout_minutes: `meta.timeout_minutes` of the stage in dvc.yaml; None where it has none.
+    """
+
+    name: str
+    upstream: tuple[str, ...]
+    changed: bool
+    timeout_minutes: float | None
+
+
+def read_stages(repository: Path) -> list[Stage]:
+    """Every stage of dvc.yaml and the pinned data it reads, each after all that it needs.
+
+    Raises:
+        ConfigError: there is no DVC project, or dvc.yaml cannot be read.
+        DataError: a `.dvc` file pins data that is not there.
+        EnvironmentFault: another DVC command works in the folder.
+    """
+    from dvc.exceptions import DvcException
+    from dvc.lock import LockError
+    from dvc.repo import Repo
+    from dvc.stage import PipelineStage
+
+    try:
+        with Repo(str(repository)) as project, project.lock:
+            graph = project.index.graph
+            pending = [stage for stage in graph if isinstance(stage, PipelineStage)]
+            upstream: dict[DvcStage, list[DvcStage]] = {}
+            while pending:
+                stage = pending.pop(0)
+                upstream[stage] = sorted(graph.successors(stage), key=_name)
+                pending += [needed for needed in upstream[stage] if needed not in upstream]
+            return [
+                Stage(
+                    name=_name(stage),
+                    upstream=tuple(_name(needed) for needed in upstream[stage]),
+                    changed=_has_changed(stage),
+                    timeout_minutes=(stage.meta or {}).get("timeout_minutes"),
+                )
+                for stage in TopologicalSorter(upstream).static_order()
+            ]
+    except LockError as fault:
+        raise EnvironmentFault(
+            "another DVC command works in this folder",
+            where=str(repository),
+            found=" ".join(str(fault).split()),
+            do="wait until it ends",
+        ) from fault
+    except DvcException as fault:
+        raise ConfigError(
+            "DVC cannot read the pipeline",
+            where=str(repository / "dvc.yaml"),
+            found=" ".join(str(fault).split()),
+            do="`dvc stage list` shows the same fault; mend dvc.yaml, params.yaml or the .dvc file",
+        ) from fault
+
+
+def _name(stage: DvcStage) -> str:
+    return str(getattr(stage, "name", None) or stage.path_in_repo)
+
+
+def _has_changed(stage: DvcStage) -> bool:
+    if not stage.cmd:
+        for output in stage.outs:
+            if not output.exists:
+                raise DataError(
+                    "pinned data is absent",
+                    where=f"{output.def_path} (pinned by {stage.path_in_repo})",
+                    expected="the files that the pin names",
+                    found="nothing",
+                    do=f"`dvc pull {stage.path_in_repo}`",
+                )
+    return bool(stage.status(check_updates=False))

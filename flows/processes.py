@@ -1,0 +1,106 @@
+"""The processes of one flow run: started, read line by line, and ended with it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from flows import supervise
+
+_PATIENCE_S = 30.0  # longer than the supervisor's own grace period
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended: by itself, when its time was over, or because the run stopped."""
+
+    status: int
+    timed_out: bool
+    stopped: bool
+
+
+class Processes:
+    """Commands of one flow run, each under a supervisor and in a session of its own: see flows.supervise."""
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen[str]] = set()
+        self._lock = threading.Lock()
+        self._stopping = False
+
+    def run(
+        self,
+        command: list[str],
+        *,
+        folder: Path,
+        environment: dict[str, str],
+        timeout_s: float | None,
+        show: Callable[[str], None],
+    ) -> Ended:
+        """Run a command and pass each line it prints to `show`; a progress bar's every state is a line.
+
+        The command is ended, with everything it started, when `timeout_s` is over or `stop` is called.
+        """
+        supervised = [sys.executable, "-P", supervise.__file__, str(os.getpid()), *command]
+        with self._lock:
+            if self._stopping:
+                return Ended(status=143, timed_out=False, stopped=True)
+            process = subprocess.Popen(
+                supervised,
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
+            self._running.add(process)
+        timed_out = threading.Event()
+
+        def end_late() -> None:
+            timed_out.set()
+            process.terminate()
+
+        clock = threading.Timer(timeout_s, end_late) if timeout_s is not None else None
+        if clock:
+            clock.start()
+        try:
+            assert process.stdout is not None  # PIPE
+            for line in process.stdout:
+                show(line.rstrip("\n"))
+            return Ended(process.wait(), timed_out=timed_out.is_set(), stopped=self._stopping)
+        finally:
+            if clock:
+                clock.cancel()
+            with self._lock:
+                self._running.discard(process)
+
+    def stop(self) -> None:
+        """End whatever still runs, and start nothing more."""
+        with self._lock:
+            self._stopping = True
+            running = list(self._running)
+        for process in running:
+            process.terminate()
+        for process in running:
+            try:
+                process.wait(timeout=_PATIENCE_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+
+
+@contextmanager
+def processes() -> Iterator[Processes]:
+    """The processes of a block: none of them outlives it, however it ends."""
+    started = Processes()
+    try:
+        yield started
+    finally:
+        started.stop()

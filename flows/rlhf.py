@@ -1,0 +1,118 @@
+"""The main job: every stage of dvc.yaml in graph order, then promotion."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.futures import PrefectFuture, wait
+from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
+from prefect.states import Completed, Failed
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from components.errors import USER_ERROR_STATUS, ProximalError
+from flows.environment import set_environment, stage_environment
+from flows.graph import read_stages
+from flows.processes import processes
+from flows.record import PipelineRun, read_evaluation, recorded
+from flows.stages import PROMOTION, Outcome, StageFailure, promote, run_stage
+from flows.workspace import RUNS, whole_repository, workspace
+
+# Stages that need nothing of each other run side by side: the reward model and the judge.
+CONCURRENT_STAGES = 2
+
+
+class PipelineFailure(Exception):
+    """One or more stages failed; the others that could run did."""
+
+    def __init__(self, failures: list[StageFailure]) -> None:
+        super().__init__("\n".join(str(failure) for failure in failures))
+        self.status = USER_ERROR_STATUS if all(f.status == USER_ERROR_STATUS for f in failures) else 1
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a pipeline run came to.
+
+    Args:
+        stages: what became of each stage.
+        evaluation: components.evaluation's metrics.json; None in a pipeline that does not evaluate.
+    """
+
+    stages: dict[str, str]
+    evaluation: dict[str, Any] | None
+
+
+@flow(name="rlhf", task_runner=ThreadPoolTaskRunner(max_workers=CONCURRENT_STAGES))  # type: ignore[arg-type]
+def rlhf(
+    repository: Path,
+    revision: str | None = None,
+    overrides: dict[str, Any] | None = None,
+    promotion: bool = True,
+) -> State[Any]:
+    """From raw preferences to a promoted model: what has changed since the last run, and nothing else.
+
+    Args:
+        repository: the folder with dvc.yaml; it keeps the DVC cache and the MLflow records.
+        revision: run this git revision in a clone of its own; without it, run in the repository itself.
+        overrides: values for dotted keys of params.yaml in that clone.
+        promotion: offer the result for promotion.
+    """
+    repository = repository.resolve()
+    set_environment(repository)  # a worker's process has not done it
+    try:
+        with (
+            _place(repository, revision, overrides or {}) as folder,
+            recorded(folder, str(flow_run.id)) as run,
+            processes() as started,
+        ):
+            variables = {"PROXIMAL_PARENT_RUN_ID": run.run_id, "PROXIMAL_FLOW_RUN_ID": str(flow_run.id)}
+            setting = (folder, stage_environment(repository, **variables), started)
+            stages: dict[str, PrefectFuture[Any]] = {}
+            for stage in read_stages(folder):
+                upstream = [stages[name] for name in stage.upstream]
+                stages[stage.name] = run_stage.submit(stage, *setting, upstream)
+            if promotion:
+                stages[PROMOTION] = promote.submit(*setting, list(stages.values()))
+            _conclude(stages, run)
+            return Completed(data=Result(run.stages, read_evaluation(folder)))
+    except (ProximalError, PipelineFailure) as failure:
+        return Failed(message=str(failure), data=failure)
+
+
+def _place(repository: Path, revision: str | None, overrides: Mapping[str, Any]) -> AbstractContextManager[Path]:
+    if revision is None and not overrides:
+        return whole_repository(repository)
+    name = str(flow_run.id)
+    get_run_logger().info("works in %s, which stays there if the run fails", repository / RUNS / name)
+    return workspace(repository, name=name, revision=revision or "HEAD", overrides=overrides)
+
+
+def _conclude(stages: Mapping[str, PrefectFuture[Any]], run: PipelineRun) -> None:
+    """Wait for all stages, and note what became of each.
+
+    Raises:
+        PipelineFailure: a stage failed.
+    """
+    wait(list(stages.values()))
+    failures = []
+    for name, future in stages.items():
+        if not future.state.is_final():  # something that it needs failed
+            run.stages[name] = "not run"
+            continue
+        result = future.state.result(raise_on_failure=False)
+        if isinstance(result, Outcome):
+            run.stages[name] = str(result)
+        elif isinstance(result, StageFailure):
+            run.stages[name] = "failed"
+            failures.append(result)
+        else:
+            raise result  # a fault of the task itself
+    if failures:
+        raise PipelineFailure(failures)

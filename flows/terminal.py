@@ -1,0 +1,105 @@
+"""What a person sees: a line at a time while it works, and the table at the end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from components.evaluation.metrics import METRICS, PARTS, RUBRIC, WIN_RATE, Metric
+from components.paths import EVALUATION, SELECTION
+from flows.seeds import criteria
+
+TABLE_WIDTH = 110
+_ENGINE = ("Beginning flow run", "View at", "Finished in state", "Task run failed with state")
+
+
+def quiet_engine() -> None:
+    """Leave out of the terminal what Prefect's engine says of itself; its own records keep it all."""
+
+    def is_news(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith(_ENGINE)
+
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(is_news)
+
+
+def show_result(repository: Path, evaluation: dict[str, Any] | None) -> None:
+    """The end of a run: SFT against PPO, where the report and the model are, and how to see more."""
+    console = wide_console()
+    if evaluation:
+        console.print(evaluation_table(evaluation))
+    for label, path in (("report", EVALUATION / "report.html"), ("model", SELECTION / "policy")):
+        if (repository / path).exists():
+            console.print(f"{label + ':':<8}{path}", soft_wrap=True)
+    console.print(f"{'runs:':<8}`make ui` opens MLflow")
+
+
+def wide_console() -> Console:
+    """A console on which the tables keep one line a figure, also where the terminal says it is narrower."""
+    console = Console()
+    console.width = max(console.width, TABLE_WIDTH)
+    return console
+
+
+def evaluation_table(evaluation: dict[str, Any]) -> Table:
+    """Each figure of the SFT policy and of the candidate, and the difference, with their intervals."""
+    table = Table(
+        title="Held-out prompts, mean [95 % interval paired by prompt]",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+    )
+    table.add_column("")
+    for column in ("SFT", "PPO", "PPO - SFT"):
+        table.add_column(column, justify="right")
+    for metric in METRICS:
+        if metric.name in evaluation["candidate"]:
+            cells = [_interval(evaluation[side][metric.name], metric) for side in ("sft", "candidate")]
+            gain = evaluation["difference"][metric.name]
+            table.add_row(metric.label, *cells, _interval(gain, metric, sign="+"), style=_style(metric, gain))
+    table.add_row(WIN_RATE.label, "", _interval(evaluation["win_rate"], WIN_RATE), "")
+    return table
+
+
+def seeds_table(evaluations: Mapping[int, dict[str, Any]]) -> Table:
+    """One column a seed: gold and its parts before and after, KL, and whether each claim holds."""
+    table = Table(title="SFT -> PPO on held-out prompts", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("")
+    for seed in evaluations:
+        table.add_column(f"seed {seed}", justify="right")
+    columns = list(evaluations.values())
+    for metric in RUBRIC:
+        table.add_row(metric.label, *(_before_and_after(column, metric) for column in columns))
+        if metric not in PARTS:
+            gains = (_interval(column["difference"][metric.name], metric, sign="+") for column in columns)
+            table.add_row(f"{metric.label}, difference", *gains)
+    kl = next(metric for metric in METRICS if metric.name == "kl")
+    table.add_row(f"{kl.label} (nats)", *(_number(column["candidate"]["kl"]["mean"], kl) for column in columns))
+    for claims in zip(*(criteria(column) for column in columns), strict=True):
+        table.add_row(claims[0].claim, *("yes" if claim.holds else "NO" for claim in claims))
+    return table
+
+
+def _style(metric: Metric, gain: dict[str, float]) -> str | None:
+    if not metric.more_is_better:
+        return None
+    return "green" if gain["low"] > 0 else "red" if gain["high"] < 0 else None
+
+
+def _before_and_after(evaluation: dict[str, Any], metric: Metric) -> str:
+    before, after = (evaluation[side][metric.name]["mean"] for side in ("sft", "candidate"))
+    return f"{_number(before, metric)} -> {_number(after, metric)}"
+
+
+def _interval(interval: dict[str, float], metric: Metric, sign: str = "") -> str:
+    mean, low, high = (_number(interval[key], metric, sign) for key in ("mean", "low", "high"))
+    return f"{mean} \\[{low}, {high}]"
+
+
+def _number(value: float, metric: Metric, sign: str = "") -> str:
+    return f"{value:{sign}.{metric.decimals}f}"

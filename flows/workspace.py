@@ -1,0 +1,141 @@
+"""Where a run works: in the repository itself, one run at a time, or in a clone of its own."""
+
+from __future__ import annotations
+
+import fcntl
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from components.errors import ConfigError, EnvironmentFault
+from components.paths import PARAMS, WORK
+
+RUNS = WORK / "runs"
+
+
+@contextmanager
+def whole_repository(repository: Path) -> Iterator[Path]:
+    """The repository itself, for one run at a time: two would train into the same files.
+
+    Raises:
+        EnvironmentFault: another run works there now.
+    """
+    lock = repository / WORK / "run.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:  # the lock goes with the process, however it ends
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as fault:
+            raise EnvironmentFault(
+                "another run works in this folder",
+                where=str(repository),
+                do="wait until it ends, or run a deployment of infra/prefect.yaml: those work in clones",
+            ) from fault
+        yield repository
+
+
+@contextmanager
+def workspace(repository: Path, *, name: str, revision: str, overrides: Mapping[str, Any]) -> Iterator[Path]:
+    """A clone of the repository at a revision, with its DVC cache; gone after success, kept after a failure.
+
+    What the clone computes, the shared cache keeps: `dvc repro` of the same thing elsewhere restores it.
+
+    Args:
+        name: of the folder below `.work/runs/`; no two runs may share it.
+        revision: a commit, tag or branch; `origin/...` is fetched first.
+        overrides: values for dotted keys of params.yaml, in the clone only.
+
+    Raises:
+        ConfigError: no such revision, or no such key.
+        EnvironmentFault: git or DVC cannot make the clone or fill in the pinned data.
+    """
+    folder = repository / RUNS / name
+    if revision.startswith("origin/"):
+        _git(repository, "fetch", "--quiet", "origin")
+    commit = _commit(repository, revision)
+    try:
+        _git(repository, "clone", "--quiet", "--no-checkout", str(repository), str(folder))
+        _git(folder, "checkout", "--quiet", "--detach", commit)
+        if overrides:
+            _override(folder / PARAMS, overrides)
+        _share_cache(repository, folder)
+        _fill_in_pinned_data(folder)
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)  # nothing has run in it: nothing to look into
+        raise
+    yield folder  # an exception passes by here and leaves the folder
+    shutil.rmtree(folder)
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    return _command(folder, "git", *arguments)
+
+
+def _command(folder: Path, *command: str) -> str:
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    if done.returncode:
+        raise EnvironmentFault(
+            "a command failed while the workspace was made",
+            where=f"`{' '.join(command)}` in {folder}",
+            found=" ".join(done.stderr.split()),
+        )
+    return done.stdout.strip()
+
+
+def _commit(repository: Path, revision: str) -> str:
+    try:
+        return _git(repository, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+    except EnvironmentFault as fault:
+        raise ConfigError(
+            "no such revision",
+            where=str(repository),
+            expected="a commit, tag or branch",
+            found=revision,
+            do="`git log --oneline --all` shows what there is",
+        ) from fault
+
+
+def _override(params_file: Path, overrides: Mapping[str, Any]) -> None:
+    yaml = YAML()  # keeps the comments
+    content = yaml.load(params_file)
+    for dotted, value in overrides.items():
+        *sections, key = dotted.split(".")
+        place = content
+        for section in sections:
+            place = place.get(section) if isinstance(place, dict) else None
+        if not isinstance(place, dict) or key not in place:
+            raise ConfigError(
+                "no such key",
+                where=f"{params_file.name}: {dotted}",
+                found=f"{dotted}={value!r}",
+                do="mend the key",
+            )
+        place[key] = value
+    yaml.dump(content, params_file)
+
+
+def _share_cache(repository: Path, folder: Path) -> None:
+    from dvc.repo import Repo
+
+    local = Path(".dvc") / "config.local"
+    if (repository / local).exists():  # credentials of the remote
+        shutil.copyfile(repository / local, folder / local)
+    with Repo(str(repository)) as source, Repo(str(folder)) as clone, clone.config.edit("local") as config:
+        config["cache"]["dir"] = source.cache.local_cache_dir
+
+
+def _fill_in_pinned_data(folder: Path) -> None:
+    pins = _git(folder, "ls-files", "*.dvc").splitlines()
+    if not pins:
+        return
+    dvc = (sys.executable, "-m", "dvc", "--quiet")
+    try:
+        _command(folder, *dvc, "checkout", *pins)
+    except EnvironmentFault:  # the shared cache does not have it all
+        _command(folder, *dvc, "pull", *pins)

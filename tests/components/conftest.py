@@ -1,0 +1,169 @@
+"""A tiny pipeline, trained once a session, that tests copy; and what every test of the numbers runs under."""
+
+from __future__ import annotations
+
+import os
+
+# Read when torch, transformers and MLflow are first imported, so before anything else here.
+os.environ.update(
+    OMP_NUM_THREADS="1",
+    MKL_NUM_THREADS="1",
+    MKL_CBWR="AVX2",  # as components.launch sets it, so that both give the same bytes
+    ATEN_CPU_CAPABILITY="avx2",
+    ACCELERATE_USE_CPU="true",
+    HF_HUB_OFFLINE="1",
+    MLFLOW_DISABLE_TELEMETRY="true",
+    DO_NOT_TRACK="true",
+    TOKENIZERS_PARALLELISM="false",
+)
+
+import contextlib
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from components.artifacts import write_jsonl
+from components.config import Params, load_params, parse_params
+
+ROOT = Path(__file__).resolve().parents[2]
+Tree = dict[str, Any]
+
+# What makes the shipped params tiny: everything else is as shipped.
+TINY: Tree = {
+    "compute": {
+        "cpu_threads": dict.fromkeys(("sft", "reward_model", "judge", "ppo", "evaluation", "promotion"), 1),
+    },
+    "language_model": {
+        "max_prompt_tokens": 24,
+        "max_response_tokens": 6,
+        "scratch": {
+            "vocabulary_size": 300,
+            "hidden_size": 16,
+            "intermediate_size": 16,
+            "layers": 1,
+            "attention_heads": 2,
+        },
+    },
+    "sft": {"learning_rate": 0.02, "epochs": 6, "batch_size": 8, "microbatch_size": 4},
+    "reward_model": {"epochs": 1, "batch_size": 8, "microbatch_size": 4, "normalisation_prompts": 8},
+    "judge": {"epochs": 1, "batch_size": 8, "microbatch_size": 4, "normalisation_prompts": 8},
+    "ppo": {
+        "iterations_per_cycle": 3,
+        "rollouts_per_iteration": 8,
+        "epochs": 2,
+        "minibatches": 2,
+        "microbatch_size": 2,
+        "kl_horizon_rollouts": 100,
+    },
+    "ppo_cycles": {"1": {"start": "artifacts/sft"}, "2": {"start": "artifacts/ppo/1"}},
+    "measurement": {"batch_size": 8, "validation_samples_per_prompt": 2},
+}
+
+# Any device may do what nobody knows a remedy for, so that the rubric can read every one of these.
+FAULTS = ("counts to seven", "laughs in the dark", "attracts many cats")
+DEVICES = ("printer", "router", "screen", "keyboard", "scanner", "laptop")
+PROMPTS = [f"my {device} {fault} . what is wrong with it ?" for fault in FAULTS for device in DEVICES]
+
+
+def merged(base: Tree, changes: Tree) -> Tree:
+    """A deep copy of `base` with `changes` in it; a value that is no section, or is ppo_cycles, is replaced whole."""
+    return base | {
+        key: merged(base[key], value)
+        if isinstance(value, dict) and isinstance(base.get(key), dict) and key != "ppo_cycles"
+        else value
+        for key, value in changes.items()
+    }
+
+
+def write_params(folder: Path, changes: Tree) -> Params:
+    """Write the tiny params with changes into a folder, and read them back as the product does."""
+    shipped = YAML(typ="safe").load(ROOT / "params.yaml")
+    YAML(typ="safe").dump(merged(merged(shipped, TINY), changes), folder / "params.yaml")
+    return load_params(folder / "params.yaml")
+
+
+@pytest.fixture(scope="session")
+def shipped() -> Tree:
+    """The shipped params.yaml as plain values."""
+    values: Tree = YAML(typ="safe").load(ROOT / "params.yaml")
+    return values
+
+
+@pytest.fixture(scope="session")
+def tiny_params(shipped: Tree) -> Callable[..., Params]:
+    """The tiny params, with changes, e.g. tiny_params(ppo={"epochs": 1})."""
+    return lambda **changes: parse_params(merged(merged(shipped, TINY), changes), "params of a test")
+
+
+@pytest.fixture(scope="session")
+def change_params() -> Callable[..., Params]:
+    """Writes the tiny params with changes to the working directory, e.g. change_params(ppo={"epochs": 1})."""
+    return lambda **changes: write_params(Path(), changes)
+
+
+@pytest.fixture(scope="session")
+def tracking(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The URI of one MLflow store for the session."""
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
+
+
+@pytest.fixture(scope="session")
+def raw_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with params, an Accelerate config and clean data, before any training."""
+    folder = tmp_path_factory.mktemp("raw_world")
+    shutil.copytree(ROOT / "infra" / "accelerate", folder / "infra" / "accelerate")
+    write_params(folder, {})
+    clean = folder / "artifacts" / "data_validation" / "clean"
+    answers = ["yes", "no", "ask", "go on"]  # so short that responses may end within six tokens
+
+    def prompt_rows(prompts: list[str]) -> list[Tree]:
+        return [{"id": prompt, "prompt": prompt, "kind": "unknown"} for prompt in prompts]
+
+    def comparison_rows(prompts: list[str], shift: int) -> list[Tree]:
+        return [
+            {"id": str(i), "prompt": prompt, "chosen": answers[(i + shift) % 4], "rejected": answers[(i * i) % 3]}
+            for i, prompt in enumerate(prompts)
+            if answers[(i + shift) % 4] != answers[(i * i) % 3]
+        ]
+
+    demonstrations = [
+        {"id": str(i), "prompt": prompt, "response": answers[i % 4], "source": "expert"}
+        for i, prompt in enumerate(PROMPTS)
+    ]
+    write_jsonl(clean / "demonstrations.jsonl", demonstrations)
+    write_jsonl(clean / "prompts_train.jsonl", prompt_rows(PROMPTS[:11]))
+    write_jsonl(clean / "prompts_validation.jsonl", prompt_rows(PROMPTS[11:15]))
+    write_jsonl(clean / "prompts_test.jsonl", prompt_rows(PROMPTS[15:]))
+    for number, stage in enumerate(("reward_model", "judge")):
+        write_jsonl(clean / f"comparisons_{stage}.jsonl", comparison_rows(PROMPTS[:14], number + 1))
+        write_jsonl(clean / f"comparisons_{stage}_heldout.jsonl", comparison_rows(PROMPTS[14:], number + 1))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trained_world(raw_world: Path, tracking: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same folder after SFT, reward model and judge; to be read, or copied, but not written to."""
+    from components.reward_model.run import run as reward_model
+    from components.sft.run import run as sft
+
+    folder = Path(shutil.copytree(raw_world, tmp_path_factory.mktemp("trained_world") / "world"))
+    with pytest.MonkeyPatch.context() as patch, contextlib.chdir(folder):
+        patch.setenv("MLFLOW_TRACKING_URI", tracking)
+        params = load_params(Path("params.yaml"))
+        sft(params)
+        reward_model(params, "reward_model")
+        reward_model(params, "judge")
+    return folder
+
+
+@pytest.fixture
+def world(trained_world: Path, tracking: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the trained world, as working directory."""
+    folder = Path(shutil.copytree(trained_world, tmp_path / "world"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking)
+    monkeypatch.chdir(folder)
+    return folder

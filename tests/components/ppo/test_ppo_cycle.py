@@ -1,0 +1,249 @@
+"""Cycles of iterations: interrupted and resumed, cut in two, broken off by a NaN, with references that move."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from components import paths
+from components.artifacts import read_json, write_json
+from components.config import Params
+from components.digests import digest
+from components.errors import ArtifactError, TrainingError
+from components.language_model.acceleration import start_accelerator
+from components.language_model.loading import load_policy
+from components.measurement import Yardsticks
+from components.ppo.checkpoint import load_model
+from components.ppo.cycle import CurveRow, learning_rates, run_cycle
+from components.ppo.rollouts import prompts_of_iteration, roll_out
+
+CPU = torch.device("cpu")
+
+
+class Interruption(Exception):
+    """Stands for whatever ends a process."""
+
+
+@pytest.fixture
+def cycle(prompts: list[list[int]]) -> Callable[..., list[CurveRow]]:
+    """Runs a cycle into the folder `work`; `stop_in` interrupts it in that iteration, before its checkpoint."""
+
+    def run(
+        params: Params,
+        work: str,
+        number: int = 1,
+        start: Path = paths.SFT,
+        stop_in: int | None = None,
+        on_iteration: Callable[[Yardsticks], None] | None = None,
+    ) -> list[CurveRow]:
+        yardsticks = Yardsticks.load(CPU)
+
+        def after(row: CurveRow) -> None:
+            if on_iteration:
+                on_iteration(yardsticks)
+            if row["iteration"] == stop_in:
+                raise Interruption
+
+        return run_cycle(start_accelerator(), params, number, start, yardsticks, prompts, Path(work), after)
+
+    return run
+
+
+EVERYTHING = {
+    "score_scaling": "running_mean_std",  # carries moments
+    "reference": "averaged",  # carries a model
+    "learning_rate_warmup_iterations": 1,
+    "learning_rate_decay_iterations": 5,
+}
+
+
+@pytest.mark.parametrize("stop_in", [1, 2, 3])
+@pytest.mark.parametrize("settings", [{}, EVERYTHING], ids=["as shipped", "all that is carried along"])
+def test_an_interrupted_cycle_resumes_to_the_bit(cycle: Any, tiny_params: Any, settings: Any, stop_in: int) -> None:
+    """Interrupted in the callback, an iteration's update is done and its checkpoint is not: that work is lost."""
+    params = tiny_params(ppo=settings)
+    expected = cycle(params, "whole")
+    with pytest.raises(Interruption):
+        cycle(params, "work", stop_in=stop_in)
+    if stop_in == 1:
+        assert not Path("work").exists()
+    else:
+        assert read_json(Path("work/state/progress.json"))["iteration"] == stop_in - 1
+    assert cycle(params, "work") == expected
+    assert digest(Path("work")) == digest(Path("whole"))  # policy, value model, optimiser, progress, curve
+    names = {path.relative_to("whole").as_posix() for path in Path("whole").rglob("*") if path.is_file()}
+    assert {"state/optimizer.safetensors", "policy/model.safetensors", "state/progress.json", "curve.json"} <= names
+
+
+@pytest.mark.parametrize("settings", [{}, {"score_scaling": "running_std"}])
+def test_two_cycles_are_one_cycle_of_twice_the_length(cycle: Any, tiny_params: Any, settings: Any) -> None:
+    """Nothing is lost between cycles: optimiser, KL coefficient, moments, and the place in the prompts go on."""
+    short, long = (tiny_params(ppo=settings | {"iterations_per_cycle": count}) for count in (2, 4))
+    first = cycle(short, "first")
+    second = cycle(short, "second", number=2, start=Path("first"))
+    whole = cycle(long, "whole")
+    assert [row | {"cycle": 1} for row in first + second] == whole
+    assert digest(Path("second/policy")) == digest(Path("whole/policy"))
+    assert digest(Path("second/state")) == digest(Path("whole/state"))
+
+
+def test_the_same_cycle_twice_gives_the_same_bytes_and_another_seed_others(cycle: Any, tiny_params: Any) -> None:
+    curves = [cycle(tiny_params(seed=seed), work) for seed, work in ((1, "a"), (1, "b"), (2, "c"))]
+    assert curves[0] == curves[1] != curves[2]
+    assert digest(Path("a")) == digest(Path("b")) != digest(Path("c"))
+
+
+def test_microbatches_and_batches_change_nothing_but_the_speed(cycle: Any, tiny_params: Any) -> None:
+    expected = cycle(tiny_params(ppo={"microbatch_size": 4}), "whole")
+    found = cycle(tiny_params(ppo={"microbatch_size": 1}, measurement={"batch_size": 3}), "split")
+    for row, expected_row in zip(found, expected, strict=True):
+        assert row == pytest.approx(expected_row, rel=1e-3, abs=1e-4)
+    for file in ("policy", "state/value_model"):
+        whole, split = (load_file(Path(work, file, "model.safetensors")) for work in ("whole", "split"))
+        for name, weight in whole.items():
+            torch.testing.assert_close(split[name], weight, rtol=0, atol=1e-4)
+
+
+def test_the_kl_coefficient_follows_the_target_and_the_fixed_one_stays(cycle: Any, tiny_params: Any) -> None:
+    """error = clip(kl / target - 1, +-0.2); next = coefficient * (1 + error * 8 rollouts / horizon 100)."""
+    settings = {"kl_coef": 0.1, "target_kl_nats_per_sequence": 0.01, "kl_horizon_rollouts": 100.0}
+    curve = cycle(tiny_params(ppo=settings), "adaptive")
+    coefficient = 0.1
+    for row in curve:
+        assert row["kl_coef"] == pytest.approx(coefficient, rel=1e-12)
+        coefficient *= 1 + min(max(row["kl"] / 0.01 - 1, -0.2), 0.2) * 8 / 100
+    assert read_json(Path("adaptive/state/progress.json"))["kl_coef"] == pytest.approx(coefficient, rel=1e-12)
+    assert coefficient != pytest.approx(0.1)
+    curve = cycle(tiny_params(ppo=settings | {"kl_control": "fixed"}), "fixed")
+    assert [row["kl_coef"] for row in curve] == [0.1, 0.1, 0.1]
+
+
+def test_a_curve_row_tells_of_the_rollouts_it_comes_from(cycle: Any, tiny_params: Any, prompts: Any) -> None:
+    params = tiny_params()
+    row = cycle(params, "work")[0]
+    model, yardsticks = load_model(paths.SFT / "policy", paths.REWARD_MODEL / "model"), Yardsticks.load(CPU)
+    batch = prompts_of_iteration(prompts, 8, 1, iteration=0, seed=params.seed)
+    rollouts = roll_out(start_accelerator(), model, yardsticks.reference, yardsticks, batch, params, 0)
+    mask = rollouts.sequences.response_mask
+    gaps = [float((a - b)[m].sum()) for a, b, m in zip(rollouts.old_logprobs, rollouts.ref_logprobs, mask, strict=True)]
+    assert (row["cycle"], row["iteration"]) == (1, 1)
+    assert row["kl"] == pytest.approx(sum(gaps) / 8, abs=1e-6) == 0.0  # the policy is the reference still
+    assert row["reward"] == pytest.approx(sum(rollouts.scores.tolist()) / 8, abs=1e-6)
+    assert row["response_tokens"] == sum(mask.sum(dim=1).tolist()) / 8
+    assert row["entropy"] == pytest.approx(float(rollouts.entropy[mask].mean()), abs=1e-6)
+    assert row["ended"] == sum(rollouts.ended.tolist()) / 8
+
+
+def test_a_nan_stops_the_cycle_and_the_last_checkpoint_stays_usable(cycle: Any, tiny_params: Any) -> None:
+    def break_reward_model(yardsticks: Yardsticks) -> None:
+        with torch.no_grad():
+            yardsticks.reward_model.classifier.score.weight[0, 0] = torch.nan  # type: ignore[union-attr,index]
+
+    params = tiny_params()
+    expected = cycle(params, "whole")
+    with pytest.raises(TrainingError, match=r"iteration 2, scores, row\(s\) 0, 1, 2, 3, 4, 5, 6, 7"):
+        cycle(params, "work", on_iteration=break_reward_model)
+    assert read_json(Path("work/state/progress.json"))["iteration"] == 1
+    assert cycle(params, "work") == expected
+    assert digest(Path("work")) == digest(Path("whole"))
+
+
+def test_a_reference_that_moves_starts_each_cycle_where_it_should(cycle: Any, tiny_params: Any) -> None:
+    def weights(folder: str | Path) -> dict[str, torch.Tensor]:
+        return dict(load_policy(Path(folder)).named_parameters())
+
+    sft = weights(paths.SFT / "policy")
+    for reference, share in (("refreshed", 1.0), ("averaged", 0.25)):
+        params = tiny_params(ppo={"reference": reference, "reference_average_weight": 0.25})
+        cycle(params, f"{reference}-1")
+        rows = cycle(params, f"{reference}-2", number=2, start=Path(f"{reference}-1"))
+        before, after = weights(f"{reference}-1/policy"), weights(f"{reference}-2/state/reference")
+        for name, weight in sft.items():  # cycle 1's reference is the SFT policy, whatever its average with itself
+            torch.testing.assert_close(after[name], (1 - share) * weight + share * before[name], rtol=0, atol=1e-6)
+        assert (rows[0]["kl"] == pytest.approx(0.0, abs=1e-5)) == (reference == "refreshed")
+    cycle(tiny_params(), "fixed-1")
+    assert not Path("fixed-1/state/reference").exists()
+
+
+@pytest.mark.parametrize("estimator", ["rloo", "grpo"])
+def test_without_a_critic_there_is_no_value_model(cycle: Any, tiny_params: Any, estimator: str) -> None:
+    params = tiny_params(ppo={"advantage_estimator": estimator, "responses_per_prompt": 4})
+    first = cycle(params, "first")
+    assert not Path("first/state/value_model").exists()
+    assert len(first) == 3 and all(row["policy_gradient_norm"] > 0 for row in first)
+    with pytest.raises(Interruption):
+        cycle(params, "second", number=2, start=Path("first"), stop_in=5)
+    cycle(params, "second", number=2, start=Path("first"))
+    cycle(params, "whole", number=2, start=Path("first"))
+    assert digest(Path("second")) == digest(Path("whole"))
+
+
+def test_the_value_model_warms_up_before_the_policy_moves(cycle: Any, tiny_params: Any) -> None:
+    cycle(tiny_params(ppo={"iterations_per_cycle": 2, "value_warmup_iterations": 2}), "work")
+    assert digest(Path("work/policy/model.safetensors")) == digest(paths.SFT / "policy" / "model.safetensors")
+    value_model = Path("work/state/value_model/model.safetensors")
+    assert digest(value_model) != digest(paths.REWARD_MODEL / "model" / "model.safetensors")
+
+
+def test_learning_rates_as_worked_by_hand(tiny_params: Any) -> None:
+    rates = {"learning_rate": 6.0, "value_learning_rate": 12.0}
+    settings = tiny_params(
+        ppo=rates
+        | {
+            "learning_rate_warmup_iterations": 2,
+            "learning_rate_decay_iterations": 5,
+            "value_warmup_iterations": 1,
+        }
+    ).ppo
+    found = [learning_rates(settings, iteration) for iteration in range(7)]
+    expected = [(0, 6), (6, 12), (6, 12), (4, 8), (2, 4), (0, 0), (0, 0)]
+    assert [rate for pair in found for rate in pair] == pytest.approx([rate for pair in expected for rate in pair])
+    assert {learning_rates(tiny_params(ppo=rates).ppo, iteration) for iteration in range(9)} == {(6.0, 12.0)}
+
+
+def cut_short(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def of_another_model(file: Path) -> None:
+    save_file({name.replace("policy.", "other."): value for name, value in load_file(file).items()}, file)
+
+
+def of_another_shape(file: Path) -> None:
+    save_file({name: value if value.dim() == 0 else torch.zeros(3) for name, value in load_file(file).items()}, file)
+
+
+def without_a_key(file: Path) -> None:
+    content = read_json(file)
+    del content["kl_coef"]
+    write_json(file, content)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("state/optimizer.safetensors", cut_short),
+        ("state/optimizer.safetensors", of_another_model),
+        ("state/optimizer.safetensors", of_another_shape),
+        ("state/optimizer.safetensors", Path.unlink),
+        ("state/progress.json", cut_short),
+        ("state/progress.json", without_a_key),
+        ("state/value_model/model.safetensors", cut_short),
+        ("policy/model.safetensors", cut_short),
+    ],
+)
+def test_a_damaged_start_is_an_error_that_names_it(
+    cycle: Any, tiny_params: Any, name: str, damage: Callable[[Path], None]
+) -> None:
+    params = tiny_params(ppo={"iterations_per_cycle": 1})
+    cycle(params, "first")
+    damage(Path("first", name))
+    with pytest.raises(ArtifactError) as caught:
+        cycle(params, "second", number=2, start=Path("first"))
+    assert "first" in caught.value.where
+    assert not Path("second").exists()

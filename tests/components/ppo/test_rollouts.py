@@ -1,0 +1,142 @@
+"""Phase 1 against plain Hugging Face, one unpadded sequence at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from components.config import Params
+from components.errors import TrainingError
+from components.measurement import Yardsticks
+from components.ppo.actor_critic import ActorCritic
+from components.ppo.rollouts import Rollouts, prompts_of_iteration, roll_out
+
+Pairs = list[tuple[list[int], list[int]]]
+TEMPERATURE = 0.8
+
+
+@torch.no_grad()
+def distribution(policy: Any, prompt: list[int], response: list[int]) -> torch.distributions.Categorical:
+    """What the policy says before each response token."""
+    logits = policy(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1]
+    return torch.distributions.Categorical(logits=logits / TEMPERATURE)
+
+
+@torch.no_grad()
+def scalar(model: Any, tokens: list[int]) -> float:
+    """What the classifier says of a sequence, read at its end, normalised."""
+    config = model.classifier.config
+    return (float(model.classifier(torch.tensor([tokens])).logits[0, 0]) - config.score_mean) / config.score_std
+
+
+def test_every_recorded_number_is_hugging_faces(
+    rollouts: Rollouts, pairs: Pairs, model: ActorCritic, yardsticks: Yardsticks
+) -> None:
+    for row, (prompt, response) in enumerate(pairs):
+        length, tokens = len(response), torch.tensor(response)
+        policy, reference = (distribution(m, prompt, response) for m in (model.policy, yardsticks.reference))
+        logprobs = policy.log_prob(tokens)
+        torch.testing.assert_close(rollouts.old_logprobs[row, :length], logprobs, rtol=0, atol=1e-5)
+        torch.testing.assert_close(rollouts.entropy[row, :length], policy.entropy(), rtol=0, atol=1e-5)
+        torch.testing.assert_close(rollouts.ref_logprobs[row, :length], reference.log_prob(tokens), rtol=0, atol=1e-5)
+        values = [scalar(model.value_model, prompt + response[:step]) for step in range(length)]
+        assert rollouts.values[row, :length].tolist() == pytest.approx(values, abs=1e-5)
+        score = scalar(yardsticks.reward_model, prompt + response)
+        assert float(rollouts.scores[row]) == pytest.approx(score, abs=1e-5)
+
+
+def test_ended_says_which_responses_have_their_end_token(
+    accelerator: Accelerator, model: ActorCritic, yardsticks: Yardsticks, prompts: list[list[int]], params: Params
+) -> None:
+    ended: list[bool] = []
+    for iteration in range(6):  # until both kinds have been seen
+        rollouts = roll_out(accelerator, model, yardsticks.reference, yardsticks, prompts, params, iteration)
+        for row, mask in enumerate(rollouts.sequences.response_mask):
+            ended.append(int(rollouts.sequences.response_tokens[row][mask][-1]) == yardsticks.codec.eos_id)
+            assert bool(rollouts.ended[row]) == ended[-1]
+    assert True in ended and False in ended
+
+
+def test_the_number_of_rows_worked_on_at_once_changes_nothing(
+    accelerator: Accelerator,
+    model: ActorCritic,
+    yardsticks: Yardsticks,
+    prompts: list[list[int]],
+    tiny_params: Callable[..., Params],
+) -> None:
+    def numbers(batch_size: int, microbatch_size: int) -> tuple[Tensor, ...]:
+        changed = tiny_params(
+            measurement={"batch_size": batch_size}, ppo={"microbatch_size": microbatch_size, "minibatches": 1}
+        )
+        rollouts = roll_out(accelerator, model, yardsticks.reference, yardsticks, prompts[:8], changed, iteration=1)
+        return *rollouts.sequences, *rollouts[1:]
+
+    whole = numbers(8, 8)
+    for sizes in ((1, 1), (3, 5)):
+        for column, expected in zip(numbers(*sizes), whole, strict=True):
+            torch.testing.assert_close(column, expected, rtol=0, atol=1e-5)
+
+
+def test_iterations_and_seeds_answer_differently_and_each_answers_alike_again(
+    accelerator: Accelerator,
+    model: ActorCritic,
+    yardsticks: Yardsticks,
+    prompts: list[list[int]],
+    tiny_params: Callable[..., Params],
+) -> None:
+    def answers(seed: int, iteration: int) -> Any:
+        params = tiny_params(seed=seed)
+        rollouts = roll_out(accelerator, model, yardsticks.reference, yardsticks, prompts, params, iteration)
+        return rollouts.sequences.response_tokens.tolist()
+
+    assert answers(1, 0) == answers(1, 0)
+    assert answers(1, 0) != answers(1, 1)
+    assert answers(1, 0) != answers(2, 0)
+
+
+def test_a_nan_weight_stops_and_names_the_rows_that_it_reached(
+    accelerator: Accelerator, model: ActorCritic, yardsticks: Yardsticks, prompts: list[list[int]], params: Params
+) -> None:
+    """The value model's embedding of one token is NaN: the rows with that token in their prompt are broken."""
+    counts = [sum(token in prompt for prompt in prompts) for token in range(300)]
+    rare = next(token for token, count in enumerate(counts) if 0 < count < 4 and token > 2)
+    answered = roll_out(accelerator, model, yardsticks.reference, yardsticks, prompts, params, 0).sequences.tokens
+    expected = (answered == rare).any(dim=1).nonzero().flatten().tolist()
+    with torch.no_grad():
+        model.value_model.classifier.get_input_embeddings().weight[rare] = torch.nan
+    with pytest.raises(TrainingError, match="values") as caught:
+        roll_out(accelerator, model, yardsticks.reference, yardsticks, prompts, params, 0)
+    assert caught.value.where == f"ppo, iteration 1, values, row(s) {', '.join(map(str, expected))}"
+
+
+def test_a_broken_policy_stops_too(
+    accelerator: Accelerator, model: ActorCritic, yardsticks: Yardsticks, prompts: list[list[int]], params: Params
+) -> None:
+    with torch.no_grad():
+        model.policy.lm_head.weight[3, 0] = torch.nan
+    with pytest.raises(TrainingError, match=r"old_logprobs, row\(s\) 0, 1, 2"):
+        roll_out(accelerator, model, yardsticks.reference, yardsticks, prompts, params, 0)
+
+
+@pytest.mark.parametrize(("there", "rollouts", "answers"), [(7, 3, 1), (7, 7, 1), (4, 10, 1), (1, 2, 1), (12, 8, 2)])
+def test_every_prompt_is_used_once_an_epoch(there: int, rollouts: int, answers: int) -> None:
+    names = [f"prompt {number}" for number in range(there)]
+    batches = [prompts_of_iteration(names, rollouts, answers, iteration, seed=3) for iteration in range(there)]
+    assert all(len(batch) == rollouts for batch in batches)
+    drawn = [name for batch in batches for name in batch[::answers]]
+    assert [name for name in drawn for _ in range(answers)] == [name for batch in batches for name in batch]
+    epochs = [drawn[start : start + there] for start in range(0, len(drawn), there)]
+    assert all(sorted(epoch) == sorted(names) for epoch in epochs)
+    if there == 7:
+        assert len({tuple(epoch) for epoch in epochs}) > 1  # shuffled anew
+
+
+def test_the_prompts_of_an_iteration_do_not_depend_on_the_ones_before() -> None:
+    names = list(range(9))
+    assert prompts_of_iteration(names, 4, 1, 5, seed=3) == prompts_of_iteration(names, 4, 1, 5, seed=3)
+    assert prompts_of_iteration(names, 4, 1, 0, seed=3) != prompts_of_iteration(names, 4, 1, 0, seed=4)

@@ -1,0 +1,175 @@
+"""Reward model and judge as DVC runs them: loss, quality and normalisation against plain Hugging Face forwards."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import statistics
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from components import paths
+from components.artifacts import read_jsonl, write_jsonl
+from components.config import Params, load_params
+from components.digests import digest
+from components.errors import ArtifactError, DataError, ProximalError
+from components.language_model.generation import generate, uniforms
+from components.language_model.loading import load_codec, load_policy
+from components.reward_model.run import run
+from components.seeding import generator
+
+ChangeParams = Callable[..., Params]
+STAGES = ("reward_model", "judge")
+
+
+class PlainScorer:
+    """The stored classifier through Hugging Face alone, one sequence a forward."""
+
+    def __init__(self, stage: str) -> None:
+        from transformers import AutoModelForSequenceClassification
+
+        self.model: Any = AutoModelForSequenceClassification.from_pretrained(paths.ARTIFACTS / stage / "model").eval()
+        self.codec = load_codec(paths.SFT / "policy")
+
+    @torch.no_grad()
+    def of_tokens(self, tokens: list[int]) -> float:
+        """Normalised, read at the last token."""
+        config = self.model.config
+        return (float(self.model(torch.tensor([tokens])).logits[0, 0]) - config.score_mean) / config.score_std
+
+    def __call__(self, prompt: str, response: str) -> float:
+        (prompt_row,) = self.codec.encode_prompts([prompt])
+        (response_row,) = self.codec.encode_responses([response])
+        return self.of_tokens(prompt_row + response_row)
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_held_out_quality_is_as_counted_by_hand(world: Path, stage: str) -> None:
+    scorer = PlainScorer(stage)
+    std = scorer.model.config.score_std
+    rows = read_jsonl(paths.CLEAN / f"comparisons_{stage}_heldout.jsonl")
+    # The quality is that of the raw scores: normalising comes after it, and would change every probability.
+    margins = [std * (scorer(row["prompt"], row["chosen"]) - scorer(row["prompt"], row["rejected"])) for row in rows]
+    metrics = json.loads((paths.ARTIFACTS / stage / "metrics.json").read_text())
+    assert metrics["comparisons_heldout"] == len(rows)
+    assert metrics["accuracy_heldout"] == pytest.approx(sum(margin > 0 for margin in margins) / len(rows))
+    losses = [math.log(1 + math.exp(-margin)) for margin in margins]
+    assert metrics["loss_heldout"] == pytest.approx(statistics.mean(losses), abs=1e-5)
+    wins = {True: 1.0, False: 0.0}
+    longer = [len(row["chosen"].split()) - len(row["rejected"].split()) for row in rows]
+    expected = statistics.mean(wins[gap > 0] if gap else 0.5 for gap in longer)
+    assert metrics["longer_wins_accuracy_heldout"] == pytest.approx(expected)
+
+    bins: dict[int, list[tuple[float, bool]]] = {}
+    for row, margin in zip(rows, margins, strict=True):  # shown in alphabetical order
+        first_won = row["chosen"] < row["rejected"]
+        probability = 1 / (1 + math.exp(-margin if first_won else margin))
+        bins.setdefault(int(probability * 10), []).append((probability, first_won))
+    error = sum(abs(sum(p for p, _ in part) - sum(won for _, won in part)) for part in bins.values()) / len(rows)
+    assert metrics["expected_calibration_error"] == pytest.approx(error, abs=1e-5)
+    table = json.loads((paths.ARTIFACTS / stage / "calibration.json").read_text())
+    assert [row["size"] for row in table] == [len(bins[number]) for number in sorted(bins)]
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_scores_of_sft_samples_have_mean_zero_and_standard_deviation_one(world: Path, stage: str) -> None:
+    params = load_params(paths.PARAMS)
+    settings = getattr(params, stage)
+    scorer = PlainScorer(stage)
+    rows = read_jsonl(paths.CLEAN / "prompts_train.jsonl")[: settings.normalisation_prompts]
+    samples = generate(
+        load_policy(paths.SFT / "policy"),
+        scorer.codec,
+        scorer.codec.encode_prompts([row["prompt"] for row in rows]),
+        uniforms(len(rows), 6, generator(params.seed, stage, "normalisation")),
+        temperature=params.measurement.temperature,
+        batch_size=3,
+    )
+    scores = [
+        scorer.of_tokens(torch.cat([prompt[prompt_mask], response[mask]]).tolist())
+        for prompt, prompt_mask, response, mask in zip(*samples, strict=True)
+    ]
+    assert len(scores) == 8
+    assert (statistics.mean(scores), statistics.stdev(scores)) == pytest.approx((0.0, 1.0), abs=1e-4)
+
+
+def test_the_loss_is_bradley_terrys_of_all_comparisons(world: Path, change_params: ChangeParams) -> None:
+    """A step so small that the weights stay: the loss reported is that of the stored model's raw scores."""
+    rows = read_jsonl(paths.CLEAN / "comparisons_judge.jsonl")
+    changes = {"learning_rate": 1e-12, "epochs": 1, "batch_size": len(rows), "microbatch_size": 3}
+    run(change_params(judge=changes), "judge")
+    scorer = PlainScorer("judge")
+    std = scorer.model.config.score_std
+    losses = []
+    for row in rows:
+        margin = std * (scorer(row["prompt"], row["chosen"]) - scorer(row["prompt"], row["rejected"]))
+        losses.append(math.log(1 + math.exp(-margin)))
+    metrics = json.loads((paths.JUDGE / "metrics.json").read_text())
+    assert metrics["loss"] == pytest.approx(statistics.mean(losses), abs=1e-5)
+    assert metrics["comparisons"] == len(rows)
+
+
+def test_it_learns_which_response_is_preferred(world: Path, change_params: ChangeParams) -> None:
+    rows = [
+        {"id": str(i), "prompt": row["prompt"], "chosen": "yes", "rejected": "no"}
+        for i, row in enumerate(read_jsonl(paths.CLEAN / "prompts_train.jsonl"))
+    ]
+    write_jsonl(paths.CLEAN / "comparisons_reward_model.jsonl", rows)
+    write_jsonl(paths.CLEAN / "comparisons_reward_model_heldout.jsonl", rows[:5])
+    run(change_params(reward_model={"learning_rate": 0.02, "epochs": 8}), "reward_model")
+    metrics = json.loads((paths.REWARD_MODEL / "metrics.json").read_text())
+    assert metrics["accuracy_heldout"] == 1.0 and metrics["loss_heldout"] < 0.3
+
+
+def test_two_runs_write_the_same_bytes_and_the_judge_is_another_model(world: Path) -> None:
+    before = {stage: digest(paths.ARTIFACTS / stage) for stage in STAGES}
+    assert before["reward_model"] != before["judge"]
+    for stage in STAGES:
+        shutil.rmtree(paths.ARTIFACTS / stage)
+        run(load_params(paths.PARAMS), stage)
+        assert digest(paths.ARTIFACTS / stage) == before[stage]
+        names = {path.name for path in (paths.ARTIFACTS / stage).iterdir()}
+        assert names == {"model", "metrics.json", "calibration.json"}
+
+
+def test_the_judge_differs_even_on_the_reward_models_rows(world: Path) -> None:
+    """Its seed alone makes it independent."""
+    for part in ("", "_heldout"):
+        source = paths.CLEAN / f"comparisons_reward_model{part}.jsonl"
+        shutil.copy(source, paths.CLEAN / f"comparisons_judge{part}.jsonl")
+    run(load_params(paths.PARAMS), "judge")
+    assert digest(paths.JUDGE / "model") != digest(paths.REWARD_MODEL / "model")
+
+
+@pytest.mark.parametrize(
+    ("missing", "error"),
+    [
+        (paths.CLEAN / "comparisons_judge.jsonl", DataError),
+        (paths.CLEAN / "comparisons_judge_heldout.jsonl", DataError),
+        (paths.CLEAN / "prompts_train.jsonl", ArtifactError),
+        (paths.SFT / "policy" / "model.safetensors", ArtifactError),
+        (paths.SFT / "policy" / "tokenizer.json", ArtifactError),
+    ],
+)
+def test_an_absent_input_is_named_and_the_old_result_stays(world: Path, missing: Path, error: type[Exception]) -> None:
+    missing.unlink()
+    before = digest(paths.JUDGE)
+    with pytest.raises(error, match=str(missing.parent)):
+        run(load_params(paths.PARAMS), "judge")
+    assert digest(paths.JUDGE) == before
+    assert not [path for path in paths.ARTIFACTS.iterdir() if path.name.startswith(".")]
+
+
+def test_scores_that_do_not_differ_cannot_be_normalised(world: Path) -> None:
+    """A single prompt has no standard deviation; to divide by it would store a model that scores NaN."""
+    source = paths.CLEAN / "prompts_train.jsonl"
+    write_jsonl(source, read_jsonl(source)[:1])
+    before = digest(paths.JUDGE)
+    with pytest.raises(ProximalError, match="normalis"):
+        run(load_params(paths.PARAMS), "judge")
+    assert digest(paths.JUDGE) == before

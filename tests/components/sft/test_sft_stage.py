@@ -1,0 +1,131 @@
+"""The stage as DVC runs it: its loss against Hugging Face's, its files, its bytes, its refusals."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from components import paths
+from components.artifacts import read_jsonl, write_jsonl
+from components.config import Params, load_params
+from components.digests import digest
+from components.errors import DataError
+from components.language_model.loading import load_codec, load_policy
+from components.sft.run import run
+
+ChangeParams = Callable[..., Params]
+SOURCE = paths.CLEAN / "demonstrations.jsonl"
+
+
+@pytest.fixture
+def untrained(world: Path) -> Path:
+    """The world before SFT."""
+    for folder in (paths.SFT, paths.REWARD_MODEL, paths.JUDGE):
+        shutil.rmtree(folder)
+    return world
+
+
+@torch.no_grad()
+def plain_loss(policy: Any, prompts: list[list[int]], responses: list[list[int]]) -> float:
+    """Hugging Face's own loss of each sequence alone, prompts labelled -100, averaged over all response tokens."""
+    total = 0.0
+    for prompt, response in zip(prompts, responses, strict=True):
+        labels = torch.tensor([[-100] * len(prompt) + response])
+        total += float(policy(torch.tensor([prompt + response]), labels=labels).loss) * len(response)
+    return total / sum(map(len, responses))
+
+
+def test_the_loss_counts_response_tokens_only_and_falls(untrained: Path, change_params: ChangeParams) -> None:
+    """A step so small that the weights stay: the loss reported is that of the stored policy."""
+    rows = read_jsonl(SOURCE)
+    losses = []
+    for learning_rate in (1e-12, 0.02):
+        changes = {"learning_rate": learning_rate, "epochs": 1, "batch_size": len(rows), "microbatch_size": 5}
+        run(change_params(sft=changes))
+        metrics = json.loads((paths.SFT / "metrics.json").read_text())
+        losses.append(metrics["loss"])
+        codec, policy = load_codec(paths.SFT / "policy"), load_policy(paths.SFT / "policy")
+        prompts = codec.encode_prompts([row["prompt"] for row in rows])
+        responses = codec.encode_responses([row["response"] for row in rows])
+        losses.append(plain_loss(policy, prompts, responses))
+    assert losses[0] == pytest.approx(losses[1], abs=1e-5)
+    assert losses[2] == pytest.approx(losses[0], abs=1e-5)  # the first loss is that of the same fresh weights
+    assert losses[3] < losses[2] - 0.1
+    assert metrics["demonstrations"] == len(rows) == 18
+    assert metrics["response_tokens"] == pytest.approx(sum(map(len, responses)) / 18)
+    assert metrics["truncated_fraction"] == pytest.approx(sum(r[-1] != codec.eos_id for r in responses) / 18)
+    assert metrics["parameters"] == sum(weight.numel() for weight in policy.parameters())
+    assert metrics["vocabulary"] == policy.config.vocab_size == len(codec.tokenizer)
+
+
+def test_two_runs_write_the_same_bytes_and_another_seed_others(untrained: Path, change_params: ChangeParams) -> None:
+    digests = []
+    for seed in (1, 1, 2):
+        run(change_params(seed=seed))
+        digests.append(digest(paths.SFT))
+        assert {path.name for path in paths.SFT.iterdir()} == {"policy", "metrics.json"}
+        shutil.rmtree(paths.SFT)
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_the_policy_carries_its_text_format(world: Path) -> None:
+    params = load_params(paths.PARAMS)
+    codec = load_codec(paths.SFT / "policy")
+    assert codec.format.prompt_template == params.language_model.prompt_template
+    assert codec.format.max_prompt_tokens == params.language_model.max_prompt_tokens
+    assert codec.format.max_response_tokens == params.language_model.max_response_tokens
+
+
+def test_training_goes_on_from_a_hugging_face_folder(untrained: Path, change_params: ChangeParams) -> None:
+    """GPT-2 with the tokenizer beside it: the weights are that model's, moved a little, and the words its own."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from components.language_model.text import train_tokenizer
+
+    train_tokenizer(["my printer counts to seven ."] * 3, 290).save_pretrained("checkpoint")
+    torch.manual_seed(1)
+    model = GPT2LMHeadModel(GPT2Config(vocab_size=300, n_embd=16, n_layer=1, n_head=2, n_positions=40))
+    model.save_pretrained("checkpoint")
+    changes = {"learning_rate": 1e-4, "epochs": 1}
+    run(change_params(language_model={"checkpoint": "checkpoint"}, sft=changes))
+    policy = load_policy(paths.SFT / "policy")
+    assert type(policy) is GPT2LMHeadModel
+    for name, weight in model.named_parameters():
+        moved = float((dict(policy.named_parameters())[name] - weight).abs().max())
+        assert moved < 1e-3
+    assert digest(paths.SFT / "policy" / "model.safetensors") != digest(Path("checkpoint/model.safetensors"))
+    assert load_codec(paths.SFT / "policy").encode_responses(["counts"]) == [
+        load_codec_tokens("checkpoint", "counts") + [load_codec(paths.SFT / "policy").eos_id]
+    ]
+
+
+def load_codec_tokens(folder: str, text: str) -> list[int]:
+    from transformers import AutoTokenizer
+
+    tokens: list[int] = AutoTokenizer.from_pretrained(folder)(text, add_special_tokens=False)["input_ids"]
+    return tokens
+
+
+def test_bad_demonstrations_are_named_and_nothing_is_left(untrained: Path, change_params: ChangeParams) -> None:
+    params = change_params()
+    rows = read_jsonl(SOURCE)
+    before = sorted(untrained.rglob("*"))
+
+    def refused(message: str) -> None:
+        with pytest.raises(DataError, match=message):
+            run(params)
+        assert sorted(untrained.rglob("*")) == before
+
+    write_jsonl(SOURCE, rows[:3])
+    refused(r"sft\.batch_size")
+    SOURCE.write_text(json.dumps(rows[0]) + "\n{broken\n")
+    refused(r"demonstrations\.jsonl, line 2")
+    SOURCE.unlink()
+    before.remove(untrained / SOURCE)
+    refused(r"demonstrations\.jsonl")

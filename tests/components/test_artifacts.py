@@ -1,0 +1,240 @@
+"""Nothing half-written is left where a reader would find it: on an exception, on a full disk, under a size limit."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from components import paths
+from components.artifacts import (
+    atomic_folder,
+    atomic_write_text,
+    disk_faults,
+    read_json,
+    read_jsonl,
+    write_json,
+    write_jsonl,
+)
+from components.errors import ArtifactError, DataError, EnvironmentFault
+
+
+def content_of(folder: Path) -> dict[str, str]:
+    return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_folder_appears_whole_and_replaces_the_old_one(tmp_path: Path) -> None:
+    for text in ("old", "new"):
+        with atomic_folder(tmp_path / "deep" / "out") as folder:
+            (folder / "sub").mkdir()
+            (folder / "sub" / text).write_text(text)
+            assert content_of(tmp_path / "deep").get("out/sub/new") is None
+    assert content_of(tmp_path) == {"deep/out/sub/new": "new"}
+
+
+@pytest.mark.parametrize("fault", [ValueError("broken"), KeyboardInterrupt(), SystemExit(143)])
+def test_a_failure_leaves_the_old_folder_and_nothing_else(tmp_path: Path, fault: BaseException) -> None:
+    with atomic_folder(tmp_path / "out") as folder:
+        (folder / "file").write_text("old")
+    with pytest.raises(type(fault)), atomic_folder(tmp_path / "out") as folder:
+        (folder / "file").write_text("half of the new")
+        raise fault
+    assert content_of(tmp_path) == {"out/file": "old"}
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_a_killed_process_left_is_no_part_of_the_next_result(tmp_path: Path) -> None:
+    command = (
+        "import os, sys; from pathlib import Path; from components.artifacts import atomic_folder\n"
+        "with atomic_folder(Path('out')) as folder:\n"
+        "    (folder / 'half').write_text('x'); os.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", command], cwd=tmp_path)
+    assert done.returncode == -9 and not (tmp_path / "out").exists()
+    with atomic_folder(tmp_path / "out") as folder:
+        (folder / "whole").write_text("y")
+    assert content_of(tmp_path) == {"out/whole": "y"}
+
+
+def test_a_text_is_replaced_in_one_step_or_not_at_all(tmp_path: Path) -> None:
+    atomic_write_text(tmp_path / "deep" / "file", "old")
+    with pytest.raises(UnicodeEncodeError):
+        atomic_write_text(tmp_path / "deep" / "file", "half \ud800")
+    assert content_of(tmp_path) == {"deep/file": "old"}
+
+
+def test_json_depends_on_its_content_alone(tmp_path: Path) -> None:
+    write_json(tmp_path / "a", {"b": 1, "a": [1.5, None, "é"]})
+    write_json(tmp_path / "b", {"a": [1.5, None, "é"], "b": 1})
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert (tmp_path / "a").read_bytes().endswith(b"}\n")
+    assert read_json(tmp_path / "a") == {"a": [1.5, None, "é"], "b": 1}
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_number_that_json_has_not_is_refused(tmp_path: Path, number: float) -> None:
+    with pytest.raises(ValueError):
+        write_json(tmp_path / "file", {"loss": number})
+    with pytest.raises(ValueError):
+        write_jsonl(tmp_path / "file", [{"loss": number}])
+    assert not list(tmp_path.iterdir())
+
+
+def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
+    rows = [{"text": 'é 日本 "quoted"\nand\u2028more', "n": 1}, {"text": "", "n": None}]
+    write_jsonl(tmp_path / "rows.jsonl", rows)
+    assert (tmp_path / "rows.jsonl").read_bytes().count(b"\n") == 2
+    assert read_jsonl(tmp_path / "rows.jsonl") == rows
+
+
+@pytest.mark.parametrize(
+    ("content", "line", "found"),
+    [
+        ('{"a": 1}\n\n{"a": 2,}\n', 3, '{"a": 2,}'),
+        ('{"a": 1}\n[1, 2]\n', 2, "[1, 2]"),
+        ('{"a": 1}\n{"a": "' + "x" * 500, 2, "x" * 60),
+        ("7", 1, "7"),
+    ],
+)
+def test_a_bad_line_is_named_and_shown(tmp_path: Path, content: str, line: int, found: str) -> None:
+    (tmp_path / "rows.jsonl").write_text(content)
+    with pytest.raises(DataError) as caught:
+        read_jsonl(tmp_path / "rows.jsonl")
+    assert caught.value.where == f"{tmp_path}/rows.jsonl, line {line}"
+    assert found in caught.value.found and len(caught.value.found) < 200
+
+
+def test_what_is_not_there_or_not_text_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"nowhere\.jsonl"):
+        read_jsonl(tmp_path / "nowhere.jsonl")
+    with pytest.raises(ArtifactError, match=r"nowhere\.json"):
+        read_json(tmp_path / "nowhere.json")
+    (tmp_path / "file").write_bytes(b'{"a": "\xff\xfe"}\n')
+    with pytest.raises(DataError, match=str(tmp_path / "file")):
+        read_jsonl(tmp_path / "file")
+    with pytest.raises(ArtifactError, match=str(tmp_path / "file")):
+        read_json(tmp_path / "file")
+    (tmp_path / "file").write_text('{"a": ')
+    with pytest.raises(ArtifactError, match=str(tmp_path / "file")):
+        read_json(tmp_path / "file")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS])
+def test_faults_of_the_machine_name_the_path(tmp_path: Path, number: int) -> None:
+    with pytest.raises(EnvironmentFault) as caught, disk_faults(tmp_path / "file"):
+        raise OSError(number, os.strerror(number))
+    assert caught.value.where == str(tmp_path / "file")
+
+
+def test_other_faults_pass(tmp_path: Path) -> None:
+    for fault in (OSError(errno.EISDIR, "a folder"), RuntimeError("ours"), DataError("the user's")):
+        with pytest.raises(type(fault)) as caught, disk_faults(tmp_path):
+            raise fault
+        assert caught.value is fault
+
+
+# What writes: safetensors and tokenizers raise errors of their own around the operating system's.
+WRITERS = {
+    "safetensors": """
+import torch
+from safetensors.torch import save_file
+with atomic_folder(folder / "out") as scratch:
+    (scratch / "first").write_text("x")
+    save_file({"weight": torch.zeros(200_000)}, scratch / "model.safetensors")
+""",
+    "a Hugging Face model": """
+from transformers import LlamaConfig, LlamaForCausalLM
+sizes = dict(hidden_size=64, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
+model = LlamaForCausalLM(LlamaConfig(vocab_size=3000, **sizes))
+with atomic_folder(folder / "out") as scratch:
+    model.save_pretrained(scratch)
+""",
+    "a tokenizer": """
+from components.language_model.text import train_tokenizer
+tokenizer = train_tokenizer([f"word{number}" for number in range(20_000)], 20_000)
+with atomic_folder(folder / "out") as scratch:
+    tokenizer.save_pretrained(scratch)
+""",
+    "JSON": 'write_json(folder / "out", ["x" * 1000] * 800)',
+}
+PROGRAM = """
+import sys
+from pathlib import Path
+from components.artifacts import atomic_folder, write_json
+from components.errors import EnvironmentFault
+folder, limit = Path(sys.argv[1]), int(sys.argv[2])
+if limit:
+    import resource
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+for name, writer in {writers}.items():
+    try:
+        exec(writer)
+    except EnvironmentFault as fault:
+        print(name, "|", fault.where, "|", fault.found)
+    except BaseException as fault:
+        print(name, "| not caught:", type(fault), fault)
+    else:
+        print(name, "| nothing was wrong")
+"""
+
+
+def every_writer_is_stopped(folder: Path, limit: int) -> None:
+    """All writers fail with an EnvironmentFault that names `folder`/out, and leave nothing."""
+    program = PROGRAM.replace("{writers}", repr(WRITERS))
+    command = [sys.executable, "-c", program, str(folder), str(limit)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert [line.split(" | ")[:2] for line in done.stdout.splitlines()] == [
+        [name, str(folder / "out")] for name in WRITERS
+    ], done.stdout + done.stderr[-2000:]
+    assert list(folder.iterdir()) == []
+
+
+def test_a_limit_on_the_size_of_files_stops_every_writer_cleanly(tmp_path: Path) -> None:
+    every_writer_is_stopped(tmp_path, limit=100_000)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real filesystem of 160 KiB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
+        pytest.skip("a small filesystem cannot be mounted here: that takes root's rights")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_stops_every_writer_cleanly(small_disk: Path) -> None:
+    every_writer_is_stopped(small_disk, limit=0)
+
+
+def test_a_disk_that_fills_up_while_a_stage_stores_its_model(
+    small_disk: Path, raw_world: Path, tracking: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from components.config import load_params
+    from components.sft.run import run
+
+    shutil.copytree(raw_world, small_disk, dirs_exist_ok=True)
+    (small_disk / "filler").write_bytes(b"x" * (shutil.disk_usage(small_disk).free - 20_000))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking)
+    monkeypatch.chdir(small_disk)
+    before = sorted(small_disk.rglob("*"))
+    with pytest.raises(EnvironmentFault, match="disk is full") as caught:
+        run(load_params(paths.PARAMS))
+    assert caught.value.where == str(paths.SFT)
+    monkeypatch.chdir("/")
+    assert sorted(small_disk.rglob("*")) == before
+
+
+def test_numbers_keep_every_digit(tmp_path: Path) -> None:
+    number = 0.1 + 0.2
+    write_json(tmp_path / "file", number)
+    assert read_json(tmp_path / "file") == number == json.loads("0.30000000000000004")

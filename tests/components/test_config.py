@@ -1,0 +1,241 @@
+"""Every shipped params file loads; every bad one is refused at load, by dotted key."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from components import config
+from components.config import Section, load_params, parse_params
+from components.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[2]
+SHIPPED = [ROOT / "params.yaml", *sorted(ROOT.glob("infra/presets/*.yaml")), *sorted(ROOT.glob("tests/e2e/*.yaml"))]
+Values = dict[str, Any]
+ABSENT = object()
+
+
+def changed(values: Values, changes: Values) -> Values:
+    """A copy with other values at dotted keys; ABSENT removes the key."""
+    result = copy.deepcopy(values)
+    for dotted, value in changes.items():
+        *sections, key = dotted.split(".")
+        place = result
+        for section in sections:
+            place = place[section]
+        if value is ABSENT:
+            del place[key]
+        else:
+            place[key] = value
+    return result
+
+
+@pytest.fixture
+def refused(shipped: Values) -> Callable[..., ConfigError]:
+    """The error that the shipped params give with changes."""
+
+    def load(**changes: Any) -> ConfigError:
+        with pytest.raises(ConfigError) as caught:
+            parse_params(changed(shipped, changes), "params.yaml")
+        return caught.value
+
+    return load
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_every_shipped_params_file_loads(path: Path) -> None:
+    load_params(path)
+
+
+def sections() -> Iterator[type[Section]]:
+    for value in vars(config).values():
+        if isinstance(value, type) and issubclass(value, Section) and value is not Section:
+            yield value
+
+
+@pytest.mark.parametrize("section", sections(), ids=lambda section: section.__name__)
+def test_no_value_has_a_default_in_code(section: type[Section]) -> None:
+    assert [name for name, field in section.model_fields.items() if not field.is_required()] == []
+
+
+def test_params_are_frozen(shipped: Values) -> None:
+    params = parse_params(shipped, "params.yaml")
+    for part, name in ((params, "seed"), (params.ppo, "epochs"), (params.language_model.scratch, "layers")):
+        with pytest.raises(ValidationError):
+            setattr(part, name, 3)
+
+
+@pytest.mark.parametrize("key", ["speed", "ppo.leraning_rate", "language_model.scratch.width", "ppo_cycles.1.stop"])
+def test_an_unknown_key_is_named(refused: Any, key: str) -> None:
+    error = refused(**{key: 1})
+    assert error.where == f"params.yaml: {key}" and f"no key named {key}" in error.expected
+
+
+@pytest.mark.parametrize("key", ["seed", "sft", "ppo.gamma", "language_model.scratch.layers", "ppo_cycles.1.start"])
+def test_a_missing_key_is_named(refused: Any, key: str) -> None:
+    error = refused(**{key: ABSENT})
+    assert error.where == f"params.yaml: {key}"
+    assert (error.expected, error.found) == (f"a value for {key}", "no such key")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seed", True),
+        ("seed", "1"),
+        ("seed", -1),
+        ("ppo.epochs", 2.5),
+        ("ppo.epochs", "2"),
+        ("ppo.epochs", 0),
+        ("ppo.gamma", None),
+        ("ppo.gamma", 1.5),
+        ("ppo.learning_rate", "fast"),
+        ("ppo.learning_rate", 0.0),
+        ("ppo.learning_rate", math.inf),
+        ("ppo.learning_rate", math.nan),
+        ("ppo.temperature", 0.0),
+        ("ppo.clip_range_low", -0.2),
+        ("ppo.clip_range_high", 0.0),
+        ("ppo.dual_clip", 1.0),
+        ("ppo.value_clip_range", 0.0),
+        ("ppo.kl_estimator", "k4"),
+        ("ppo.kl_control", "sometimes"),
+        ("ppo.advantage_estimator", "gea"),
+        ("ppo.whiten_advantages", "yes"),
+        ("ppo.rollouts_per_iteration", 1),  # one sequence cannot be whitened
+        ("measurement.temperature", 0.0),
+        ("compute.cpu_threads", 2),
+        ("compute.cpu_threads.ppo", 0),
+        ("language_model.scratch", []),
+        ("language_model.scratch.vocabulary_size", 10),
+        ("language_model.checkpoint", ""),
+        ("sft", None),
+        ("sft.warmup_fraction", 1.01),
+        ("sft.gradient_clip", 0.0),
+        ("data.rubric", "hepldesk"),
+        ("data_validation.max_reject_fraction", -0.1),
+        ("evaluation.confidence", 95),
+        ("promotion.registered_model", "policy@champion"),
+    ],
+)
+def test_a_wrong_type_or_value_is_named_with_what_was_found(refused: Any, key: str, value: object) -> None:
+    error = refused(**{key: value})
+    assert error.where == f"params.yaml: {key}"
+    assert error.expected and error.found == repr(value)
+
+
+@pytest.mark.parametrize(
+    ("key", "reason", "changes"),
+    [
+        ("sft.microbatch_size", "65 is larger than batch_size 64", {"sft.batch_size": 64, "sft.microbatch_size": 65}),
+        ("judge.microbatch_size", "larger than batch_size", {"judge.microbatch_size": 1000}),
+        ("reward_model.microbatch_size", "larger than batch_size", {"reward_model.microbatch_size": 1000}),
+        (
+            "ppo.microbatch_size",
+            "65 is larger than a minibatch (256 rollouts_per_iteration / 4 minibatches = 64)",
+            {"ppo.rollouts_per_iteration": 256, "ppo.minibatches": 4, "ppo.microbatch_size": 65},
+        ),
+        (
+            "ppo.minibatches",
+            "3 must divide rollouts_per_iteration 256",
+            {"ppo.rollouts_per_iteration": 256, "ppo.minibatches": 3},
+        ),
+        ("ppo.minibatches", "512 must divide", {"ppo.rollouts_per_iteration": 256, "ppo.minibatches": 512}),
+        (
+            "ppo.responses_per_prompt",
+            "5 must divide rollouts_per_iteration 256",
+            {"ppo.rollouts_per_iteration": 256, "ppo.responses_per_prompt": 5},
+        ),
+        ("ppo.responses_per_prompt", "at least 2, found 1", {"ppo.advantage_estimator": "grpo"}),
+        ("ppo.responses_per_prompt", "at least 2, found 1", {"ppo.advantage_estimator": "rloo"}),
+        (
+            "ppo.learning_rate_decay_iterations",
+            "5 must be larger than learning_rate_warmup_iterations 5",
+            {"ppo.learning_rate_warmup_iterations": 5, "ppo.learning_rate_decay_iterations": 5},
+        ),
+        (
+            "ppo.kl_horizon_rollouts",  # the coefficient could turn negative, see components.core.kl
+            "must be more than 0.2 * rollouts_per_iteration",
+            {"ppo.rollouts_per_iteration": 256, "ppo.kl_horizon_rollouts": 51.2},
+        ),
+        (
+            "ppo.length_penalty.buffer_tokens",
+            "9 is larger than limit_tokens 8",
+            {"ppo.length_penalty": {"limit_tokens": 8, "buffer_tokens": 9, "factor": 1.0}},
+        ),
+        ("language_model.prompt_template", "{prompt} exactly once", {"language_model.prompt_template": "answer:"}),
+        (
+            "language_model.prompt_template",
+            "{prompt} exactly once",
+            {"language_model.prompt_template": "{prompt} {prompt}"},
+        ),
+        (
+            "language_model.scratch.hidden_size",
+            "must be a multiple of 2 * attention_heads (8)",
+            {"language_model.scratch.hidden_size": 92, "language_model.scratch.attention_heads": 4},
+        ),
+        (
+            "data_validation.test_fraction",
+            "must leave prompts for training",
+            {"data_validation.validation_fraction": 0.5, "data_validation.test_fraction": 0.5},
+        ),
+        ("judge.seed_offset", "must differ from reward_model.seed_offset", {"judge.seed_offset": 0}),
+        ("ppo_cycles.1.start", "must be 'artifacts/sft'", {"ppo_cycles.1.start": "artifacts/ppo/1"}),
+        ("ppo_cycles.2.start", "must be 'artifacts/ppo/1'", {"ppo_cycles.2.start": "artifacts/sft"}),
+        ("ppo_cycles", "numbered '1', '2', ... in order; found []", {"ppo_cycles": {}}),
+        ("ppo_cycles", "found ['2']", {"ppo_cycles": {"2": {"start": "artifacts/sft"}}}),
+        (
+            "ppo_cycles",
+            "found ['2', '1']",
+            {"ppo_cycles": {"2": {"start": "artifacts/ppo/1"}, "1": {"start": "artifacts/sft"}}},
+        ),
+    ],
+)
+def test_a_contradiction_is_named_with_its_reason(refused: Any, key: str, reason: str, changes: Values) -> None:
+    error = refused(**changes)
+    assert error.where == f"params.yaml: {key}"
+    assert reason in error.expected
+
+
+def test_all_faults_are_told_at_once(refused: Any) -> None:
+    error = refused(**{"sft.epochs": 0, "ppo.leraning_rate": 1.0, "judge.epochs": ABSENT, "seed": "x"})
+    assert error.where == "params.yaml: seed, sft.epochs, judge.epochs, ppo.leraning_rate"
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="missing") as caught:
+        load_params(tmp_path / "params.yaml")
+    assert caught.value.where == str(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"seed: [1\n", b"seed: 1\nseed: 2\n", b"\xff\xfe\x00", b"seed: \x07\n", b"\tseed: 1\n", b"a: &x 1\nb: *y\n"],
+    ids=["open bracket", "key twice", "not text", "control character", "tab", "unknown alias"],
+)
+def test_what_is_not_yaml_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "params.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match="not YAML") as caught:
+        load_params(tmp_path / "params.yaml")
+    assert caught.value.where == str(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("content", ["", "null", "[]", "7", "text"])
+def test_what_is_no_mapping_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "params.yaml").write_text(content)
+    with pytest.raises(ConfigError, match="top level"):
+        load_params(tmp_path / "params.yaml")
+
+
+def test_numbers_are_read_as_dvc_reads_them(tmp_path: Path) -> None:
+    """YAML 1.1 takes 3e-4 for text; DVC reads 1.2, in which it is a number."""
+    text = (ROOT / "params.yaml").read_text()
+    old = next(line for line in text.splitlines() if line.startswith("  value_learning_rate:"))
+    (tmp_path / "params.yaml").write_text(text.replace(old, "  value_learning_rate: 3e-4"))
+    assert load_params(tmp_path / "params.yaml").ppo.value_learning_rate == 0.0003

@@ -1,0 +1,229 @@
+"""The entry of every stage, as a real process: refusals, one or two ranks, and what is left when it is ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from components import paths
+from components.config import Params
+from components.digests import digest
+
+ROOT = Path(__file__).resolve().parents[2]
+TWO = {"accelerate_config": "infra/accelerate/cpu_two_processes.yaml"}
+ChangeParams = Callable[..., Params]
+
+
+@pytest.fixture
+def start(world: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts `python -m components.launch ...` in the world; whatever is left of it at the end is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def launch(*arguments: str) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "components.launch", *arguments],
+            env={**os.environ, "PYTHONPATH": str(ROOT), "PROXIMAL_STATUS_FILE": str(tmp_path / "status")},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        return process
+
+    yield launch
+    for process in started:
+        for each in [*descendants(process), process]:
+            each.kill()
+        process.wait()
+
+
+def descendants(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    try:
+        return psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def is_running(process: psutil.Process) -> bool:
+    """Whether it is there and not merely waiting to be collected."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def wait_for(condition: Callable[[], Any], seconds: float) -> Any:
+    """The first true value of the condition, or its last one."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return value
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+BAD = {
+    "unknown key": ("sft", lambda text: text + "speed: 1\n", "speed"),
+    "wrong type": ("sft", lambda text: text.replace("seed: 1", "seed: one", 1), "seed"),
+    "impossible": ("sft", lambda text: text.replace("rollouts_per_iteration: 8", "rollouts_per_iteration: 9"), "ppo"),
+    "not YAML": ("sft", lambda text: text + "{", "params.yaml"),
+    "no file": ("sft", None, "params.yaml"),
+    "no Accelerate config": ("sft", lambda text: text.replace("cpu.yaml", "tpu.yaml"), "compute.accelerate_config"),
+    "cycle for SFT": ("sft --cycle 1", lambda text: text, "--cycle"),
+    "no cycle for PPO": ("ppo", lambda text: text, "--cycle"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_params_end_in_one_message_and_status_2(start: Any, world: Path, tmp_path: Path, case: str) -> None:
+    arguments, change, named = BAD[case]
+    if change is None:
+        paths.PARAMS.unlink()
+    else:
+        paths.PARAMS.write_text(change(paths.PARAMS.read_text()))
+    before = files(world)
+    process = start(*arguments.split())
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 2
+    assert errors.startswith("error: ") and errors.count("error:") == 1 and named in errors
+    assert "Traceback" not in errors and output == ""
+    assert len(errors.splitlines()) <= 5
+    assert files(world) == before
+    assert (tmp_path / "status").read_text() == "2"
+
+
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        ("use_cpu: true\n", "num_processes, mixed_precision"),
+        ("num_processes: two\nuse_cpu: true\nmixed_precision: 'no'\n", "num_processes"),
+        ("num_processes: 0\nuse_cpu: true\nmixed_precision: 'no'\n", "num_processes"),
+        ("", "infra/accelerate/cpu.yaml"),
+        ("{", "infra/accelerate/cpu.yaml"),
+    ],
+)
+def test_a_bad_accelerate_config_is_named(world: Path, content: str, named: str) -> None:
+    from components.errors import ConfigError
+    from components.launch import _accelerate_config
+
+    Path("infra/accelerate/cpu.yaml").write_text(content)
+    with pytest.raises(ConfigError, match=named):
+        _accelerate_config(Path("infra/accelerate/cpu.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changes", "named"),
+    [
+        ("ppo --cycle 1", {"ppo": {"rollouts_per_iteration": 9, "minibatches": 3}}, "ppo.rollouts_per_iteration"),
+        ("ppo --cycle 1", {"ppo": {"minibatches": 8, "microbatch_size": 1}}, "ppo.rollouts_per_iteration"),
+        ("sft", {"sft": {"batch_size": 1, "microbatch_size": 1}}, "sft.batch_size"),
+    ],
+    ids=["odd rollouts", "minibatches of one", "batches of one"],
+)
+def test_work_that_two_processes_cannot_share_is_refused(
+    start: Any, change_params: ChangeParams, arguments: str, changes: Any, named: str
+) -> None:
+    change_params(compute=TWO, **changes)
+    process = start(*arguments.split())
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2 and errors.count("error:") == 1 and named in errors, errors
+
+
+def test_an_error_of_two_processes_is_told_once(
+    start: Any, world: Path, tmp_path: Path, change_params: ChangeParams
+) -> None:
+    change_params(compute=TWO)
+    (paths.CLEAN / "demonstrations.jsonl").unlink()
+    before = files(world)
+    process = start("sft")
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert errors.startswith("error: a data file is missing") and errors.count("error:") == 1, errors
+    assert "Traceback" not in errors and output == ""
+    assert files(world) == before
+    assert (tmp_path / "status").read_text() == "2"
+
+
+def same_weights(first: Path, second: Path) -> None:
+    weights, others = load_file(first), load_file(second)
+    assert weights.keys() == others.keys()
+    for name, weight in weights.items():
+        torch.testing.assert_close(others[name], weight, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("arguments", ["sft", "reward_model", "ppo --cycle 1"])
+def test_two_processes_give_what_one_gives(
+    start: Any, world: Path, tmp_path: Path, change_params: ChangeParams, arguments: str
+) -> None:
+    """The same weights and numbers, but for the order in which floats are added up."""
+    stage = arguments.split()[0]
+    if stage == "ppo":
+        from components.ppo.run import run
+
+        run(change_params(), 1)
+    folder = paths.PPO / "1" if stage == "ppo" else paths.ARTIFACTS / stage
+    one = Path(shutil.copytree(folder, tmp_path / "one"))
+    shutil.rmtree(folder)
+    change_params(compute=TWO)
+    process = start(*arguments.split())
+    _, errors = process.communicate(timeout=200)
+    assert process.returncode == 0, errors
+    assert (tmp_path / "status").read_text() == "0"
+    assert [path.relative_to(folder) for path in files(folder)] == [path.relative_to(one) for path in files(one)]
+    for weights in one.rglob("model.safetensors"):
+        same_weights(weights, folder / weights.relative_to(one))
+    found, expected = (json.loads((each / "metrics.json").read_text()) for each in (folder, one))
+    if stage == "ppo":
+        found, expected = found["validation"], expected["validation"]
+        curves = (json.loads((each / "curve.json").read_text()) for each in (folder, one))
+        for row, row_of_one in zip(*curves, strict=True):
+            assert row == pytest.approx(row_of_one, rel=1e-3, abs=1e-4)
+    assert found == pytest.approx(expected, rel=1e-3, abs=1e-4)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_no_process_outlives_the_launcher(
+    start: Any, world: Path, change_params: ChangeParams, number: signal.Signals
+) -> None:
+    """Two ranks in the midst of training, talking to each other. SIGKILL leaves the launcher no time to end them."""
+    change_params(compute=TWO, ppo={"iterations_per_cycle": 100_000})
+    process = start("ppo", "--cycle", "1")
+    assert wait_for(lambda: list(paths.WORK.glob("ppo-1-*/state/progress.json")), seconds=120), process.poll()
+    workers = descendants(process)
+    assert len(workers) >= 2
+    process.send_signal(number)
+    process.wait(timeout=60)
+    assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 128 + number)
+    assert wait_for(lambda: not any(map(is_running, workers)), seconds=30), [worker.cmdline() for worker in workers]
+    assert digest(paths.WORK)  # what was finished is still there
+
+
+def test_a_process_that_will_not_end_is_killed(tmp_path: Path) -> None:
+    """A rank that ignores SIGTERM, as one that hangs in native code does."""
+    program = (
+        "import signal, subprocess, sys\n"
+        "from components import launch\n"
+        "launch._SECONDS_TO_END = 0.5\n"
+        "deaf = 'import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(600)'\n"
+        "worker = subprocess.Popen([sys.executable, '-c', deaf], stdout=subprocess.PIPE)\n"
+        "worker.stdout.readline()\n"
+        "launch._end([worker])\n"
+        "print(worker.poll())\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert done.stdout.strip() == "-9", done.stderr

@@ -1,0 +1,40 @@
+"""The command line: quick to answer, clear when it is used in the wrong place."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tiny_project import REPOSITORY
+
+HEAVY = {"torch", "transformers", "mlflow", "prefect", "dvc", "pandas", "numpy", "scipy", "rich"}
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, flows.cli\n"
+        "try: flows.cli.commands(['--help'])\n"
+        "except SystemExit: pass\n"
+        f"print('HEAVY', sorted({HEAVY!r} & set(sys.modules)))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert shown.splitlines()[-1] == "HEAVY []"
+    for command in ("run", "lineage", "seeds", "ui", "prepare"):
+        assert f"\n  {command} " in shown
+
+
+def test_outside_of_a_repository(tmp_path: Path) -> None:
+    for command in (["run"], ["seeds"], ["ui"], ["lineage", "policy@champion"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "flows.cli", *command],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 2
+        assert done.stderr.startswith("error: the params file is missing\n  where:      params.yaml\n")
+        assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []

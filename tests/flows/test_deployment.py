@@ -1,0 +1,138 @@
+"""The shipped deployment on a real server with a real worker: an event is posted, and the pipeline runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tiny_project import REPOSITORY, Tiny
+
+from flows import supervise
+from flows.workspace import RUNS
+
+PREFECT = [sys.executable, "-m", "prefect"]
+
+
+@contextmanager
+def background(command: list[str], environment: dict[str, str], log: Path) -> Iterator[None]:
+    """A process that goes on for the block, and ends with it and with this test process, with all it started."""
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-P", supervise.__file__, str(os.getpid()), *command],
+            cwd=REPOSITORY,
+            env=environment,
+            stdout=output,
+            stderr=output,
+        )
+    try:
+        yield
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@pytest.mark.timeout(400)
+def test_an_event_runs_the_pipeline_in_a_workspace(tiny: Tiny, prefect_database: Path, tmp_path: Path) -> None:
+    tiny.stages(a={"needs": ["data/rows"]}, b={"needs": ["a"]})
+    tiny.commit()
+    port = _free_port()
+    home = tmp_path / "home"
+    home.mkdir()
+    shutil.copy(prefect_database, home / "prefect.db")  # spares a minute of migrations
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    environment |= {
+        "PREFECT_HOME": str(home),
+        "PREFECT_API_URL": f"http://127.0.0.1:{port}/api",
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        "DO_NOT_TRACK": "true",
+        "PROXIMAL_REPOSITORY": str(tiny.folder),
+        "TINY_LOG": str(tiny.folder / "log.jsonl"),
+    }
+    api = environment["PREFECT_API_URL"]
+    server = [*PREFECT, "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"]
+    worker = [*PREFECT, "worker", "start", "--pool", "rlhf", "--name", "test"]
+    with background(server, environment, home / "server.log"):
+        _wait_until(lambda: _answers(f"{api}/health"), "the server", home / "server.log")
+        _prefect("work-pool", "create", "rlhf", "--type", "process", environment=environment)
+        deploy = ("deploy", "--prefect-file", "infra/prefect.yaml", "--name", "rlhf")
+        _prefect("--no-prompt", *deploy, "--param", "promotion=false", environment=environment)
+        deployment = _post(f"{api}/deployments/filter", {})[0]
+        assert [schedule["schedule"]["cron"] for schedule in deployment["schedules"]] == ["0 3 * * *"]
+        assert deployment["parameters"] == {
+            "repository": str(tiny.folder),
+            "revision": "HEAD",
+            "promotion": False,
+        }
+        with background(worker, environment, home / "worker.log"):
+            event = {
+                "id": str(uuid.uuid4()),
+                "event": "proximal.comparisons.new",
+                "occurred": datetime.now(UTC).isoformat(),
+                "resource": {"prefect.resource.id": "proximal.data"},
+            }
+            _post(f"{api}/events", [event])
+            wanted = {"deployments": {"id": {"any_": [deployment["id"]]}}}
+            wanted |= {"flow_runs": {"state": {"type": {"not_any_": ["SCHEDULED", "PENDING", "RUNNING"]}}}}
+
+            def finished() -> list[dict[str, Any]]:
+                return list(_post(f"{api}/flow_runs/filter", wanted))
+
+            _wait_until(finished, "the flow run", home / "worker.log")
+            (run,) = finished()
+    assert run["state"]["type"] == "COMPLETED", run["state"]["message"]
+    assert tiny.began() == ["a", "b"]
+    assert {entry["parent_run"] for entry in tiny.log()} != {None}
+    assert list((tiny.folder / RUNS).iterdir()) == []
+    assert not (tiny.folder / "a.out").exists()
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def _prefect(*arguments: str, environment: dict[str, str]) -> None:
+    done = subprocess.run(
+        [*PREFECT, *arguments], cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=5):
+            return True
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return False
+
+
+def _post(url: str, body: Any) -> Any:
+    request = urllib.request.Request(
+        url, json.dumps(body).encode(), {"content-type": "application/json"}, method="POST"
+    )
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        content = answer.read()
+    return json.loads(content) if content else None
+
+
+def _wait_until(condition: Any, what: str, log: Path) -> None:
+    deadline = time.monotonic() + 150
+    while not condition():
+        assert time.monotonic() < deadline, f"{what} did not come:\n{log.read_text()[-2000:]}"
+        time.sleep(0.3)

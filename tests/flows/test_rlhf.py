@@ -1,0 +1,172 @@
+"""The flow on a tiny pipeline: order, what is skipped, what failures look like, and that nothing is left."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from tiny_project import Tiny, is_running
+
+from components.errors import ConfigError, DataError, EnvironmentFault
+from flows.rlhf import PipelineFailure
+
+
+def diamond(tiny: Tiny, **changed: dict[str, Any]) -> None:
+    """data -> a -> (b, c) -> d"""
+    stages: dict[str, dict[str, Any]] = {
+        "a": {"needs": ["data/rows"]},
+        "b": {"needs": ["a"], "seconds": 2},
+        "c": {"needs": ["a"], "seconds": 2},
+        "d": {"needs": ["b", "c"]},
+    }
+    for name, keys in changed.items():
+        stages[name] |= keys
+    tiny.stages(**stages)
+
+
+def test_stages_run_in_graph_order_side_by_side_where_they_can_and_once(
+    tiny: Tiny, run_flow: Callable[..., Any]
+) -> None:
+    diamond(tiny)
+    state = run_flow()
+    assert state.is_completed()
+    assert state.result().stages == {"data.dvc": "unchanged", **dict.fromkeys("abcd", "ran")}
+    times = {(entry["stage"], entry["event"]): entry["time"] for entry in tiny.log()}
+    assert times["a", "end"] <= min(times["b", "begin"], times["c", "begin"])
+    assert max(times["b", "begin"], times["c", "begin"]) < min(times["b", "end"], times["c", "end"])
+    assert max(times["b", "end"], times["c", "end"]) <= times["d", "begin"]
+    parents = {entry["parent_run"] for entry in tiny.log()}
+    assert len(parents) == 1 and None not in parents
+
+    began = tiny.began()
+    assert run_flow().result().stages == dict.fromkeys(["data.dvc", *"abcd"], "unchanged")
+    assert tiny.began() == began
+
+
+def test_only_what_a_change_reaches_runs_again(tiny: Tiny, run_flow: Callable[..., Any]) -> None:
+    diamond(tiny, a={"writes": "the same"}, b={"seconds": 0}, c={"seconds": 0})
+    run_flow()
+    before = len(tiny.began())
+    diamond(tiny, a={"writes": "the same"}, b={"seconds": 0, "writes": "new"}, c={"seconds": 0})
+    stages = run_flow().result().stages
+    assert stages == {"data.dvc": "unchanged", "a": "unchanged", "b": "ran", "c": "unchanged", "d": "ran"}
+    assert tiny.began()[before:] == ["b", "d"]
+
+    # New data: `a` must run; what it writes is the same, which DVC finds out for b and c when a has ended.
+    (tiny.folder / "data" / "rows").write_text("1\n2\n")
+    stages = run_flow().result().stages
+    assert stages == {"data.dvc": "pinned", "a": "ran", "b": "unchanged", "c": "unchanged", "d": "unchanged"}
+
+    (tiny.folder / "d.out").unlink()  # DVC's cache has it
+    assert run_flow().result().stages["d"] == "restored"
+
+
+def test_a_fault_of_the_user_is_told_in_one_message_and_stops_what_needs_the_stage(
+    tiny: Tiny, proximal: Callable[..., subprocess.Popen[str]]
+) -> None:
+    message = "error: a loss is not finite\n  where:      step 3\n  found:      nan\n"
+    diamond(tiny, b={"status": 2, "prints": ["begins\n", message], "seconds": 0})
+    process = proximal("run", "--no-promotion")
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert output.endswith("error: stage b: a loss is not finite\n  where:      step 3\n  found:      nan\n")
+    assert output.count("a loss is not finite") == 1
+    assert "Traceback" not in output
+    assert "b                begins" in output
+    assert tiny.began().count("b") == 1 and "c" in tiny.began() and "d" not in tiny.began()
+
+
+def test_a_fault_of_the_stage_names_its_exception(tiny: Tiny, run_flow: Callable[..., Any]) -> None:
+    trace = 'Traceback (most recent call last):\n  File "x.py", line 1\nKeyError: kl\n'
+    tiny.stages(a={"prints": [trace], "status": 1})
+    state = run_flow()
+    failure = state.result(raise_on_failure=False)
+    assert isinstance(failure, PipelineFailure) and failure.status == 1
+    assert state.message == "stage a: KeyError: kl"
+
+
+def test_promotion_comes_last_and_its_refusal_to_start_is_a_stages_fault(
+    tiny: Tiny, run_flow: Callable[..., Any]
+) -> None:
+    tiny.stages(a={})
+    failure = run_flow(promotion=True).result(raise_on_failure=False)
+    assert isinstance(failure, PipelineFailure) and failure.status == 2
+    # The real stage, in a project that has no model to promote.
+    assert str(failure).startswith("stage promotion: ") and "\n  where:      " in str(failure)
+    assert tiny.began() == ["a"]
+
+
+def test_a_stage_that_the_machine_killed_is_tried_again(tiny: Tiny, run_flow: Callable[..., Any]) -> None:
+    tiny.stages(a={"killed_once": True})
+    assert run_flow().result().stages == {"a": "ran"}
+    assert tiny.began() == ["a", "a"]
+
+
+def test_the_time_limit_ends_the_stage_and_all_it_started(tiny: Tiny, run_flow: Callable[..., Any]) -> None:
+    tiny.stages(a={"seconds": 600, "detached_child": True, "timeout_minutes": 0.1}, b={"needs": ["a"]})
+    begin = time.monotonic()
+    state = run_flow()
+    assert time.monotonic() - begin < 30
+    assert state.message == "stage a: ended after 0.1 minutes, its `meta.timeout_minutes` in dvc.yaml"
+    assert tiny.began() == ["a"]
+    pids = [tiny.log()[0]["pid"], int((tiny.folder / "child.pid").read_text())]
+    assert not any(is_running(pid) for pid in pids)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_second_run_is_refused_and_nothing_outlives_the_first(
+    tiny: Tiny,
+    proximal: Callable[..., subprocess.Popen[str]],
+    run_flow: Callable[..., Any],
+    number: signal.Signals,
+) -> None:
+    tiny.stages(a={"seconds": 600, "detached_child": True})
+    process = proximal("run", "--no-promotion")
+    pids = _wait_for_child(tiny)
+    assert all(is_running(pid) for pid in pids)
+    refusal = run_flow().result(raise_on_failure=False)
+    assert isinstance(refusal, EnvironmentFault) and refusal.where == str(tiny.folder)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode not in (0, None), output
+    deadline = time.monotonic() + 20
+    while any(is_running(pid) for pid in pids) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not any(is_running(pid) for pid in pids)
+    if number != signal.SIGKILL:
+        assert _pipeline_status(tiny) == "KILLED"
+
+
+def test_faults_before_the_first_stage(tiny: Tiny, run_flow: Callable[..., Any]) -> None:
+    tiny.stages(a={"needs": ["a"]})
+    cycle = run_flow().result(raise_on_failure=False)
+    assert isinstance(cycle, ConfigError) and cycle.where.endswith("dvc.yaml")
+
+    diamond(tiny)
+    (tiny.folder / "data" / "rows").rename(tiny.folder / "rows")
+    (tiny.folder / "data").rmdir()
+    absent = run_flow().result(raise_on_failure=False)
+    assert isinstance(absent, DataError)
+    assert absent.where == "data (pinned by data.dvc)" and absent.do == "`dvc pull data.dvc`"
+    assert tiny.began() == []
+
+
+def _wait_for_child(tiny: Tiny) -> list[int]:
+    """The pids of a running stage and of the child that it has detached."""
+    file = tiny.folder / "child.pid"
+    deadline = time.monotonic() + 90
+    while not (file.exists() and file.read_text()):
+        assert time.monotonic() < deadline, "the stage did not begin"
+        time.sleep(0.1)
+    return [tiny.log()[-1]["pid"], int(file.read_text())]
+
+
+def _pipeline_status(tiny: Tiny) -> str:
+    """How MLflow recorded the pipeline run of the stage that ran last."""
+    from components.tracking import store
+
+    return str(store.client().get_run(tiny.log()[-1]["parent_run"]).info.status)

@@ -1,0 +1,100 @@
+"""A real DVC project whose stages take no time."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+from ruamel.yaml import YAML
+
+REPOSITORY = Path(__file__).parents[2]
+
+# A stage of the tiny project. It notes when it began and ended, and does what a real stage may do badly.
+STAGE = """
+import json, os, subprocess, sys, time
+from pathlib import Path
+
+name, does = sys.argv[1], json.loads(sys.argv[2])
+log = Path(os.environ.get("TINY_LOG", "log.jsonl"))
+
+def note(event):
+    with log.open("a") as file:
+        entry = {"stage": name, "event": event, "time": time.time(), "pid": os.getpid()}
+        entry["parent_run"] = os.environ.get("PROXIMAL_PARENT_RUN_ID")
+        file.write(json.dumps(entry) + "\\n")
+
+note("begin")
+if does.get("detached_child"):  # as a training launcher starts its workers
+    child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    Path("child.pid").write_text(str(child.pid))
+for line in does.get("prints", []):
+    print(line, file=sys.stderr, end="", flush=True)
+time.sleep(does.get("seconds", 0))
+if "killed_once" in does and not Path("was_killed").exists():
+    Path("was_killed").touch()
+    os.kill(os.getpid(), 9)
+status = does.get("status", 0)
+if status == 0:
+    Path(f"{name}.out").write_text(does.get("writes", name + Path("params.yaml").read_text()))
+note("end")
+if status != "crash" and "PROXIMAL_STATUS_FILE" in os.environ:
+    Path(os.environ["PROXIMAL_STATUS_FILE"]).write_text(str(status))
+sys.exit(status)
+"""
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A DVC project of stages that take no time."""
+
+    folder: Path
+
+    def stages(self, **stages: dict[str, Any]) -> None:
+        """Write dvc.yaml: each stage has `needs` (files, or stages by name) and what tests make it do."""
+        described = {}
+        for name, stage in stages.items():
+            needs = [need if "/" in need or "." in need else f"{need}.out" for need in stage.pop("needs", [])]
+            timeout_minutes = stage.pop("timeout_minutes", None)
+            described[name] = {
+                "cmd": f"python stage.py {name} '{json.dumps(stage)}'",
+                "deps": needs,
+                "outs": [f"{name}.out"],
+            }
+            if timeout_minutes is not None:
+                described[name]["meta"] = {"timeout_minutes": timeout_minutes}
+        YAML().dump({"stages": described}, self.folder / "dvc.yaml")
+
+    def commit(self) -> str:
+        """Commit everything and return the commit."""
+        self.git("add", "-A")
+        self.git("commit", "--quiet", "--allow-empty", "-m", "state")
+        return self.git("rev-parse", "HEAD")
+
+    def git(self, *arguments: str) -> str:
+        identity = ("-c", "user.name=Test", "-c", "user.email=test@localhost")
+        return run_command("git", *identity, *arguments, folder=self.folder)
+
+    def log(self) -> list[dict[str, Any]]:
+        """What the stages noted since the project was made."""
+        file = self.folder / "log.jsonl"
+        return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+    def began(self) -> list[str]:
+        """The stages that began to run, in that order."""
+        return [entry["stage"] for entry in self.log() if entry["event"] == "begin"]
+
+
+def run_command(*command: str, folder: Path) -> str:
+    return subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there and not merely waiting to be collected."""
+    try:
+        return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
