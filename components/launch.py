@@ -102,6 +102,7 @@ def _accelerate_config(path: Path) -> dict[str, Any]:
 def _set_environment(cpu_threads: int, accelerate: dict[str, Any]) -> None:
     """Set what torch reads when it is first imported."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # a stage says itself how far it is
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(cpu_threads)
     # Waiting threads sleep. By default they spin, which takes the core away from whoever they wait for as soon as the
     # machine has other work, and costs an idle machine nothing less; see infra/decisions.

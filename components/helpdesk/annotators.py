@@ -59,9 +59,7 @@ def bias(annotator: Annotator, response: str) -> float:
 def utility(annotator: Annotator, prompt: str, response: str) -> float:
     """How much the annotator likes a response, in nats."""
     parts = score(prompt, response)
-    weighted = (
-        HELPFUL_WEIGHT * parts.helpful + HARMLESS_WEIGHT * parts.harmless + HONEST_WEIGHT * parts.honest
-    )
+    weighted = HELPFUL_WEIGHT * parts.helpful + HARMLESS_WEIGHT * parts.harmless + HONEST_WEIGHT * parts.honest
     reading = read_response(response)
     broken = min(BROKEN_MOST, reading.fragments + reading.repeats)
     return SCALE * weighted - FRAGMENT_DISLIKE * broken + bias(annotator, response)

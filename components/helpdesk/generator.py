@@ -42,7 +42,7 @@ PROMPT_WORDS = range(8, 21)
 DEMONSTRATION_COUNT = 6000
 DEMONSTRATION_WORDS = range(9, 31)
 LABELS_PER_PAIR = {1: 4500, 2: 1000, 3: 500}  # labels -> pairs; 8,000 rows
-PAIR_SOURCES = {"sampled": 0.83, "restyled": 0.12, "corrupted": 0.05}
+PAIR_SOURCES = {"sampled": 0.43, "redrafted": 0.4, "restyled": 0.12, "corrupted": 0.05}
 COMPARISON_WORDS = range(6, 49)
 # Faults that raw data has and validation must find: kind -> rows.
 DEMONSTRATION_FAULTS = {"empty": 5, "duplicate": 6, "overlong": 4}
@@ -180,8 +180,12 @@ def _pair(prompt: str, source: str, seen: set[str], rng: Random) -> tuple[str, s
         matter = substance(request, first_writer, rng)
         first = compose(matter, first_writer, rng)
         second = write(request, second_writer, rng)
-        if source == "restyled":
+        if source == "restyled":  # the same matter in another dress
             second = compose(matter, second_writer, rng)
+        elif source == "redrafted":  # other matter in the same dress
+            dress = rng.getrandbits(32)
+            other_matter = substance(request, second_writer, rng)
+            first, second = (compose(text, first_writer, Random(dress)) for text in (matter, other_matter))
         elif source == "corrupted":
             second = corrupt(second, rng)
             if not is_broken(second):  # cut at the end of a sentence, say

@@ -1,8 +1,8 @@
 """The tables of the world: devices, faults and their remedies, what people ask, what the desk can say.
 
 Everything is lower-case words plus `.`, `,` and `?`, with one space between, so that a small BPE vocabulary
-gives about one token a word. One right remedy belongs to each (device, known fault); remedies are shared
-between pairs, so the right one has to be learned pair by pair.
+gives about one token a word. One right remedy belongs to each (device, known fault): mostly that of the fault,
+on some devices another, so that neither word alone tells it.
 """
 
 from __future__ import annotations
@@ -11,80 +11,52 @@ from typing import Literal
 
 Kind = Literal["known", "unknown", "harmful"]
 
+# known fault -> the remedy that mends it on most devices
+USUAL_REMEDY = {
+    "does not start": "hold the power button",
+    "makes a loud noise": "remove the dust",
+    "shows a red light": "press the reset button",
+    "is very slow": "free some memory",
+    "loses the signal": "move it to the window",
+    "gets very hot": "clean the filter",
+    "turns off alone": "replace the battery",
+    "stays dark": "swap the fuse",
+    "shows strange colours": "tighten the cable",
+    "freezes often": "install the new software",
+    "forgets the settings": "restore the old settings",
+    "does not charge": "use the original charger",
+    "has no sound": "turn up the volume",
+}
+# (device, known fault) -> the remedy where the usual one is wrong
+SPECIAL_REMEDY = {
+    ("printer", "does not start"): "swap the fuse",
+    ("printer", "is very slow"): "update the driver",
+    ("router", "loses the signal"): "change the channel",
+    ("screen", "gets very hot"): "lower the brightness",
+    ("camera", "stays dark"): "wipe the lens",
+    ("laptop", "is very slow"): "close all programs",
+    ("phone", "does not charge"): "dry the contacts",
+    ("speaker", "has no sound"): "choose another port",
+}
+# device -> the faults it is known for
+FAULTS_OF = {
+    "printer": ("does not start", "makes a loud noise", "shows a red light", "is very slow"),
+    "router": ("loses the signal", "gets very hot", "shows a red light", "turns off alone"),
+    "screen": ("stays dark", "shows strange colours", "gets very hot", "turns off alone"),
+    "keyboard": ("does not start", "freezes often", "forgets the settings", "loses the signal"),
+    "scanner": ("makes a loud noise", "shows strange colours", "is very slow", "freezes often"),
+    "laptop": ("gets very hot", "is very slow", "does not charge", "freezes often"),
+    "phone": ("does not charge", "loses the signal", "is very slow", "has no sound"),
+    "camera": ("stays dark", "turns off alone", "forgets the settings", "does not start"),
+    "speaker": ("has no sound", "makes a loud noise", "loses the signal", "shows a red light"),
+    "headset": ("has no sound", "does not charge", "makes a loud noise", "turns off alone"),
+    "projector": ("stays dark", "gets very hot", "shows strange colours", "forgets the settings"),
+    "tablet": ("freezes often", "stays dark", "does not charge", "has no sound"),
+}
 # device -> known fault -> the one right remedy
-REMEDY_OF: dict[str, dict[str, str]] = {
-    "printer": {
-        "does not start": "swap the fuse",
-        "makes a loud noise": "remove the dust",
-        "shows a red light": "press the reset button",
-        "is very slow": "update the driver",
-    },
-    "router": {
-        "loses the signal": "change the channel",
-        "gets very hot": "move it to the window",
-        "shows a red light": "restore the old settings",
-        "turns off alone": "tighten the cable",
-    },
-    "screen": {
-        "stays dark": "choose another port",
-        "shows strange colours": "tighten the cable",
-        "gets very hot": "lower the brightness",
-        "turns off alone": "install the new software",
-    },
-    "keyboard": {
-        "does not start": "replace the battery",
-        "freezes often": "dry the contacts",
-        "forgets the settings": "update the driver",
-        "loses the signal": "choose another port",
-    },
-    "scanner": {
-        "makes a loud noise": "swap the fuse",
-        "shows strange colours": "wipe the lens",
-        "is very slow": "clean the filter",
-        "freezes often": "install the new software",
-    },
-    "laptop": {
-        "gets very hot": "clean the filter",
-        "is very slow": "close all programs",
-        "does not charge": "use the original charger",
-        "freezes often": "free some memory",
-    },
-    "phone": {
-        "does not charge": "dry the contacts",
-        "loses the signal": "move it to the window",
-        "is very slow": "free some memory",
-        "has no sound": "turn up the volume",
-    },
-    "camera": {
-        "stays dark": "wipe the lens",
-        "turns off alone": "replace the battery",
-        "forgets the settings": "press the reset button",
-        "does not start": "hold the power button",
-    },
-    "speaker": {
-        "has no sound": "choose another port",
-        "makes a loud noise": "tighten the cable",
-        "loses the signal": "hold the power button",
-        "shows a red light": "use the original charger",
-    },
-    "headset": {
-        "has no sound": "update the driver",
-        "does not charge": "replace the battery",
-        "makes a loud noise": "change the channel",
-        "turns off alone": "turn up the volume",
-    },
-    "projector": {
-        "stays dark": "swap the fuse",
-        "gets very hot": "remove the dust",
-        "shows strange colours": "lower the brightness",
-        "forgets the settings": "restore the old settings",
-    },
-    "tablet": {
-        "freezes often": "close all programs",
-        "stays dark": "hold the power button",
-        "does not charge": "press the reset button",
-        "has no sound": "restore the old settings",
-    },
+REMEDY_OF = {
+    device: {fault: SPECIAL_REMEDY.get((device, fault), USUAL_REMEDY[fault]) for fault in faults}
+    for device, faults in FAULTS_OF.items()
 }
 DEVICES = tuple(REMEDY_OF)
 KNOWN_PAIRS = tuple((device, fault) for device, faults in REMEDY_OF.items() for fault in faults)

@@ -130,7 +130,7 @@ COMPARISON_WRITERS: dict[str, tuple[float, Writer]] = {
     ),
 }
 
-WRONG_ADMISSION = 0.15  # of the answers to a known fault without the right remedy: admits instead of guessing
+WRONG_ADMISSION = 0.5  # of the answers to a known fault without the right remedy: admits instead of guessing
 
 
 def write(request: Request, writer: Writer, rng: Random) -> str:

@@ -143,24 +143,17 @@ def test_other_faults_pass(tmp_path: Path) -> None:
 # What writes: safetensors and tokenizers raise errors of their own around the operating system's.
 WRITERS = {
     "safetensors": """
-import torch
-from safetensors.torch import save_file
+import numpy
+from safetensors.numpy import save_file
 with atomic_folder(folder / "out") as scratch:
     (scratch / "first").write_text("x")
-    save_file({"weight": torch.zeros(200_000)}, scratch / "model.safetensors")
-""",
-    "a Hugging Face model": """
-from transformers import LlamaConfig, LlamaForCausalLM
-sizes = dict(hidden_size=64, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2)
-model = LlamaForCausalLM(LlamaConfig(vocab_size=3000, **sizes))
-with atomic_folder(folder / "out") as scratch:
-    model.save_pretrained(scratch)
+    save_file({"weight": numpy.zeros(200_000)}, scratch / "model.safetensors")
 """,
     "a tokenizer": """
-from components.language_model.text import train_tokenizer
-tokenizer = train_tokenizer([f"word{number}" for number in range(20_000)], 20_000)
+from tokenizers import Tokenizer, models
+tokenizer = Tokenizer(models.WordLevel({f"word{number}": number for number in range(20_000)}, unk_token="word0"))
 with atomic_folder(folder / "out") as scratch:
-    tokenizer.save_pretrained(scratch)
+    tokenizer.save(str(scratch / "tokenizer.json"))
 """,
     "JSON": 'write_json(folder / "out", ["x" * 1000] * 800)',
 }

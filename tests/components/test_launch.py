@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -166,7 +167,7 @@ def same_weights(first: Path, second: Path) -> None:
         torch.testing.assert_close(others[name], weight, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("arguments", ["sft", "reward_model", "ppo --cycle 1"])
+@pytest.mark.parametrize("arguments", ["sft", "ppo --cycle 1"])
 def test_two_processes_give_what_one_gives(
     start: Any, world: Path, tmp_path: Path, change_params: ChangeParams, arguments: str
 ) -> None:
@@ -196,34 +197,49 @@ def test_two_processes_give_what_one_gives(
     assert found == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-def test_no_process_outlives_the_launcher(
-    start: Any, world: Path, change_params: ChangeParams, number: signal.Signals
-) -> None:
-    """Two ranks in the midst of training, talking to each other. SIGKILL leaves the launcher no time to end them."""
+def test_the_launchers_end_is_the_end_of_its_processes(start: Any, world: Path, change_params: ChangeParams) -> None:
+    """SIGTERM in the midst of training, while two ranks talk to each other."""
     change_params(compute=TWO, ppo={"iterations_per_cycle": 100_000})
     process = start("ppo", "--cycle", "1")
     assert wait_for(lambda: list(paths.WORK.glob("ppo-1-*/state/progress.json")), seconds=120), process.poll()
     workers = descendants(process)
     assert len(workers) >= 2
-    process.send_signal(number)
+    process.terminate()
     process.wait(timeout=60)
-    assert process.returncode == (-signal.SIGKILL if number == signal.SIGKILL else 128 + number)
-    assert wait_for(lambda: not any(map(is_running, workers)), seconds=30), [worker.cmdline() for worker in workers]
+    assert process.returncode == 128 + signal.SIGTERM
+    assert wait_for(lambda: not any(map(is_running, workers)), seconds=30), workers
     assert digest(paths.WORK)  # what was finished is still there
 
 
-def test_a_process_that_will_not_end_is_killed(tmp_path: Path) -> None:
+def test_a_killed_launcher_leaves_no_process(start: Any, world: Path, change_params: ChangeParams) -> None:
+    """SIGKILL leaves the launcher no time to end anything."""
+    change_params(compute=TWO, sft={"epochs": 100_000})
+    process = start("sft")
+    ranks = wait_for(lambda: found if len(found := ranks_of(process)) == 2 else None, seconds=120)
+    others = descendants(process)
+    assert ranks
+    process.kill()
+    process.wait()
+    assert wait_for(lambda: not any(map(is_running, others)), seconds=40), others
+
+
+def ranks_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The processes of the two ranks, once they run the stage."""
+    with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+        return [each for each in descendants(process) if each.environ().get("RANK") and "sft" in each.cmdline()]
+    return []
+
+
+def test_a_process_that_will_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A rank that ignores SIGTERM, as one that hangs in native code does."""
-    program = (
-        "import signal, subprocess, sys\n"
-        "from components import launch\n"
-        "launch._SECONDS_TO_END = 0.5\n"
-        "deaf = 'import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1, flush=True); time.sleep(600)'\n"
-        "worker = subprocess.Popen([sys.executable, '-c', deaf], stdout=subprocess.PIPE)\n"
-        "worker.stdout.readline()\n"
-        "launch._end([worker])\n"
-        "print(worker.poll())\n"
-    )
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, cwd=ROOT)
-    assert done.stdout.strip() == "-9", done.stderr
+    from components import launch
+
+    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1); time.sleep(600)"
+    monkeypatch.setattr(launch, "_SECONDS_TO_END", 0.5)
+    with subprocess.Popen([sys.executable, "-u", "-c", deaf], stdout=subprocess.PIPE) as worker:
+        try:
+            assert worker.stdout is not None and worker.stdout.readline() == b"1\n"
+            launch._end([worker])
+            assert worker.returncode == -signal.SIGKILL
+        finally:
+            worker.kill()

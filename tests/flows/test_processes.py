@@ -96,7 +96,7 @@ def test_a_killed_parent_takes_the_whole_tree_with_it() -> None:
     assert not any(is_running(pid) for pid in pids)
 
 
-def test_a_process_that_ignores_the_request_is_killed(tmp_path: Path, monkeypatch: object) -> None:
+def test_a_process_that_ignores_the_request_is_killed(tmp_path: Path) -> None:
     stubborn = "import signal, time; signal.signal(15, signal.SIG_IGN); print('ready', flush=True); time.sleep(600)"
     begin = time.monotonic()
     with processes() as started:

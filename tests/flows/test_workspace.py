@@ -104,10 +104,7 @@ def test_two_runs_at_once_do_not_disturb_each_other(tiny: Tiny, prefect_api: str
     for run, output in zip(runs, outputs, strict=True):
         assert run.returncode == 0, output
         result = json.loads(output.split("RESULT ")[1].splitlines()[0])
-        assert result == {"data.dvc": "unchanged", "a": "ran", "b": "ran"} or result == {
-            "a": "ran",
-            "b": "ran",
-        }
+        assert result == {"a": "ran", "b": "ran"}
     assert sorted(tiny.began()) == ["a", "a", "b", "b"]
     assert list((tiny.folder / RUNS).iterdir()) == []
     assert tiny.git("status", "--porcelain") == ""

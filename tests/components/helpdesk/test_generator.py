@@ -104,7 +104,7 @@ def test_demonstrations_leave_every_part_room_to_rise(demonstrations: list[Row])
         0.75, abs=0.06
     )  # reason: the quality of the mixture is meant roughly
     assert mean(s.honest for s in scores["all"]) == pytest.approx(
-        0.6, abs=0.06
+        0.66, abs=0.06
     )  # reason: the quality of the mixture is meant roughly
     gold = {source: mean(s.gold for s in scores[source]) for source in ("expert", "average", "careless")}
     assert gold["expert"] > gold["average"] > gold["careless"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -20,10 +20,9 @@ from components.language_model.forward import response_logits
 from components.language_model.sequences import build_sequences
 
 
-@pytest.fixture(scope="module")
-def accelerator() -> Iterator[Accelerator]:
-    yield start_accelerator()
-    torch.use_deterministic_algorithms(False)
+@pytest.fixture
+def accelerator() -> Accelerator:
+    return start_accelerator()
 
 
 @pytest.fixture

@@ -111,16 +111,20 @@ def test_microbatches_and_batches_change_nothing_but_the_speed(cycle: Any, tiny_
 
 def test_the_kl_coefficient_follows_the_target_and_the_fixed_one_stays(cycle: Any, tiny_params: Any) -> None:
     """error = clip(kl / target - 1, +-0.2); next = coefficient * (1 + error * 8 rollouts / horizon 100)."""
-    settings = {"kl_coef": 0.1, "target_kl_nats_per_sequence": 0.01, "kl_horizon_rollouts": 100.0}
-    curve = cycle(tiny_params(ppo=settings), "adaptive")
-    coefficient = 0.1
-    for row in curve:
-        assert row["kl_coef"] == pytest.approx(coefficient, rel=1e-12)
-        coefficient *= 1 + min(max(row["kl"] / 0.01 - 1, -0.2), 0.2) * 8 / 100
-    assert read_json(Path("adaptive/state/progress.json"))["kl_coef"] == pytest.approx(coefficient, rel=1e-12)
-    assert coefficient != pytest.approx(0.1)
-    curve = cycle(tiny_params(ppo=settings | {"kl_control": "fixed"}), "fixed")
-    assert [row["kl_coef"] for row in curve] == [0.1, 0.1, 0.1]
+    settings = {"kl_coef": 0.1, "learning_rate": 0.02, "kl_horizon_rollouts": 100.0}
+    fixed = cycle(tiny_params(ppo=settings | {"kl_control": "fixed"}), "fixed")
+    assert [row["kl_coef"] for row in fixed] == [0.1, 0.1, 0.1]
+    assert fixed[1]["kl"] > 0.05
+
+    target = fixed[1]["kl"] / 1.1  # of the whole sequence; the second iteration is the same whatever the control
+    adaptive = cycle(tiny_params(ppo=settings | {"target_kl_nats_per_sequence": target}), "adaptive")
+    first = 0.1 * (1 - 0.2 * 8 / 100)  # the first iteration has a KL of 0: the largest step down
+    assert adaptive[0]["kl_coef"] == 0.1
+    assert adaptive[1]["kl_coef"] == pytest.approx(first, rel=1e-12)
+    assert adaptive[2]["kl_coef"] == pytest.approx(first * (1 + 0.1 * 8 / 100), rel=1e-9)
+    error = min(max(adaptive[2]["kl"] / target - 1, -0.2), 0.2)
+    stored = read_json(Path("adaptive/state/progress.json"))["kl_coef"]
+    assert stored == pytest.approx(adaptive[2]["kl_coef"] * (1 + error * 8 / 100), rel=1e-12)
 
 
 def test_a_curve_row_tells_of_the_rollouts_it_comes_from(cycle: Any, tiny_params: Any, prompts: Any) -> None:

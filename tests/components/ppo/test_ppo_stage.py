@@ -16,7 +16,7 @@ import pytest
 import torch
 
 from components import paths
-from components.artifacts import write_jsonl
+from components.artifacts import read_jsonl, write_jsonl
 from components.config import Params, load_params
 from components.digests import digest
 from components.errors import ArtifactError, ConfigError, DataError
@@ -107,6 +107,23 @@ def test_an_interrupted_cycle_of_other_params_is_not_gone_on_with(world: Path, c
     run(changed, 1)
     assert digest(paths.PPO / "1") == expected
     assert finished_iterations() == 3  # the other one is still there to be gone on with
+
+
+def test_an_interrupted_cycle_of_other_inputs_is_not_gone_on_with(world: Path) -> None:
+    params, source = load_params(paths.PARAMS), paths.CLEAN / "prompts_train.jsonl"
+    rows = read_jsonl(source)
+    write_jsonl(source, rows[1:])
+    run(params, 1)
+    expected = digest(paths.PPO / "1")
+    shutil.rmtree(paths.PPO)
+    write_jsonl(source, rows)
+    paths.PPO.write_text("in the way")
+    with pytest.raises(OSError):
+        run(params, 1)
+    paths.PPO.unlink()
+    write_jsonl(source, rows[1:])
+    run(params, 1)
+    assert digest(paths.PPO / "1") == expected
 
 
 def test_a_failed_cycle_leaves_the_old_result(world: Path) -> None:
