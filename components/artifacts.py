@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,7 +16,8 @@ from components.errors import ArtifactError, DataError, EnvironmentFault
 
 
 def _free_space(path: Path) -> str:
-    return f"{shutil.disk_usage(path.parent).free // 2**20} MiB free"
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    return f"{shutil.disk_usage(folder).free // 2**20} MiB free"
 
 
 @contextmanager
@@ -23,38 +25,37 @@ def disk_faults(path: Path) -> Iterator[None]:
     """Turn a full disk or a forbidden folder into an error that names the path.
 
     Raises:
-        EnvironmentFault: no space left, quota exceeded, or no permission.
+        EnvironmentFault: no space left, quota or file size limit exceeded, or no permission.
     """
     try:
         yield
-    except OSError as fault:
-        if fault.errno in (errno.ENOSPC, errno.EDQUOT):
+    except Exception as fault:
+        number = _errno_of(fault)
+        if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            what = "the file is larger than this process may write" if number == errno.EFBIG else "the disk is full"
             raise EnvironmentFault(
-                "the disk is full",
+                what,
                 where=str(path),
                 expected="room for the file",
                 found=_free_space(path),
-                do="free some space (`dvc gc -w` drops unused cache) and run the same command again",
+                do="free some space (`dvc gc -w` drops unused cache) or lift the limit, and run the same command again",
             ) from fault
-        if fault.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        if number in (errno.EACCES, errno.EPERM, errno.EROFS):
             raise EnvironmentFault(
                 "the file cannot be written",
                 where=str(path),
-                found=os.strerror(fault.errno),
+                found=os.strerror(number),
                 do="make the folder writable and run the same command again",
             ) from fault
         raise
-    except Exception as fault:
-        # safetensors raises its own error type around the operating system's; its text is all it keeps.
-        if "No space left on device" in str(fault) or "StorageFull" in str(fault):
-            raise EnvironmentFault(
-                "the disk is full",
-                where=str(path),
-                expected="room for the file",
-                found=_free_space(path),
-                do="free some space (`dvc gc -w` drops unused cache) and run the same command again",
-            ) from fault
-        raise
+
+
+def _errno_of(fault: Exception) -> int | None:
+    """The operating system's number; safetensors and tokenizers keep it in the text of errors of their own."""
+    if isinstance(fault, OSError):
+        return fault.errno
+    found = re.search(r"\(os error (\d+)\)", str(fault))
+    return int(found[1]) if found else None
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -25,6 +26,11 @@ class Section(BaseModel):
     """A part of params.yaml."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+def contradiction(key: str, rule: str) -> PydanticCustomError:
+    """A broken rule between keys; `key` is the one that errors name, relative to the section of the validator."""
+    return PydanticCustomError("contradiction", "{rule}", {"rule": rule, "key": key})
 
 
 class CpuThreads(Section):
@@ -69,9 +75,10 @@ class DataValidation(Section):
     @model_validator(mode="after")
     def prompts_remain_for_training(self) -> DataValidation:
         if self.validation_fraction + self.test_fraction >= 1.0:
-            raise ValueError(
+            raise contradiction(
+                "test_fraction",
                 f"validation_fraction {self.validation_fraction} and test_fraction {self.test_fraction} "
-                "must leave prompts for training: their sum must be below 1"
+                "must leave prompts for training: their sum must be below 1",
             )
         return self
 
@@ -88,9 +95,10 @@ class ScratchModel(Section):
     @model_validator(mode="after")
     def heads_divide_hidden_size(self) -> ScratchModel:
         if self.hidden_size % (2 * self.attention_heads):
-            raise ValueError(
+            raise contradiction(
+                "hidden_size",
                 f"hidden_size {self.hidden_size} must be a multiple of 2 * attention_heads "
-                f"({2 * self.attention_heads}): rotary embeddings turn pairs of numbers in every head"
+                f"({2 * self.attention_heads}): rotary embeddings turn pairs of numbers in every head",
             )
         return self
 
@@ -108,7 +116,7 @@ class LanguageModel(Section):
     @model_validator(mode="after")
     def template_holds_the_prompt(self) -> LanguageModel:
         if self.prompt_template.count("{prompt}") != 1:
-            raise ValueError("prompt_template must contain {prompt} exactly once")
+            raise contradiction("prompt_template", "prompt_template must contain {prompt} exactly once")
         return self
 
 
@@ -126,7 +134,10 @@ class Optimisation(Section):
     @model_validator(mode="after")
     def microbatches_fill_the_batch(self) -> Optimisation:
         if self.microbatch_size > self.batch_size:
-            raise ValueError(f"microbatch_size {self.microbatch_size} is larger than batch_size {self.batch_size}")
+            raise contradiction(
+                "microbatch_size",
+                f"microbatch_size {self.microbatch_size} is larger than batch_size {self.batch_size}",
+            )
         return self
 
 
@@ -152,7 +163,10 @@ class LengthPenalty(Section):
     @model_validator(mode="after")
     def buffer_lies_below_the_limit(self) -> LengthPenalty:
         if self.buffer_tokens > self.limit_tokens:
-            raise ValueError(f"buffer_tokens {self.buffer_tokens} is larger than limit_tokens {self.limit_tokens}")
+            raise contradiction(
+                "buffer_tokens",
+                f"buffer_tokens {self.buffer_tokens} is larger than limit_tokens {self.limit_tokens}",
+            )
         return self
 
 
@@ -212,28 +226,42 @@ class Ppo(Section):
     @model_validator(mode="after")
     def batches_fit(self) -> Ppo:
         if self.rollouts_per_iteration % self.minibatches:
-            raise ValueError(
-                f"minibatches {self.minibatches} must divide rollouts_per_iteration {self.rollouts_per_iteration}"
+            raise contradiction(
+                "minibatches",
+                f"minibatches {self.minibatches} must divide rollouts_per_iteration {self.rollouts_per_iteration}",
             )
         minibatch = self.rollouts_per_iteration // self.minibatches
         if self.microbatch_size > minibatch:
-            raise ValueError(
-                f"microbatch_size {self.microbatch_size} is larger than a minibatch "
-                f"({self.rollouts_per_iteration} rollouts_per_iteration / {self.minibatches} minibatches = {minibatch})"
+            raise contradiction(
+                "microbatch_size",
+                f"microbatch_size {self.microbatch_size} is larger than a minibatch ({self.rollouts_per_iteration} "
+                f"rollouts_per_iteration / {self.minibatches} minibatches = {minibatch})",
             )
         if self.rollouts_per_iteration % self.responses_per_prompt:
-            raise ValueError(
+            raise contradiction(
+                "responses_per_prompt",
                 f"responses_per_prompt {self.responses_per_prompt} must divide rollouts_per_iteration "
-                f"{self.rollouts_per_iteration}"
+                f"{self.rollouts_per_iteration}",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def the_kl_coefficient_stays_above_zero(self) -> Ppo:
+        if self.kl_control == "adaptive" and self.kl_horizon_rollouts <= 0.2 * self.rollouts_per_iteration:
+            raise contradiction(
+                "kl_horizon_rollouts",
+                f"kl_horizon_rollouts {self.kl_horizon_rollouts:g} must be more than 0.2 * rollouts_per_iteration "
+                f"({0.2 * self.rollouts_per_iteration:g}), or one step could turn the KL coefficient negative",
             )
         return self
 
     @model_validator(mode="after")
     def groups_have_something_to_compare(self) -> Ppo:
         if self.advantage_estimator != "gae" and self.responses_per_prompt < 2:
-            raise ValueError(
+            raise contradiction(
+                "responses_per_prompt",
                 f"advantage_estimator {self.advantage_estimator} compares the responses to one prompt: "
-                f"responses_per_prompt must be at least 2, found {self.responses_per_prompt}"
+                f"responses_per_prompt must be at least 2, found {self.responses_per_prompt}",
             )
         return self
 
@@ -241,9 +269,10 @@ class Ppo(Section):
     def the_learning_rate_rises_before_it_falls(self) -> Ppo:
         decay = self.learning_rate_decay_iterations
         if decay is not None and decay <= self.learning_rate_warmup_iterations:
-            raise ValueError(
+            raise contradiction(
+                "learning_rate_decay_iterations",
                 f"learning_rate_decay_iterations {decay} must be larger than learning_rate_warmup_iterations "
-                f"{self.learning_rate_warmup_iterations}"
+                f"{self.learning_rate_warmup_iterations}",
             )
         return self
 
@@ -312,18 +341,20 @@ class Params(Section):
     def cycles_form_a_chain(self) -> Params:
         numbers = list(self.ppo_cycles)
         if not numbers or numbers != [str(k) for k in range(1, len(numbers) + 1)]:
-            raise ValueError(f"ppo_cycles must be numbered '1', '2', ... in order; found {numbers}")
+            raise contradiction("ppo_cycles", f"ppo_cycles must be numbered '1', '2', ... in order; found {numbers}")
         for k, cycle in enumerate(self.ppo_cycles.values(), start=1):
             before = "artifacts/sft" if k == 1 else f"artifacts/ppo/{k - 1}"
             if cycle.start != before:
-                raise ValueError(f"ppo_cycles.{k}.start must be {before!r}; found {cycle.start!r}")
+                key = f"ppo_cycles.{k}.start"
+                raise contradiction(key, f"{key} must be {before!r}; found {cycle.start!r}")
         return self
 
     @model_validator(mode="after")
     def judge_differs_from_reward_model(self) -> Params:
         if self.judge.seed_offset == self.reward_model.seed_offset:
-            raise ValueError(
-                "judge.seed_offset must differ from reward_model.seed_offset: the judge must be independent"
+            raise contradiction(
+                "judge.seed_offset",
+                "judge.seed_offset must differ from reward_model.seed_offset: the judge must be independent",
             )
         return self
 
@@ -363,23 +394,24 @@ def parse_params(content: Any, where: str) -> Params:
     except ValidationError as faults:
         raise ConfigError(
             "the params are not valid",
-            where=where + ": " + ", ".join(_dotted(fault["loc"]) or "top level" for fault in faults.errors()),
+            where=where + ": " + ", ".join(_key(fault) or "top level" for fault in faults.errors()),
             expected="; ".join(_rule(fault) for fault in faults.errors()),
             found="; ".join(_found(fault) for fault in faults.errors()),
             do="mend these keys; the shipped params.yaml shows every key",
         ) from faults
 
 
-def _dotted(location: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in location)
+def _key(fault: Any) -> str:
+    named = [fault["ctx"]["key"]] if fault["type"] == "contradiction" else []
+    return ".".join(str(part) for part in [*fault["loc"], *named])
 
 
 def _rule(fault: Any) -> str:
     if fault["type"] == "extra_forbidden":
-        return f"no key named {_dotted(fault['loc'])}"
+        return f"no key named {_key(fault)}"
     if fault["type"] == "missing":
-        return f"a value for {_dotted(fault['loc'])}"
-    return str(fault["msg"]).removeprefix("Value error, ")
+        return f"a value for {_key(fault)}"
+    return str(fault["msg"])
 
 
 def _found(fault: Any) -> str:

@@ -11,8 +11,11 @@ import importlib
 import logging
 import os
 import signal
+import socket
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +25,11 @@ from ruamel.yaml.error import YAMLError
 
 from components import paths
 from components.config import Params, load_params
-from components.errors import USER_ERROR_STATUS, ConfigError, EnvironmentFault, ProximalError
+from components.errors import USER_ERROR_STATUS, ConfigError, ProximalError
 
 STATUS_FILE_VARIABLE = "PROXIMAL_STATUS_FILE"  # where the flow wants to read this process's exit status
+_TOLD_VARIABLE = "PROXIMAL_ERROR_TOLD"  # a file that the first process with an error makes
+_SECONDS_TO_END = 20.0
 _DISTRIBUTED_STAGES = ("sft", "reward_model", "judge", "ppo")
 _STAGES = ("data_validation", *_DISTRIBUTED_STAGES, "selection", "evaluation", "promotion")
 
@@ -45,7 +50,8 @@ def main(stage: str, cycle: int | None) -> None:
         status = _launch(stage, cycle, params)
     except ProximalError as error:
         status = USER_ERROR_STATUS
-        print(f"error: {error}", file=sys.stderr, flush=True)
+        if _is_first_to_tell():
+            print(f"error: {error}", file=sys.stderr, flush=True)
     finally:
         if (status_file := os.environ.get(STATUS_FILE_VARIABLE)) and "RANK" not in os.environ:
             Path(status_file).write_text(str(status))
@@ -54,19 +60,14 @@ def main(stage: str, cycle: int | None) -> None:
 
 def _launch(stage: str, cycle: int | None, params: Params) -> int:
     accelerate = _accelerate_config(Path(params.compute.accelerate_config))
-    processes = int(accelerate["num_processes"])
+    processes = accelerate["num_processes"]
     _set_environment(getattr(params.compute.cpu_threads, stage, 1), accelerate)
-    if processes > 1 and stage in _DISTRIBUTED_STAGES and "RANK" not in os.environ:
-        return _run_processes(stage, cycle, processes)
+    if stage in _DISTRIBUTED_STAGES:
+        _require_shares(stage, params, processes)
+        if processes > 1 and "RANK" not in os.environ:
+            return _run_processes(stage, cycle, processes)
     module = "components.reward_model.run" if stage == "judge" else f"components.{stage}.run"
     run = importlib.import_module(module).run
-    if "RANK" in os.environ and int(os.environ["WORLD_SIZE"]) != processes:
-        raise EnvironmentFault(
-            "not all processes started",
-            where=params.compute.accelerate_config,
-            expected=f"{processes} processes",
-            found=os.environ["WORLD_SIZE"],
-        )
     if stage == "ppo":
         run(params, cycle)
     elif stage in ("reward_model", "judge"):
@@ -96,6 +97,13 @@ def _accelerate_config(path: Path) -> dict[str, Any]:
         raise ConfigError(
             "the Accelerate config lacks a key", where=str(path), expected=", ".join(missing), found="no such key"
         )
+    if type(content["num_processes"]) is not int or content["num_processes"] < 1:
+        raise ConfigError(
+            "the Accelerate config has a wrong value",
+            where=f"{path}: num_processes",
+            expected="a whole number from 1 on",
+            found=repr(content["num_processes"]),
+        )
     return dict(content)
 
 
@@ -115,28 +123,107 @@ def _set_environment(cpu_threads: int, accelerate: dict[str, Any]) -> None:
     os.environ["ACCELERATE_USE_CPU"] = str(accelerate["use_cpu"]).lower()
 
 
-def _die_with_parent() -> None:
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGTERM)
+def _require_shares(stage: str, params: Params, processes: int) -> None:
+    """Every process takes part in every optimiser step, and rolls out as much as the others.
+
+    Raises:
+        ConfigError: the params do not give each of them its share.
+    """
+    if stage == "ppo":
+        rollouts, minibatches = params.ppo.rollouts_per_iteration, params.ppo.minibatches
+        shared = rollouts % processes == 0 and rollouts // minibatches >= processes
+        where, found = "ppo.rollouts_per_iteration", f"{rollouts} in {minibatches} minibatches"
+        expected = f"a multiple of num_processes ({processes}), and at least as many in a minibatch"
+    else:
+        batch_size = getattr(params, stage).batch_size
+        shared = batch_size >= processes
+        where, found, expected = f"{stage}.batch_size", str(batch_size), f"at least num_processes ({processes})"
+    if not shared:
+        raise ConfigError(
+            "the processes would not all have their share",
+            where=f"{where}, with compute.accelerate_config {params.compute.accelerate_config}",
+            expected=expected,
+            found=found,
+            do="change this key, or the number of processes",
+        )
+
+
+def _is_first_to_tell() -> bool:
+    """Of the processes that meet the same error, one tells it."""
+    if (told := os.environ.get(_TOLD_VARIABLE)) is None:
+        return True
+    try:
+        Path(told).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 
 def _run_processes(stage: str, cycle: int | None, processes: int) -> int:
-    """Start one process a rank through torchrun, in a session of their own, and end them all with this one."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    command += ["-m", "components.launch", stage] + (["--cycle", str(cycle)] if cycle is not None else [])
-    group = subprocess.Popen(command, start_new_session=True, preexec_fn=_die_with_parent)
+    """Start one process a rank, wait for them, and end them all with the first that fails, or with this one."""
+    command = [sys.executable, "-m", "components.launch", stage]
+    command += ["--cycle", str(cycle)] if cycle is not None else []
 
-    def end_all(number: int, _frame: object) -> None:
-        os.killpg(group.pid, signal.SIGTERM)
+    def stop(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, stop)
+    workers: list[subprocess.Popen[bytes]] = []
+    with tempfile.TemporaryDirectory() as folder:
+        shared = {
+            **os.environ,
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(_free_port()),
+            "WORLD_SIZE": str(processes),
+            "LOCAL_WORLD_SIZE": str(processes),
+            _TOLD_VARIABLE: str(Path(folder, "told")),
+        }
         try:
-            group.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            os.killpg(group.pid, signal.SIGKILL)
-        sys.exit(128 + number)
+            for rank in range(processes):
+                environment = shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+                # A session of its own: Ctrl-C reaches this process alone, which ends the others in order.
+                workers.append(
+                    subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=_die_with_parent)
+                )
+            return _wait(workers)
+        finally:
+            _end(workers)
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, end_all)
-    return group.wait()
+
+def _wait(workers: list[subprocess.Popen[bytes]]) -> int:
+    """The status of the first that fails, or 0 when all are done."""
+    while True:
+        statuses = [worker.poll() for worker in workers]
+        failed = [status for status in statuses if status]
+        if failed or None not in statuses:
+            return abs(failed[0]) + 128 * (failed[0] < 0) if failed else 0
+        time.sleep(0.05)
+
+
+def _end(workers: list[subprocess.Popen[bytes]]) -> None:
+    """Ask those that still run to end, and kill those that do not."""
+    for worker in workers:
+        worker.terminate()
+    deadline = time.monotonic() + _SECONDS_TO_END
+    for worker in workers:
+        try:
+            worker.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            worker.kill()
+            worker.wait()
+
+
+def _die_with_parent() -> None:
+    """Runs in a new process: whatever ends the parent, SIGKILL included, ends it too."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 if __name__ == "__main__":

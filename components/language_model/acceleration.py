@@ -2,11 +2,28 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 from accelerate import Accelerator
 
+from components.errors import EnvironmentFault
+
 
 def start_accelerator() -> Accelerator:
-    """An Accelerator as `components.launch` configured it through the environment."""
+    """An Accelerator as `components.launch` configured it through the environment.
+
+    Raises:
+        EnvironmentFault: it does not see all processes, so that each would train on its own.
+    """
     torch.use_deterministic_algorithms(True)
-    return Accelerator()
+    accelerator = Accelerator()
+    if accelerator.num_processes != int(os.environ.get("WORLD_SIZE", "1")):
+        raise EnvironmentFault(
+            "the processes do not find each other",
+            where="compute.accelerate_config",
+            expected=f"{os.environ['WORLD_SIZE']} processes",
+            found=str(accelerator.num_processes),
+            do="see that use_cpu and distributed_type fit this machine",
+        )
+    return accelerator

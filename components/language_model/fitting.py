@@ -52,7 +52,7 @@ def fit(
         The loss of every step.
     Raises:
         DataError: fewer examples than one batch.
-        TrainingError: a loss that is not finite; the rows are named.
+        TrainingError: a loss or gradient that is not finite; the examples are named.
     """
     count = len(weights)
     steps_per_epoch = count // settings.batch_size
@@ -79,16 +79,16 @@ def fit(
             factor = learning_rate_factor(step, total_steps, settings.warmup_fraction)
             for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * factor
-            loss = _backward(accelerator, prepared, loss_sum, weights, lengths, batch, settings.microbatch_size)
-            if not math.isfinite(loss):
+            loss, broken = _backward(accelerator, prepared, loss_sum, weights, lengths, batch, settings.microbatch_size)
+            norm = float(accelerator.clip_grad_norm_(prepared.parameters(), settings.gradient_clip))
+            if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise TrainingError(
-                    "the loss is not finite",
+                    "the loss or its gradient is not finite",
                     where=f"{label}, epoch {epoch + 1}, step {step + 1}",
-                    expected="a number",
-                    found=f"{loss} on examples {batch.tolist()[:8]}...",
+                    expected="numbers",
+                    found=f"loss {loss}, norm of the gradient {norm}" + (f", examples {broken}" if broken else ""),
                     do=f"lower {label}.learning_rate, or look at these examples",
                 )
-            accelerator.clip_grad_norm_(prepared.parameters(), settings.gradient_clip)
             optimizer.step()
             optimizer.zero_grad()
             losses.append(loss)
@@ -112,11 +112,16 @@ def _backward(
     lengths: Tensor,
     batch: Tensor,
     microbatch_size: int,
-) -> float:
-    """Accumulate the gradients of one batch; returns its loss over all processes."""
+) -> tuple[float, list[int]]:
+    """Accumulate the gradients of one batch.
+
+    Returns:
+        Its loss over all processes, and the examples of this process's first microbatch whose loss is not finite.
+    """
     share = batch[accelerator.process_index :: accelerator.num_processes]
     parts = torch.split(share[torch.argsort(lengths[share], stable=True)], microbatch_size)
     total = torch.zeros((), device=accelerator.device)
+    broken: list[int] = []
     for number, part in enumerate(parts, start=1):
         last = number == len(parts)
         with contextlib.nullcontext() if last else accelerator.no_sync(model):
@@ -124,4 +129,6 @@ def _backward(
             # Data parallelism averages gradients over the processes; the loss is already a share of the whole mean.
             accelerator.backward(loss * accelerator.num_processes)
             total += loss.detach()
-    return float(accelerator.reduce(total, reduction="sum"))
+            if not broken and not torch.isfinite(loss):
+                broken = part.tolist()
+    return float(accelerator.reduce(total, reduction="sum")), broken

@@ -65,10 +65,24 @@ def save(
 
 
 def load_progress(folder: Path) -> Progress:
-    """The progress stored below `folder`."""
-    content = read_json(folder / "state" / "progress.json")
-    moments = RunningMoments.from_dict(content["score_moments"])
-    return Progress(int(content["iteration"]), float(content["kl_coef"]), moments)
+    """The progress stored below `folder`.
+
+    Raises:
+        ArtifactError: absent, corrupt, or of another version of this program.
+    """
+    path = folder / "state" / "progress.json"
+    content = read_json(path)
+    try:
+        moments = RunningMoments.from_dict(content["score_moments"])
+        return Progress(int(content["iteration"]), float(content["kl_coef"]), moments)
+    except (KeyError, TypeError, ValueError, AttributeError) as fault:
+        raise ArtifactError(
+            "a stored progress cannot be read",
+            where=str(path),
+            expected="iteration, kl_coef and score_moments",
+            found=" ".join(str(fault).split())[:300],
+            do="delete the folder and run `dvc repro`, which makes it again",
+        ) from fault
 
 
 def load_optimizer(folder: Path, model: ActorCritic, optimizer: torch.optim.Optimizer) -> None:
@@ -85,6 +99,9 @@ def load_optimizer(folder: Path, model: ActorCritic, optimizer: torch.optim.Opti
             index: {key: tensors[f"{name}/{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
             for index, name in enumerate(names)
         }
+        for index, weight in enumerate(model.parameters()):
+            if state[index]["exp_avg"].shape != weight.shape:
+                raise KeyError(f"{names[index]} of shape {tuple(weight.shape)}")
     except (OSError, SafetensorError, KeyError) as fault:
         raise ArtifactError(
             "a stored optimiser state cannot be loaded",

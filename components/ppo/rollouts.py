@@ -75,14 +75,15 @@ def roll_out(
         generator(params.seed, "ppo", "responses", iteration),
     )
     share = slice(accelerator.process_index, None, accelerator.num_processes)
-    sequences = generate(
-        model.policy,
-        codec,
-        prompts[share],
-        numbers[share],
-        temperature=settings.temperature,
-        batch_size=params.measurement.batch_size,
-    ).to(accelerator.device)
+    with accelerator.autocast():  # as in the update: sampled from, recorded and compared in one precision
+        sequences = generate(
+            model.policy,
+            codec,
+            prompts[share],
+            numbers[share],
+            temperature=settings.temperature,
+            batch_size=params.measurement.batch_size,
+        ).to(accelerator.device)
 
     def record(part: Sequences) -> tuple[Tensor, ...]:
         output = model(part, settings.temperature)
@@ -92,7 +93,8 @@ def roll_out(
             sequence_scores(yardsticks.reward_model, part),
         )
 
-    recorded = in_microbatches(record, sequences, settings.microbatch_size)
+    with accelerator.autocast():
+        recorded = in_microbatches(record, sequences, settings.microbatch_size)
     sequences, recorded = _gather(accelerator, prompts, sequences, recorded, params, codec.pad_id)
     logprobs, entropy, values, ref_logprobs, scores = recorded
     mask = sequences.response_mask

@@ -121,9 +121,12 @@ def _step(
                 objective = objective + kl_coef * losses["kl_loss"]
             objective = objective + settings.value_loss_coef * losses["value_loss"]
             if not torch.isfinite(objective):
+                of_rows = torch.stack([masked_sum(term.detach(), mask, dim=1) for term in per_token.values()])
+                broken = chosen[~torch.isfinite(of_rows).all(dim=0)]
+                named = broken if len(broken) else chosen  # finite rows can overflow together
                 raise TrainingError(
                     "the PPO objective is not finite",
-                    where=f"ppo, iteration {iteration + 1}, rollouts {chosen.tolist()[:8]}",
+                    where=f"ppo, iteration {iteration + 1}, rollouts {named.tolist()[:8]}",
                     expected="a number",
                     found=", ".join(f"{name} {float(loss)}" for name, loss in losses.items()),
                     do="the last finished iteration is kept; lower ppo.learning_rate and run again",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
 
@@ -10,6 +12,7 @@ from components.artifacts import atomic_folder, read_jsonl, write_json
 from components.config import Params, RewardModel
 from components.core.calibration import expected_calibration_error, reliability_table
 from components.core.losses import bradley_terry_loss
+from components.errors import TrainingError
 from components.language_model.acceleration import start_accelerator
 from components.language_model.fitting import fit
 from components.language_model.forward import in_microbatches, sequence_scores
@@ -129,5 +132,13 @@ def _normalise(model: ScalarModel, prompts: list[dict[str, str]], codec: Codec, 
         batch_size=params.measurement.batch_size,
     )
     scores = _score(model, samples, params.measurement.batch_size)
-    model.classifier.config.score_mean = float(scores.mean())
-    model.classifier.config.score_std = float(scores.std())
+    mean, std = float(scores.mean()), float(scores.std()) if len(chosen) > 1 else 0.0
+    if not (math.isfinite(mean) and math.isfinite(std) and std > 0):
+        raise TrainingError(
+            "the scores cannot be normalised",
+            where=f"{stage}, scores of the SFT policy's responses to {len(chosen)} prompts",
+            expected="finite scores that differ",
+            found=f"mean {mean}, standard deviation {std}",
+            do=f"raise {stage}.normalisation_prompts or the number of prompts, or lower {stage}.learning_rate",
+        )
+    model.classifier.config.score_mean, model.classifier.config.score_std = mean, std

@@ -62,7 +62,7 @@ def test_starts_and_successors_are_drawn_uniformly(four: Graph) -> None:
     """Four standard deviations of a binomial count around the hand-worked shares."""
     rows = make_demonstrations(four, 3000, Random(2))
     starts = Counter(row["prompt"][-1] for row in rows)
-    assert all(abs(starts[letter] - 1000) < 4 * math.sqrt(3000 * 2 / 9) for letter in "bcd")
+    assert all(abs(starts[letter] - 1000) < 4 * math.sqrt(3000 * 2 / 9) for letter in "bcd")  # reason: four standard deviations of a draw
     from_b = [row["response"] for row in rows if row["prompt"][-1] == "b"]
     for response, share in {"a": 1 / 2, "c d a": 1 / 4, "c d b a": 1 / 8}.items():
         deviation = math.sqrt(share * (1 - share) / len(from_b))
