@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SMALL = Path(__file__).parent / "params.yaml"
-ROWS = {"prompts": 1500, "demonstrations": 2400, "comparisons": 2600}
+ROWS = {"prompts": 1500, "demonstrations": 2400, "comparisons": 5000}
 
 
 def _dvc(workspace: Path, *arguments: str) -> str:
@@ -70,10 +70,10 @@ def test_what_has_run_does_not_run_again(workspace: Path) -> None:
 def test_a_changed_ppo_param_runs_ppo_and_what_follows(workspace: Path) -> None:
     params = workspace / "params.yaml"
     before = params.read_text()
-    section, learning_rate, rest = before.partition("  learning_rate: 2.5e-4\n  value_learning_rate")
+    section, learning_rate, rest = before.partition("  learning_rate: 3.0e-4\n  value_learning_rate")
     assert learning_rate, "the PPO learning rate is no longer where this test changes it"
     try:
-        params.write_text(section + learning_rate.replace("2.5e-4", "1.0e-4") + rest)
+        params.write_text(section + learning_rate.replace("3.0e-4", "1.0e-4") + rest)
         changed = set(json.loads(_dvc(workspace, "status", "--json")))
     finally:
         params.write_text(before)

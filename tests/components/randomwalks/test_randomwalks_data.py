@@ -62,11 +62,14 @@ def test_starts_and_successors_are_drawn_uniformly(four: Graph) -> None:
     """Four standard deviations of a binomial count around the hand-worked shares."""
     rows = make_demonstrations(four, 3000, Random(2))
     starts = Counter(row["prompt"][-1] for row in rows)
-    assert all(abs(starts[letter] - 1000) < 4 * math.sqrt(3000 * 2 / 9) for letter in "bcd")  # reason: four standard deviations of a draw
+    assert all(  # reason: four standard deviations of a draw
+        abs(starts[letter] - 1000) < 4 * math.sqrt(3000 * 2 / 9) for letter in "bcd"
+    )
     from_b = [row["response"] for row in rows if row["prompt"][-1] == "b"]
     for response, share in {"a": 1 / 2, "c d a": 1 / 4, "c d b a": 1 / 8}.items():
         deviation = math.sqrt(share * (1 - share) / len(from_b))
-        assert abs(from_b.count(response) / len(from_b) - share) < 4 * deviation
+        frequency = from_b.count(response) / len(from_b)
+        assert abs(frequency - share) < 4 * deviation  # reason: four standard deviations of a draw
 
 
 def test_comparisons_have_two_different_walks_of_one_start(files: dict[str, list[Row]], graph: Graph) -> None:
@@ -91,7 +94,7 @@ def test_labels_follow_bradley_terry(scale: float, graph: Graph) -> None:
             compared, wins = compared + 1, wins + (gap > 0)
             expected, variance = expected + share, variance + share * (1 - share)
     assert compared > 1500
-    assert abs(wins - expected) < 4 * math.sqrt(variance)
+    assert abs(wins - expected) < 4 * math.sqrt(variance)  # reason: four standard deviations
 
 
 def test_equal_walks_win_by_chance(graph: Graph) -> None:
@@ -104,7 +107,7 @@ def test_equal_walks_win_by_chance(graph: Graph) -> None:
     ]
     first = sum(row["chosen"] < row["rejected"] for row in rows)
     assert len(rows) > 300
-    assert abs(first - len(rows) / 2) < 4 * math.sqrt(len(rows) / 4)
+    assert abs(first - len(rows) / 2) < 4 * math.sqrt(len(rows) / 4)  # reason: four standard deviations
 
 
 def test_a_start_with_one_walk_has_demonstrations_but_no_comparisons(drawn: Callable[[str], Graph]) -> None:
