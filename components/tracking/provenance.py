@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from components.config import Params
 from components.digests import digest, digest_of_values
@@ -113,8 +114,8 @@ def _git(*arguments: str) -> str:
 
 def _load(path: Path) -> Any:
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as fault:
+        return YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except YAMLError as fault:
         raise ArtifactError(
             "a file of DVC does not parse",
             where=str(path),

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
-import yaml
+from ruamel.yaml import YAML
 
 from components.digests import digest
 from components.helpdesk.generator import main
@@ -19,7 +19,7 @@ REPIN = "data.dvc is out of date: see infra/dvc-remote/README.md for the two lin
 
 @pytest.fixture(scope="module")
 def pinned() -> str:
-    return yaml.safe_load((ROOT / "data.dvc").read_text())["outs"][0]["md5"]
+    return YAML(typ="safe").load(ROOT / "data.dvc")["outs"][0]["md5"]
 
 
 def test_the_generators_output_has_the_pinned_hash(tmp_path: Path, pinned: str) -> None:
