@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 
 from components.artifacts import read_json, write_json
 from components.core.stats import RunningMoments
 from components.errors import ArtifactError
 from components.language_model.loading import load_policy, load_scalar_model, save_policy, save_scalar_model
+from components.language_model.optimizer_state import save_optimizer
 from components.language_model.text import Codec
 from components.ppo.actor_critic import ActorCritic
 
@@ -53,14 +52,7 @@ def save(
         save_scalar_model(model.value_model, folder / "state" / "value_model")
     if reference is not None:
         save_policy(reference, codec, folder / "state" / "reference")
-    names = [name for name, _ in model.named_parameters()]
-    tensors = {
-        f"{names[index]}/{key}": value
-        for index, state in optimizer.state_dict()["state"].items()
-        for key, value in state.items()
-    }
-    (folder / "state").mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / "state" / "optimizer.safetensors")
+    save_optimizer(folder / "state" / "optimizer.safetensors", model, optimizer)
     write_json(folder / "state" / "progress.json", asdict(progress))
 
 
@@ -83,32 +75,3 @@ def load_progress(folder: Path) -> Progress:
             found=" ".join(str(fault).split())[:300],
             do="delete the folder and run `dvc repro`, which makes it again",
         ) from fault
-
-
-def load_optimizer(folder: Path, model: ActorCritic, optimizer: torch.optim.Optimizer) -> None:
-    """Fill the optimiser with the state stored below `folder`.
-
-    Raises:
-        ArtifactError: the file is absent, corrupt, or of another model.
-    """
-    path = folder / "state" / "optimizer.safetensors"
-    names = [name for name, _ in model.named_parameters()]
-    try:
-        tensors = load_file(path)
-        state: dict[int, dict[str, Any]] = {
-            index: {key: tensors[f"{name}/{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
-            for index, name in enumerate(names)
-        }
-        for index, weight in enumerate(model.parameters()):
-            if state[index]["exp_avg"].shape != weight.shape:
-                raise KeyError(f"{names[index]} of shape {tuple(weight.shape)}")
-    except (OSError, SafetensorError, KeyError) as fault:
-        raise ArtifactError(
-            "a stored optimiser state cannot be loaded",
-            where=str(path),
-            expected="the state of this model's optimiser, whole",
-            found=" ".join(str(fault).split())[:300],
-            do="delete the folder and run `dvc repro`, which makes it again",
-        ) from fault
-    groups = optimizer.state_dict()["param_groups"]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -19,16 +19,17 @@ from components.core.ilql import polyak
 from components.core.kl import kl_estimate, next_kl_coef
 from components.core.stats import RunningMoments, masked_mean, masked_sum
 from components.language_model.loading import load_policy
+from components.language_model.optimizer_state import load_optimizer
 from components.measurement import Yardsticks
+from components.method import CurveRow, rows_of_iteration
 from components.ppo import checkpoint
 from components.ppo.actor_critic import ActorCritic
 from components.ppo.checkpoint import Progress
 from components.ppo.credit import Credit, assign_credit
-from components.ppo.rollouts import Rollouts, prompts_of_iteration, roll_out
+from components.ppo.rollouts import Rollouts, roll_out
 from components.ppo.update import Statistics, update
 
 logger = logging.getLogger("proximal")
-CurveRow = dict[str, float]
 
 
 def make_optimizer(model: ActorCritic, params: Params) -> torch.optim.Optimizer:
@@ -80,7 +81,7 @@ def run_cycle(
     optimizer = make_optimizer(model, params)
     if goes_on:
         progress = checkpoint.load_progress(source)
-        checkpoint.load_optimizer(source, model, optimizer)
+        load_optimizer(source / "state" / "optimizer.safetensors", model, optimizer)
     curve: list[CurveRow] = list(read_json(work / "curve.json")) if resumed else []
     if resumed:
         logger.info("ppo: cycle %d goes on after iteration %d", cycle, progress.iteration)
@@ -92,9 +93,9 @@ def run_cycle(
     while progress.iteration < end:
         started = time.monotonic()
         iteration, kl_coef = progress.iteration, progress.kl_coef
-        batch = prompts_of_iteration(
-            prompts, settings.rollouts_per_iteration, settings.responses_per_prompt, iteration, params.seed
-        )
+        groups = settings.rollouts_per_iteration // settings.responses_per_prompt
+        asked = rows_of_iteration(prompts, groups, iteration, params.seed, "ppo/prompts")
+        batch = [prompt for prompt in asked for _ in range(settings.responses_per_prompt)]
         rollouts = roll_out(accelerator, model, reference, yardsticks, batch, params, iteration)
         credit, moments = assign_credit(rollouts, kl_coef, progress.score_moments, settings)
         rolled_out = time.monotonic()

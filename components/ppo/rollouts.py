@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -32,22 +32,6 @@ class Rollouts(NamedTuple):
     ref_logprobs: Tensor
     values: Tensor
     entropy: Tensor
-
-
-def prompts_of_iteration(
-    prompts: list[Any], rollouts: int, responses_per_prompt: int, iteration: int, seed: int
-) -> list[Any]:
-    """The prompts of an iteration: in a shuffled order, epoch after epoch, each as often as it is answered."""
-    chosen: list[Any] = []
-    count = rollouts // responses_per_prompt
-    position = iteration * count
-    while len(chosen) < count:
-        epoch, offset = divmod(position, len(prompts))
-        order = torch.randperm(len(prompts), generator=generator(seed, "ppo", "prompts", epoch)).tolist()
-        taken = order[offset : offset + count - len(chosen)]
-        chosen += [prompts[index] for index in taken]
-        position += len(taken)
-    return [prompt for prompt in chosen for _ in range(responses_per_prompt)]
 
 
 @torch.no_grad()

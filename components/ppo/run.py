@@ -14,7 +14,8 @@ from components.errors import ConfigError
 from components.language_model.acceleration import start_accelerator
 from components.language_model.loading import load_policy
 from components.measurement import Record, Yardsticks, means, measure
-from components.ppo.cycle import CurveRow, run_cycle
+from components.method import CurveRow
+from components.ppo.cycle import run_cycle
 from components.tracking import stage_run
 
 

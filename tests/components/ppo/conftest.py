@@ -15,9 +15,10 @@ from components.artifacts import read_jsonl
 from components.config import Params
 from components.language_model.acceleration import start_accelerator
 from components.measurement import Yardsticks
+from components.method import rows_of_iteration
 from components.ppo.actor_critic import ActorCritic
 from components.ppo.checkpoint import load_model
-from components.ppo.rollouts import Rollouts, prompts_of_iteration, roll_out
+from components.ppo.rollouts import Rollouts, roll_out
 
 
 @pytest.fixture
@@ -62,7 +63,7 @@ def rollouts(
     params: Params,
 ) -> Rollouts:
     """Eight responses, some of which end, to eight prompts."""
-    batch = prompts_of_iteration(prompts, params.ppo.rollouts_per_iteration, 1, iteration=0, seed=params.seed)
+    batch = rows_of_iteration(prompts, params.ppo.rollouts_per_iteration, 0, params.seed, "ppo/prompts")
     return roll_out(accelerator, model, yardsticks.reference, yardsticks, batch, params, iteration=0)
 
 

@@ -18,9 +18,10 @@ from components.errors import ArtifactError, TrainingError
 from components.language_model.acceleration import start_accelerator
 from components.language_model.loading import load_policy
 from components.measurement import Yardsticks
+from components.method import rows_of_iteration
 from components.ppo.checkpoint import load_model
 from components.ppo.cycle import CurveRow, learning_rates, run_cycle
-from components.ppo.rollouts import prompts_of_iteration, roll_out
+from components.ppo.rollouts import roll_out
 
 CPU = torch.device("cpu")
 
@@ -131,7 +132,7 @@ def test_a_curve_row_tells_of_the_rollouts_it_comes_from(cycle: Any, tiny_params
     params = tiny_params()
     row = cycle(params, "work")[0]
     model, yardsticks = load_model(paths.SFT / "policy", paths.REWARD_MODEL / "model"), Yardsticks.load(CPU)
-    batch = prompts_of_iteration(prompts, 8, 1, iteration=0, seed=params.seed)
+    batch = rows_of_iteration(prompts, 8, 0, params.seed, "ppo/prompts")
     rollouts = roll_out(start_accelerator(), model, yardsticks.reference, yardsticks, batch, params, 0)
     mask = rollouts.sequences.response_mask
     gaps = [float((a - b)[m].sum()) for a, b, m in zip(rollouts.old_logprobs, rollouts.ref_logprobs, mask, strict=True)]

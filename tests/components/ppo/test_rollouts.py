@@ -19,7 +19,7 @@ from components.measurement import Yardsticks
 from components.ppo.actor_critic import ActorCritic
 from components.ppo.checkpoint import load_model
 from components.ppo.cycle import make_optimizer
-from components.ppo.rollouts import Rollouts, prompts_of_iteration, roll_out
+from components.ppo.rollouts import Rollouts, roll_out
 
 Pairs = list[tuple[list[int], list[int]]]
 TEMPERATURE = 0.8
@@ -128,25 +128,6 @@ def test_a_broken_policy_stops_too(
         model.policy.lm_head.weight[3, 0] = torch.nan
     with pytest.raises(TrainingError, match=r"old_logprobs, row\(s\) 0, 1, 2"):
         roll_out(accelerator, model, yardsticks.reference, yardsticks, prompts, params, 0)
-
-
-@pytest.mark.parametrize(("there", "rollouts", "answers"), [(7, 3, 1), (7, 7, 1), (4, 10, 1), (1, 2, 1), (12, 8, 2)])
-def test_every_prompt_is_used_once_an_epoch(there: int, rollouts: int, answers: int) -> None:
-    names = [f"prompt {number}" for number in range(there)]
-    batches = [prompts_of_iteration(names, rollouts, answers, iteration, seed=3) for iteration in range(there)]
-    assert all(len(batch) == rollouts for batch in batches)
-    drawn = [name for batch in batches for name in batch[::answers]]
-    assert [name for name in drawn for _ in range(answers)] == [name for batch in batches for name in batch]
-    epochs = [drawn[start : start + there] for start in range(0, len(drawn), there)]
-    assert all(sorted(epoch) == sorted(names) for epoch in epochs)
-    if there == 7:
-        assert len({tuple(epoch) for epoch in epochs}) > 1  # shuffled anew
-
-
-def test_the_prompts_of_an_iteration_do_not_depend_on_the_ones_before() -> None:
-    names = list(range(9))
-    assert prompts_of_iteration(names, 4, 1, 5, seed=3) == prompts_of_iteration(names, 4, 1, 5, seed=3)
-    assert prompts_of_iteration(names, 4, 1, 0, seed=3) != prompts_of_iteration(names, 4, 1, 0, seed=4)
 
 
 def test_in_half_precision_policy_and_reference_are_computed_alike(

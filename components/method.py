@@ -1,0 +1,66 @@
+"""What every method of alignment gets, and what it leaves behind: one cycle, from one policy to the next.
+
+A method is a module with a function
+
+    run_cycle(accelerator, params, cycle, yardsticks) -> None
+
+that goes on from `cycle.work` where a checkpoint lies there, else from `cycle.start`, and leaves in `cycle.work` the
+policy (policy/), what the next cycle needs to go on (state/), and one row an iteration (curve.json).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from components.seeding import generator
+
+Row = dict[str, Any]
+CurveRow = dict[str, float]
+Item = TypeVar("Item")
+
+
+@dataclass(frozen=True)
+class Cycle:
+    """One cycle as every method gets it.
+
+    Args:
+        number: from 1.
+        start: the folder of the stage before: artifacts/sft for the first cycle, the last cycle's folder after it.
+            It has policy/, and after the first cycle state/.
+        work: holds the checkpoint of the last finished iteration, written with `artifacts.atomic_folder`.
+        prompts: the training prompts, rows with `id` and `prompt`.
+        comparisons: those that the reward model was trained on, rows with `prompt`, `chosen` and `rejected`.
+        report: called by the first process with the curve's row after every iteration.
+    """
+
+    number: int
+    start: Path
+    work: Path
+    prompts: list[Row]
+    comparisons: list[Row]
+    report: Callable[[CurveRow], None]
+
+
+def rows_of_iteration(rows: list[Item], count: int, iteration: int, seed: int, stream: str) -> list[Item]:
+    """The rows that an iteration works on: in a shuffled order, epoch after epoch.
+
+    They follow from (seed, iteration) alone, so an interrupted cycle needs no generator state to go on.
+
+    Args:
+        iteration: counted from 0 over all cycles.
+        stream: names the random numbers, e.g. "ppo/prompts".
+    """
+    chosen: list[Item] = []
+    position = iteration * count
+    while len(chosen) < count:
+        epoch, offset = divmod(position, len(rows))
+        order = torch.randperm(len(rows), generator=generator(seed, stream, epoch)).tolist()
+        taken = order[offset : offset + count - len(chosen)]
+        chosen += [rows[index] for index in taken]
+        position += len(taken)
+    return chosen
