@@ -6,8 +6,9 @@ module imports no torch.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
@@ -16,6 +17,9 @@ from ruamel.yaml.error import YAMLError
 
 from components.errors import ConfigError
 
+# A method and its section in params.yaml have one name.
+Method = Literal["ppo", "grpo", "rloo"]
+METHODS: tuple[Method, ...] = get_args(Method)
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
@@ -39,7 +43,7 @@ class CpuThreads(Section):
     sft: Count
     reward_model: Count
     judge: Count
-    ppo: Count
+    alignment: Count
     evaluation: Count
     promotion: Count
 
@@ -208,7 +212,6 @@ class Ppo(Section):
     reference: Literal["fixed", "refreshed", "averaged"]
     reference_average_weight: Fraction  # of the policy, at the start of each cycle, when averaged
     # Advantages.
-    advantage_estimator: Literal["gae", "rloo", "grpo"]
     responses_per_prompt: Count
     gamma: Fraction
     gae_lambda: Fraction
@@ -256,16 +259,6 @@ class Ppo(Section):
         return self
 
     @model_validator(mode="after")
-    def groups_have_something_to_compare(self) -> Ppo:
-        if self.advantage_estimator != "gae" and self.responses_per_prompt < 2:
-            raise contradiction(
-                "responses_per_prompt",
-                f"advantage_estimator {self.advantage_estimator} compares the responses to one prompt: "
-                f"responses_per_prompt must be at least 2, found {self.responses_per_prompt}",
-            )
-        return self
-
-    @model_validator(mode="after")
     def the_learning_rate_rises_before_it_falls(self) -> Ppo:
         decay = self.learning_rate_decay_iterations
         if decay is not None and decay <= self.learning_rate_warmup_iterations:
@@ -277,13 +270,48 @@ class Ppo(Section):
         return self
 
     @property
+    def advantage_estimator(self) -> Literal["gae", "grpo", "rloo"]:
+        """The baseline: a learned value (GAE), or the other responses to the prompt (GRPO, RLOO)."""
+        return "gae"
+
+    @property
     def has_value_model(self) -> bool:
-        """Whether the baseline is learned; RLOO and GRPO take it from the other responses to the prompt."""
+        """Whether the baseline is learned."""
         return self.advantage_estimator == "gae"
 
 
+class CriticFree(Ppo):
+    """PPO without a value model: the keys that shape one are there, so that methods share them, and are not read."""
+
+    @model_validator(mode="after")
+    def groups_have_something_to_compare(self) -> CriticFree:
+        if self.responses_per_prompt < 2:
+            raise contradiction(
+                "responses_per_prompt",
+                f"{self.advantage_estimator} compares the responses to one prompt: responses_per_prompt must be at "
+                f"least 2, found {self.responses_per_prompt}",
+            )
+        return self
+
+
+class Grpo(CriticFree):
+    """Group-relative policy optimisation: advantages in standard deviations of the prompt's responses."""
+
+    @property
+    def advantage_estimator(self) -> Literal["gae", "grpo", "rloo"]:
+        return "grpo"
+
+
+class Rloo(CriticFree):
+    """REINFORCE, leave one out: the baseline of a response is the mean of the prompt's other ones."""
+
+    @property
+    def advantage_estimator(self) -> Literal["gae", "grpo", "rloo"]:
+        return "rloo"
+
+
 class Cycle(Section):
-    """One PPO cycle, by the number that is its key in `ppo_cycles`: where its policy comes from."""
+    """One cycle, by the number that is its key in `cycles`: where its policy comes from."""
 
     start: Annotated[str, Field(min_length=1)]
 
@@ -330,8 +358,11 @@ class Params(Section):
     sft: Sft
     reward_model: RewardModel
     judge: RewardModel
+    method: Method
     ppo: Ppo
-    ppo_cycles: dict[str, Cycle]
+    grpo: Grpo
+    rloo: Rloo
+    cycles: dict[str, Cycle]
     measurement: Measurement
     selection: Selection
     evaluation: Evaluation
@@ -339,13 +370,13 @@ class Params(Section):
 
     @model_validator(mode="after")
     def cycles_form_a_chain(self) -> Params:
-        numbers = list(self.ppo_cycles)
+        numbers = list(self.cycles)
         if not numbers or numbers != [str(k) for k in range(1, len(numbers) + 1)]:
-            raise contradiction("ppo_cycles", f"ppo_cycles must be numbered '1', '2', ... in order; found {numbers}")
-        for k, cycle in enumerate(self.ppo_cycles.values(), start=1):
-            before = "artifacts/sft" if k == 1 else f"artifacts/ppo/{k - 1}"
+            raise contradiction("cycles", f"cycles must be numbered '1', '2', ... in order; found {numbers}")
+        for k, cycle in enumerate(self.cycles.values(), start=1):
+            before = "artifacts/sft" if k == 1 else f"artifacts/alignment/{k - 1}"
             if cycle.start != before:
-                key = f"ppo_cycles.{k}.start"
+                key = f"cycles.{k}.start"
                 raise contradiction(key, f"{key} must be {before!r}; found {cycle.start!r}")
         return self
 
@@ -357,6 +388,22 @@ class Params(Section):
                 "judge.seed_offset must differ from reward_model.seed_offset: the judge must be independent",
             )
         return self
+
+    @property
+    def alignment(self) -> Ppo:
+        """The section of the chosen method."""
+        return {"ppo": self.ppo, "grpo": self.grpo, "rloo": self.rloo}[self.method]
+
+    @property
+    def target_kl(self) -> float | None:
+        """What the KL controller aims at, in nats per sequence; None without one."""
+        settings = self.alignment
+        return settings.target_kl_nats_per_sequence if settings.kl_control == "adaptive" else None
+
+    def values(self, without: Collection[str] = ()) -> dict[str, Any]:
+        """All params as plain values, of the methods the chosen one only, without the sections named."""
+        others = set(METHODS) - {self.method}
+        return self.model_dump(mode="json", exclude=others | set(without))
 
 
 def load_params(path: Path) -> Params:

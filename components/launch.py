@@ -30,13 +30,13 @@ from components.errors import USER_ERROR_STATUS, ConfigError, ProximalError
 STATUS_FILE_VARIABLE = "PROXIMAL_STATUS_FILE"  # where the flow wants to read this process's exit status
 _TOLD_VARIABLE = "PROXIMAL_ERROR_TOLD"  # a file that the first process with an error makes
 _SECONDS_TO_END = 20.0
-_DISTRIBUTED_STAGES = ("sft", "reward_model", "judge", "ppo")
+_DISTRIBUTED_STAGES = ("sft", "reward_model", "judge", "alignment")
 _STAGES = ("data_validation", *_DISTRIBUTED_STAGES, "selection", "evaluation", "promotion")
 
 
 @click.command(help="Run one stage of the pipeline in this folder.")
 @click.argument("stage", type=click.Choice(_STAGES))
-@click.option("--cycle", type=int, help="Which PPO cycle (stage ppo only).")
+@click.option("--cycle", type=int, help="Which cycle (stage alignment only).")
 def main(stage: str, cycle: int | None) -> None:
     """Run one stage and exit with its status."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
@@ -44,8 +44,8 @@ def main(stage: str, cycle: int | None) -> None:
         logging.getLogger(noisy).setLevel(logging.WARNING)
     status = 1
     try:
-        if (stage == "ppo") != (cycle is not None):
-            raise ConfigError("--cycle belongs to the stage ppo, and ppo needs it", where="command line")
+        if (stage == "alignment") != (cycle is not None):
+            raise ConfigError("--cycle belongs to the stage alignment, which needs it", where="command line")
         params = load_params(paths.PARAMS)
         status = _launch(stage, cycle, params)
     except ProximalError as error:
@@ -68,7 +68,7 @@ def _launch(stage: str, cycle: int | None, params: Params) -> int:
             return _run_processes(stage, cycle, processes)
     module = "components.reward_model.run" if stage == "judge" else f"components.{stage}.run"
     run = importlib.import_module(module).run
-    if stage == "ppo":
+    if stage == "alignment":
         run(params, cycle)
     elif stage in ("reward_model", "judge"):
         run(params, stage)
@@ -129,10 +129,10 @@ def _require_shares(stage: str, params: Params, processes: int) -> None:
     Raises:
         ConfigError: the params do not give each of them its share.
     """
-    if stage == "ppo":
-        rollouts, minibatches = params.ppo.rollouts_per_iteration, params.ppo.minibatches
+    if stage == "alignment":
+        rollouts, minibatches = params.alignment.rollouts_per_iteration, params.alignment.minibatches
         shared = rollouts % processes == 0 and rollouts // minibatches >= processes
-        where, found = "ppo.rollouts_per_iteration", f"{rollouts} in {minibatches} minibatches"
+        where, found = f"{params.method}.rollouts_per_iteration", f"{rollouts} in {minibatches} minibatches"
         expected = f"a multiple of num_processes ({processes}), and at least as many in a minibatch"
     else:
         batch_size = getattr(params, stage).batch_size

@@ -6,6 +6,10 @@ A method is a module with a function
 
 that goes on from `cycle.work` where a checkpoint lies there, else from `cycle.start`, and leaves in `cycle.work` the
 policy (policy/), what the next cycle needs to go on (state/), and one row an iteration (curve.json).
+
+Every row has cycle, iteration, reward, kl (nats per sequence, k1), entropy (nats per token), response_tokens and ended
+of responses sampled in the iteration, and what it cost: sampled_tokens and trained_tokens. What else a method has to
+tell stands beside them.
 """
 
 from __future__ import annotations

@@ -13,9 +13,9 @@ DATA_VALIDATION = ARTIFACTS / "data_validation"
 SFT = ARTIFACTS / "sft"
 REWARD_MODEL = ARTIFACTS / "reward_model"
 JUDGE = ARTIFACTS / "judge"
-PPO = ARTIFACTS / "ppo"
+ALIGNMENT = ARTIFACTS / "alignment"
 SELECTION = ARTIFACTS / "selection"
 EVALUATION = ARTIFACTS / "evaluation"
 
-# Iteration checkpoints of unfinished stages; not a stage output, see components.ppo.checkpoint.
+# Iteration checkpoints of unfinished stages; not a stage output, see components.alignment.run.
 WORK = Path(".work")

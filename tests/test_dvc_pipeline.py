@@ -11,6 +11,8 @@ import grimp
 import pytest
 from ruamel.yaml import YAML
 
+from components.config import METHODS
+
 ROOT = Path(__file__).resolve().parents[1]
 
 # Modules a stage may import without declaring them: none of them can change a number that a stage writes.
@@ -32,7 +34,9 @@ SHARED_SECTIONS = {
     "data": "what the data says beyond its text",
     "language_model": "the model that all stages share",
     "measurement": "how a policy is measured, in three stages",
-    "ppo_cycles": "the cycles of the stage ppo",
+    "method": "which method the stage alignment uses",
+    "cycles": "the cycles of the stage alignment",
+    **dict.fromkeys(METHODS, "a method of the stage alignment"),
     "promotion": "a task of the flow and not a DVC stage: the registry is outside of DVC's sight",
 }
 
@@ -106,7 +110,7 @@ def test_the_exempt_modules_exist() -> None:
 def test_the_declared_params_exist(stage: str) -> None:
     for dotted in STAGES[stage]["params"]:
         value: Any = PARAMS
-        for key in dotted.replace("${key}", "1").split("."):
+        for key in dotted.replace("${key}", "1").replace("${method}", PARAMS["method"]).split("."):
             assert key in value, f"{dotted} of {stage}"
             value = value[key]
 
@@ -114,14 +118,15 @@ def test_the_declared_params_exist(stage: str) -> None:
 @pytest.mark.parametrize("stage", STAGES)
 def test_a_stage_has_one_name_everywhere(stage: str) -> None:
     assert (ROOT / package(stage).replace(".", "/") / "run.py").exists()
-    assert stage in PARAMS and stage in STAGES[stage]["params"]
+    section = "${method}" if stage == "alignment" else stage
+    assert section in STAGES[stage]["params"]
     command = STAGES[stage]["cmd"].split()
     assert command[:4] == ["python", "-m", "components.launch", stage]
-    assert command[4:] == (["--cycle", "${key}"] if stage == "ppo" else [])
+    assert command[4:] == (["--cycle", "${key}"] if stage == "alignment" else [])
 
 
 def test_every_section_is_a_stages_or_has_a_reason() -> None:
-    assert set(PARAMS) == set(STAGES) | set(SHARED_SECTIONS)
+    assert set(PARAMS) == set(STAGES) - {"alignment"} | set(SHARED_SECTIONS)
     assert not set(STAGES) & set(SHARED_SECTIONS)
 
 
@@ -141,7 +146,7 @@ def test_every_section_with_threads_is_a_stage() -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_outputs_lie_in_the_stages_own_folder_and_are_not_pushed(stage: str) -> None:
-    folder = f"artifacts/{stage}/" + ("${key}/" if stage == "ppo" else "")
+    folder = f"artifacts/{stage}/" + ("${key}/" if stage == "alignment" else "")
     outs = [out for kind in ("outs", "metrics", "plots") for out in STAGES[stage].get(kind, [])]
     assert outs
     for out in outs:

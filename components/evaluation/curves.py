@@ -12,9 +12,9 @@ from components.artifacts import read_json
 SHOWN = ("reward", "judge", "gold")
 
 
-def training_rows(ppo: Path, cycles: Sequence[int]) -> list[dict[str, Any]]:
+def training_rows(alignment: Path, cycles: Sequence[int]) -> list[dict[str, Any]]:
     """The curves of all cycles, one row an iteration."""
-    return [row for cycle in cycles for row in read_json(ppo / str(cycle) / "curve.json")]
+    return [row for cycle in cycles for row in read_json(alignment / str(cycle) / "curve.json")]
 
 
 def standardised(cycles: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:

@@ -123,8 +123,12 @@ def _name_cycles(axis: Axes, cycles: Sequence[Mapping[str, float]], chosen: int)
         )  # fmt: skip
 
 
-def training_curves(path: Path, rows: Sequence[Mapping[str, float]], target_kl: float) -> None:
-    """One small panel a figure of training, over all iterations of all cycles; thin lines part the cycles."""
+def training_curves(path: Path, rows: Sequence[Mapping[str, float]], target_kl: float | None) -> None:
+    """One small panel a figure of training, over all iterations of all cycles; thin lines part the cycles.
+
+    Args:
+        target_kl: nats per sequence; None where no controller aims at one.
+    """
     columns = [column for column in TRAINING if column in rows[0]]
     iterations = [row["iteration"] for row in rows]
     borders = [after["iteration"] - 0.5 for before, after in pairwise(rows) if before["cycle"] != after["cycle"]]
@@ -137,7 +141,7 @@ def training_curves(path: Path, rows: Sequence[Mapping[str, float]], target_kl: 
                 axis.axvline(border, color=GRID, linewidth=1.0)
             axis.grid(axis="x", visible=False)
             axis.plot(iterations, [row[column] for row in rows], color=BLUE, linewidth=1.5)
-            if column == "kl":
+            if column == "kl" and target_kl is not None:
                 axis.axhline(target_kl, color=ORANGE, linestyle="--", linewidth=1.3)
                 axis.annotate(
                     "target", (0.0, target_kl), xycoords=("axes fraction", "data"), xytext=(4, -3),

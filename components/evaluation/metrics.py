@@ -36,7 +36,7 @@ JUDGE = Metric("judge", "Judge", "score of the independent reward model, in its 
 MEANS = (
     *RUBRIC,
     JUDGE,
-    Metric("reward", "Training reward", "score of the reward model that PPO maximised (the proxy)", 3, None),
+    Metric("reward", "Training reward", "score of the reward model that training used (the proxy)", 3, None),
     Metric("kl", "KL to SFT", "nats per sequence", 2, None),
     Metric("response_tokens", "Response length", "tokens", 1, None),
     Metric("ended", "Ended", "share of responses that end by themselves", 3, None),

@@ -13,7 +13,7 @@ from components.evaluation.curves import standardised, training_rows
 from components.evaluation.metrics import Record
 from components.evaluation.report import Findings, render
 from components.evaluation.samples import before_and_after
-from components.paths import CLEAN, DATA_VALIDATION, EVALUATION, JUDGE, PPO, REWARD_MODEL, SELECTION, SFT
+from components.paths import ALIGNMENT, CLEAN, DATA_VALIDATION, EVALUATION, JUDGE, REWARD_MODEL, SELECTION, SFT
 from components.tracking import stage_run
 
 TEST_PROMPTS = CLEAN / "prompts_test.jsonl"
@@ -51,7 +51,7 @@ def inputs(params: Params) -> list[Path]:
     """Every file and folder that the stage reads: the `deps` of the stage in dvc.yaml."""
     parts = ("model", "metrics.json", "calibration.json")
     scorers = [folder / part for folder in SCORERS.values() for part in parts]
-    curves = [PPO / cycle / "curve.json" for cycle in params.ppo_cycles]
+    curves = [ALIGNMENT / cycle / "curve.json" for cycle in params.cycles]
     selection = [SELECTION / name for name in ("selection.json", "cycles.json")]
     return [TEST_PROMPTS, DATA_VALIDATION / "report.json", *POLICIES.values(), *scorers, *curves, *selection]
 
@@ -64,7 +64,7 @@ def write_evaluation(params: Params, sft: Sequence[Record], candidate: Sequence[
     """
     settings = params.evaluation
     selection, cycles = read_json(SELECTION / "selection.json"), read_json(SELECTION / "cycles.json")
-    training = training_rows(PPO, [int(cycle) for cycle in params.ppo_cycles])
+    training = training_rows(ALIGNMENT, [int(cycle) for cycle in params.cycles])
     comparison = compare(sft, candidate, settings, params.seed)
     findings = Findings(
         comparison=comparison,
@@ -75,7 +75,7 @@ def write_evaluation(params: Params, sft: Sequence[Record], candidate: Sequence[
         scorers={name: read_json(folder / "metrics.json") for name, folder in SCORERS.items()},
         data=read_json(DATA_VALIDATION / "report.json"),
         # What comes after this stage has no part in it, and must not make it run again.
-        params=params.model_dump(exclude={"promotion"}),
+        params=params.values(without=["promotion"]),
         prompts=len({record["prompt_id"] for record in sft}),
         samples_per_prompt=params.measurement.test_samples_per_prompt,
     )
@@ -83,9 +83,9 @@ def write_evaluation(params: Params, sft: Sequence[Record], candidate: Sequence[
         plots = folder / "plots"
         plots.mkdir()
         drawn = {name: plots / f"{name}.png" for name in FIGURES}
-        ceiling, target = selection["max_kl_nats_per_sequence"], params.ppo.target_kl_nats_per_sequence
+        ceiling = selection["max_kl_nats_per_sequence"]
         figures.over_optimisation(drawn["over_optimisation"], cycles, selection["cycle"], ceiling)
-        figures.training_curves(drawn["training"], training, target)
+        figures.training_curves(drawn["training"], training, params.target_kl)
         tables = {name: read_json(place / "calibration.json") for name, place in SCORERS.items()}
         figures.calibration(drawn["calibration"], tables)
         write_json(plots / "over_optimisation.json", standardised(cycles))

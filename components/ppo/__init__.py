@@ -1,1 +1,1 @@
-"""Proximal policy optimisation: cycles of rollouts (phase 1) and clipped updates (phase 2)."""
+"""Proximal policy optimisation, with or without a value model: rollouts (phase 1) and clipped updates (phase 2)."""

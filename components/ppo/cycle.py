@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import logging
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from components.core.stats import RunningMoments, masked_mean, masked_sum
 from components.language_model.loading import load_policy
 from components.language_model.optimizer_state import load_optimizer
 from components.measurement import Yardsticks
-from components.method import CurveRow, rows_of_iteration
+from components.method import CurveRow, Cycle, rows_of_iteration
 from components.ppo import checkpoint
 from components.ppo.actor_critic import ActorCritic
 from components.ppo.checkpoint import Progress
@@ -32,12 +31,12 @@ from components.ppo.update import Statistics, update
 logger = logging.getLogger("proximal")
 
 
-def make_optimizer(model: ActorCritic, params: Params) -> torch.optim.Optimizer:
+def make_optimizer(model: ActorCritic, settings: Ppo) -> torch.optim.Optimizer:
     """AdamW over both models, each with its own learning rate; the order of parameters is the model's own."""
     groups = [list(model.policy.parameters())]
     if model.value_model is not None:
         groups.append(list(model.value_model.parameters()))
-    return torch.optim.AdamW([{"params": group} for group in groups], weight_decay=params.ppo.weight_decay, fused=True)
+    return torch.optim.AdamW([{"params": group} for group in groups], weight_decay=settings.weight_decay, fused=True)
 
 
 def learning_rates(settings: Ppo, iteration: int) -> tuple[float, float]:
@@ -52,44 +51,29 @@ def learning_rates(settings: Ppo, iteration: int) -> tuple[float, float]:
     return 0.0 if still else factor * settings.learning_rate, factor * settings.value_learning_rate
 
 
-def run_cycle(
-    accelerator: Accelerator,
-    params: Params,
-    cycle: int,
-    start: Path,
-    yardsticks: Yardsticks,
-    prompts: list[list[int]],
-    work: Path,
-    on_iteration: Callable[[CurveRow], None],
-) -> list[CurveRow]:
-    """Take the policy of the last cycle through this cycle's iterations.
-
-    Args:
-        start: the folder of the stage before: artifacts/sft for the first cycle, the last cycle's folder after it.
-        work: holds the checkpoint of the last finished iteration: an interrupted cycle goes on from there, and at
-            the end it is the cycle's result.
-        on_iteration: called with the curve's row after every iteration.
-    """
+def run_cycle(accelerator: Accelerator, params: Params, cycle: Cycle, yardsticks: Yardsticks) -> None:
+    """Take the policy of the last cycle through this cycle's iterations; see components.method."""
+    settings, work = params.alignment, cycle.work
     resumed = work if (work / "state").exists() else None
-    source = resumed or start
+    source = resumed or cycle.start
     goes_on = (source / "state").exists()
     values = source / "state" / "value_model" if goes_on else paths.REWARD_MODEL / "model"
-    model = checkpoint.load_model(source / "policy", values if params.ppo.has_value_model else None)
+    model = checkpoint.load_model(source / "policy", values if settings.has_value_model else None)
     model = model.to(accelerator.device)
-    reference = _reference(params, yardsticks, source, model, starts=not resumed)
-    progress = Progress(iteration=0, kl_coef=params.ppo.kl_coef, score_moments=RunningMoments())
-    optimizer = make_optimizer(model, params)
+    reference = _reference(settings, yardsticks, source, model, starts=not resumed)
+    progress = Progress(iteration=0, kl_coef=settings.kl_coef, score_moments=RunningMoments())
+    optimizer = make_optimizer(model, settings)
     if goes_on:
         progress = checkpoint.load_progress(source)
         load_optimizer(source / "state" / "optimizer.safetensors", model, optimizer)
     curve: list[CurveRow] = list(read_json(work / "curve.json")) if resumed else []
     if resumed:
-        logger.info("ppo: cycle %d goes on after iteration %d", cycle, progress.iteration)
+        logger.info("%s: cycle %d goes on after iteration %d", params.method, cycle.number, progress.iteration)
 
-    settings = params.ppo
+    prompts = yardsticks.codec.encode_prompts([row["prompt"] for row in cycle.prompts])
     moved = None if reference is yardsticks.reference else reference
     prepared, optimizer = accelerator.prepare(model, optimizer)
-    end = cycle * settings.iterations_per_cycle
+    end = cycle.number * settings.iterations_per_cycle
     while progress.iteration < end:
         started = time.monotonic()
         iteration, kl_coef = progress.iteration, progress.kl_coef
@@ -104,37 +88,36 @@ def run_cycle(
         statistics = update(
             accelerator, prepared, optimizer, rollouts, credit, kl_coef, settings, params.seed, iteration
         )
-        row = _curve_row(cycle, progress, rollouts, credit, statistics)
+        row = _curve_row(cycle.number, progress, rollouts, credit, statistics)
         curve.append(row)
         progress = Progress(iteration + 1, _next_kl_coef(kl_coef, row["kl"], settings), moments)
         if accelerator.is_main_process:
             logger.info(
-                "ppo: cycle %d, iteration %d of %d, reward %+.3f, kl %.2f nats, entropy %.2f, "
+                "%s: cycle %d, iteration %d of %d, reward %+.3f, kl %.2f nats, entropy %.2f, "
                 "%.1f s rollouts, %.1f s updates",
-                *(cycle, progress.iteration, end, row["reward"], row["kl"], row["entropy"]),
+                *(params.method, cycle.number, progress.iteration, end, row["reward"], row["kl"], row["entropy"]),
                 *(rolled_out - started, time.monotonic() - rolled_out),
             )
-            on_iteration(row)
+            cycle.report(row)
             with atomic_folder(work) as folder:
                 checkpoint.save(folder, model, moved, optimizer, yardsticks.codec, progress)
                 write_json(folder / "curve.json", curve)
         accelerator.wait_for_everyone()
-    return curve
 
 
-def _reference(params: Params, yardsticks: Yardsticks, source: Path, model: ActorCritic, *, starts: bool) -> Any:
+def _reference(settings: Ppo, yardsticks: Yardsticks, source: Path, model: ActorCritic, *, starts: bool) -> Any:
     """The policy that KL is measured from: the SFT policy, or what has become of it.
 
     Args:
         starts: whether the cycle starts, which is when a reference that moves does so.
     """
-    if params.ppo.reference == "fixed":
+    if settings.reference == "fixed":
         return yardsticks.reference
     stored = source / "state" / "reference"
     reference = load_policy(stored) if stored.exists() else copy.deepcopy(yardsticks.reference)
     reference = reference.to(next(model.parameters()).device)
     if starts:
-        weight = 1.0 if params.ppo.reference == "refreshed" else params.ppo.reference_average_weight
+        weight = 1.0 if settings.reference == "refreshed" else settings.reference_average_weight
         averaged = polyak(list(reference.parameters()), list(model.policy.parameters()), weight)
         with torch.no_grad():
             for parameter, value in zip(reference.parameters(), averaged, strict=True):
@@ -168,5 +151,6 @@ def _curve_row(cycle: int, progress: Progress, rollouts: Rollouts, credit: Credi
         "entropy": float(masked_mean(rollouts.entropy, mask)),
         "response_tokens": float(mask.sum(dim=1).float().mean()),
         "ended": float(rollouts.ended.float().mean()),
+        "sampled_tokens": int(mask.sum()),
         **{name: value for name, value in statistics.items() if name != "entropy"},
     }

@@ -52,7 +52,7 @@ def roll_out(
     Raises:
         TrainingError: a recorded number is not finite; the rows are named.
     """
-    settings, codec = params.ppo, yardsticks.codec
+    settings, codec = params.alignment, yardsticks.codec
     numbers = uniforms(
         len(prompts),
         params.language_model.max_response_tokens,

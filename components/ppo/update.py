@@ -40,17 +40,20 @@ def update(
 
     Returns:
         Means over all steps: policy_loss, value_loss, entropy, clip_fraction, value_clip_fraction, approx_kl (old to
-        new policy, 0.5 * squared log-ratio), ratio_max, gradient norms; and of the batch explained_variance.
+        new policy, 0.5 * squared log-ratio), ratio_max, gradient norms; of the batch explained_variance; and the
+        number of steps, and of trained_tokens (prompts and responses, as often as they went through a step).
     Raises:
         TrainingError: a loss or ratio that is not finite; the rows are named.
     """
     statistics = _batch_statistics(rollouts, credit)
     mask = rollouts.sequences.response_mask
     steps: list[Statistics] = []
+    trained_tokens = 0
     for epoch in range(settings.epochs):
         order = torch.randperm(len(mask), generator=generator(seed, "ppo", "minibatches", iteration, epoch))
         for rows in torch.chunk(order, settings.minibatches):
             steps.append(_step(accelerator, model, optimizer, rollouts, credit, rows, kl_coef, settings, iteration))
+            trained_tokens += int(rollouts.sequences.mask[rows].sum())
             if _moved_too_far(steps[-1], settings):
                 break
         if _moved_too_far(steps[-1], settings):
@@ -58,7 +61,7 @@ def update(
     for name in steps[0]:
         values = [step[name] for step in steps]
         statistics[name] = max(values) if name == "ratio_max" else sum(values) / len(values)
-    return statistics | {"steps": len(steps)}
+    return statistics | {"steps": len(steps), "trained_tokens": trained_tokens}
 
 
 def _moved_too_far(step: Statistics, settings: Ppo) -> bool:

@@ -9,7 +9,7 @@ from components.artifacts import read_json, read_jsonl
 from components.config import Params
 from components.digests import digest, digest_of_values
 from components.errors import ArtifactError
-from components.paths import EVALUATION, JUDGE, REWARD_MODEL, SELECTION, SFT
+from components.paths import ALIGNMENT, EVALUATION, JUDGE, REWARD_MODEL, SELECTION, SFT
 from components.promotion.champion import measure_champion
 from components.promotion.decision import Decision, Limits, Record, decide
 from components.seeding import derive_seed
@@ -122,7 +122,7 @@ def _tags(record: RunRecord, decision: Decision) -> dict[str, str]:
         f"checkpoint:{path}": value
         for outputs in locked_outputs().values()
         for path, value in outputs.items()
-        if path.startswith("artifacts/ppo/") and path.endswith("/policy")
+        if path.startswith(f"{ALIGNMENT.as_posix()}/") and path.endswith("/policy")
     }
     return {
         **{name: f"{value:.4f}" for name, value in decision.figures.items()},

@@ -13,7 +13,7 @@ from components.errors import ArtifactError
 NEEDED = ("reward", "judge", "kl")
 
 
-def cycle_rows(ppo: Path, cycles: Sequence[int]) -> list[dict[str, Any]]:
+def cycle_rows(alignment: Path, cycles: Sequence[int]) -> list[dict[str, Any]]:
     """One row a cycle: cycle, kl, sqrt_kl and the validation means; row 0 is the SFT policy.
 
     Over-optimisation is drawn along the square root of the KL (Gao et al. 2022).
@@ -22,11 +22,20 @@ def cycle_rows(ppo: Path, cycles: Sequence[int]) -> list[dict[str, Any]]:
     Raises:
         ArtifactError: a cycle's metrics are absent, corrupt or incomplete.
     """
-    first = ppo / str(cycles[0]) / "metrics.json"
+    first = alignment / str(cycles[0]) / "metrics.json"
     rows = [_row(0, _section(first, "validation_start"))]
     for cycle in cycles:
-        rows.append(_row(cycle, _section(ppo / str(cycle) / "metrics.json", "validation")))
+        rows.append(_row(cycle, _section(alignment / str(cycle) / "metrics.json", "validation")))
     return rows
+
+
+def cost(alignment: Path, cycles: Sequence[int]) -> dict[str, int]:
+    """What these cycles took together: tokens sampled for training, and tokens trained on."""
+    total: dict[str, int] = {}
+    for cycle in cycles:
+        for name, tokens in read_json(alignment / str(cycle) / "metrics.json")["cost"].items():
+            total[name] = total.get(name, 0) + tokens
+    return total
 
 
 def _section(path: Path, name: str) -> dict[str, float]:

@@ -10,9 +10,9 @@ from typing import Any
 from components.artifacts import atomic_folder, write_json
 from components.config import Params
 from components.errors import ArtifactError
-from components.paths import PPO, SELECTION
+from components.paths import ALIGNMENT, SELECTION
 from components.selection.choose import CycleFigures, Decision, choose_cycle
-from components.selection.cycles import cycle_rows
+from components.selection.cycles import cost, cycle_rows
 from components.tracking import stage_run
 
 
@@ -22,17 +22,18 @@ def run(params: Params) -> None:
     Raises:
         ArtifactError: a cycle's metrics or the chosen policy are absent, corrupt or incomplete.
     """
-    cycles = [int(number) for number in params.ppo_cycles]
+    cycles = [int(number) for number in params.cycles]
     max_kl = params.selection.max_kl_nats_per_sequence
-    inputs = [PPO / str(k) / part for k in cycles for part in ("policy", "metrics.json")]
+    inputs = [ALIGNMENT / str(k) / part for k in cycles for part in ("policy", "metrics.json")]
     with stage_run("selection", params, inputs=inputs) as tracked:
-        rows = cycle_rows(PPO, cycles)
+        rows = cycle_rows(ALIGNMENT, cycles)
         decision = choose_cycle(
             [CycleFigures(row["cycle"], row["judge"], row["kl"]) for row in rows if row["cycle"]], max_kl
         )
         record = _record(decision, max_kl, judge_of_sft=rows[0]["judge"])
+        record["cost"] = cost(ALIGNMENT, range(1, decision.chosen.cycle + 1))
         with atomic_folder(SELECTION) as folder:
-            _copy_policy(PPO / str(decision.chosen.cycle) / "policy", folder / "policy")
+            _copy_policy(ALIGNMENT / str(decision.chosen.cycle) / "policy", folder / "policy")
             write_json(folder / "selection.json", record)
             write_json(folder / "cycles.json", rows)
         tracked.metrics({f"selected/{name}": record[name] for name in ("cycle", "judge", "kl")})

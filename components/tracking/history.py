@@ -22,7 +22,7 @@ class RunRecord:
 
     @property
     def name(self) -> str:
-        """The stage, with its cycle where it has one, e.g. "ppo 3"."""
+        """The stage, with its cycle where it has one, e.g. "alignment 3"."""
         cycle = self.tags.get("cycle")
         return self.tags.get("stage", "run") + (f" {cycle}" if cycle else "")
 

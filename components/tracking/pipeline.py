@@ -39,7 +39,7 @@ def finish_pipeline_run(
     """Close the parent run.
 
     Args:
-        stages: what became of each stage, by its DVC name ("sft", "ppo@2"), e.g. "ran", "unchanged". The id
+        stages: what became of each stage, by its DVC name ("sft", "alignment@2"), e.g. "ran", "unchanged". The id
             of the run that made the stage's present outputs is put beside it, also when that was long ago.
         metrics: the figures by which pipeline runs compare.
     """

@@ -149,9 +149,11 @@ def stage_run(stage: str, params: Params, inputs: Iterable[Path] = (), cycle: in
 
 
 def _create(stage: str, params: Params, inputs: Iterable[Path], cycle: int | None) -> str:
-    values = params.model_dump(mode="json")
+    values = params.values()
+    section = params.method if stage == "alignment" else stage
     tags = {
         "stage": stage,
+        "method": params.method,
         "mlflow.source.name": f"components.{stage}",
         **provenance_tags(params),
         **content_tags("in", inputs),
@@ -162,7 +164,7 @@ def _create(stage: str, params: Params, inputs: Iterable[Path], cycle: int | Non
         _require_run(parent)
         tags |= {"mlflow.parentRunId": parent, "parent_run_id": parent}
     name = stage if cycle is None else f"{stage}-{cycle}"
-    return create_run(name, tags, flatten({"seed": values["seed"], stage: values[stage]}))
+    return create_run(name, tags, flatten({"seed": values["seed"], section: values[section]}))
 
 
 def create_run(name: str, tags: Mapping[str, str], params: Mapping[str, str]) -> str:

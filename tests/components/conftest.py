@@ -32,10 +32,18 @@ from components.config import Params, load_params, parse_params
 ROOT = Path(__file__).resolve().parents[2]
 Tree = dict[str, Any]
 
+TINY_PPO: Tree = {
+    "iterations_per_cycle": 3,
+    "rollouts_per_iteration": 8,
+    "epochs": 2,
+    "minibatches": 2,
+    "microbatch_size": 2,
+    "kl_horizon_rollouts": 100,
+}
 # What makes the shipped params tiny: everything else is as shipped.
 TINY: Tree = {
     "compute": {
-        "cpu_threads": dict.fromkeys(("sft", "reward_model", "judge", "ppo", "evaluation", "promotion"), 1),
+        "cpu_threads": dict.fromkeys(("sft", "reward_model", "judge", "alignment", "evaluation", "promotion"), 1),
     },
     "language_model": {
         "max_prompt_tokens": 24,
@@ -51,15 +59,10 @@ TINY: Tree = {
     "sft": {"learning_rate": 0.02, "epochs": 6, "batch_size": 8, "microbatch_size": 4},
     "reward_model": {"epochs": 1, "batch_size": 8, "microbatch_size": 4, "normalisation_prompts": 8},
     "judge": {"epochs": 1, "batch_size": 8, "microbatch_size": 4, "normalisation_prompts": 8},
-    "ppo": {
-        "iterations_per_cycle": 3,
-        "rollouts_per_iteration": 8,
-        "epochs": 2,
-        "minibatches": 2,
-        "microbatch_size": 2,
-        "kl_horizon_rollouts": 100,
-    },
-    "ppo_cycles": {"1": {"start": "artifacts/sft"}, "2": {"start": "artifacts/ppo/1"}},
+    "ppo": TINY_PPO,
+    "grpo": TINY_PPO | {"responses_per_prompt": 2},
+    "rloo": TINY_PPO | {"responses_per_prompt": 2},
+    "cycles": {"1": {"start": "artifacts/sft"}, "2": {"start": "artifacts/alignment/1"}},
     "measurement": {"batch_size": 8, "validation_samples_per_prompt": 2},
 }
 
@@ -70,10 +73,10 @@ PROMPTS = [f"my {device} {fault} . what is wrong with it ?" for fault in FAULTS 
 
 
 def merged(base: Tree, changes: Tree) -> Tree:
-    """A deep copy of `base` with `changes` in it; a value that is no section, or is ppo_cycles, is replaced whole."""
+    """A deep copy of `base` with `changes` in it; a value that is no section, or is cycles, is replaced whole."""
     return base | {
         key: merged(base[key], value)
-        if isinstance(value, dict) and isinstance(base.get(key), dict) and key != "ppo_cycles"
+        if isinstance(value, dict) and isinstance(base.get(key), dict) and key != "cycles"
         else value
         for key, value in changes.items()
     }

@@ -71,13 +71,13 @@ def test_params_are_frozen(shipped: Values) -> None:
             setattr(part, name, 3)
 
 
-@pytest.mark.parametrize("key", ["speed", "ppo.leraning_rate", "language_model.scratch.width", "ppo_cycles.1.stop"])
+@pytest.mark.parametrize("key", ["speed", "ppo.leraning_rate", "language_model.scratch.width", "cycles.1.stop"])
 def test_an_unknown_key_is_named(refused: Any, key: str) -> None:
     error = refused(**{key: 1})
     assert error.where == f"params.yaml: {key}" and f"no key named {key}" in error.expected
 
 
-@pytest.mark.parametrize("key", ["seed", "sft", "ppo.gamma", "language_model.scratch.layers", "ppo_cycles.1.start"])
+@pytest.mark.parametrize("key", ["seed", "sft", "ppo.gamma", "language_model.scratch.layers", "cycles.1.start"])
 def test_a_missing_key_is_named(refused: Any, key: str) -> None:
     error = refused(**{key: ABSENT})
     assert error.where == f"params.yaml: {key}"
@@ -106,12 +106,12 @@ def test_a_missing_key_is_named(refused: Any, key: str) -> None:
         ("ppo.value_clip_range", 0.0),
         ("ppo.kl_estimator", "k4"),
         ("ppo.kl_control", "sometimes"),
-        ("ppo.advantage_estimator", "gea"),
+        ("method", "sarsa"),
         ("ppo.whiten_advantages", "yes"),
         ("ppo.rollouts_per_iteration", 1),  # one sequence cannot be whitened
         ("measurement.temperature", 0.0),
         ("compute.cpu_threads", 2),
-        ("compute.cpu_threads.ppo", 0),
+        ("compute.cpu_threads.alignment", 0),
         ("language_model.scratch", []),
         ("language_model.scratch.vocabulary_size", 10),
         ("language_model.checkpoint", ""),
@@ -152,8 +152,8 @@ def test_a_wrong_type_or_value_is_named_with_what_was_found(refused: Any, key: s
             "5 must divide rollouts_per_iteration 256",
             {"ppo.rollouts_per_iteration": 256, "ppo.responses_per_prompt": 5},
         ),
-        ("ppo.responses_per_prompt", "at least 2, found 1", {"ppo.advantage_estimator": "grpo"}),
-        ("ppo.responses_per_prompt", "at least 2, found 1", {"ppo.advantage_estimator": "rloo"}),
+        ("grpo.responses_per_prompt", "at least 2, found 1", {"grpo.responses_per_prompt": 1}),
+        ("rloo.responses_per_prompt", "at least 2, found 1", {"rloo.responses_per_prompt": 1}),
         (
             "ppo.learning_rate_decay_iterations",
             "5 must be larger than learning_rate_warmup_iterations 5",
@@ -186,14 +186,14 @@ def test_a_wrong_type_or_value_is_named_with_what_was_found(refused: Any, key: s
             {"data_validation.validation_fraction": 0.5, "data_validation.test_fraction": 0.5},
         ),
         ("judge.seed_offset", "must differ from reward_model.seed_offset", {"judge.seed_offset": 0}),
-        ("ppo_cycles.1.start", "must be 'artifacts/sft'", {"ppo_cycles.1.start": "artifacts/ppo/1"}),
-        ("ppo_cycles.2.start", "must be 'artifacts/ppo/1'", {"ppo_cycles.2.start": "artifacts/sft"}),
-        ("ppo_cycles", "numbered '1', '2', ... in order; found []", {"ppo_cycles": {}}),
-        ("ppo_cycles", "found ['2']", {"ppo_cycles": {"2": {"start": "artifacts/sft"}}}),
+        ("cycles.1.start", "must be 'artifacts/sft'", {"cycles.1.start": "artifacts/alignment/1"}),
+        ("cycles.2.start", "must be 'artifacts/alignment/1'", {"cycles.2.start": "artifacts/sft"}),
+        ("cycles", "numbered '1', '2', ... in order; found []", {"cycles": {}}),
+        ("cycles", "found ['2']", {"cycles": {"2": {"start": "artifacts/sft"}}}),
         (
-            "ppo_cycles",
+            "cycles",
             "found ['2', '1']",
-            {"ppo_cycles": {"2": {"start": "artifacts/ppo/1"}, "1": {"start": "artifacts/sft"}}},
+            {"cycles": {"2": {"start": "artifacts/alignment/1"}, "1": {"start": "artifacts/sft"}}},
         ),
     ],
 )

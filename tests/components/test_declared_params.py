@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from ruamel.yaml import YAML
 
 from components import paths
-from components.config import Params, load_params
+from components.config import METHODS, Params, load_params
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -27,35 +27,39 @@ class Reading:
 
     def __getattr__(self, key: str) -> Any:
         value = getattr(self._section, key)
+        if isinstance(value, BaseModel):
+            section = self._section.method if key == "alignment" else key  # the chosen method's, under its name
+            return Reading(value, f"{self._name}{section}.", self._seen)
         if key not in type(self._section).model_fields:
             return value
-        if isinstance(value, BaseModel):
-            return Reading(value, f"{self._name}{key}.", self._seen)
         self._seen.add(self._name + key)
         return value
 
 
-def declared(stage: str) -> Iterator[str]:
+def declared(stage: str, method: str) -> Iterator[str]:
     description = YAML(typ="safe").load(ROOT / "dvc.yaml")["stages"][stage]
     for dotted in description.get("do", description)["params"]:
-        yield dotted.replace("${key}", "1")
+        yield dotted.replace("${key}", "1").replace("${method}", method)
 
 
-@pytest.mark.parametrize("stage", ["sft", "reward_model", "judge", "ppo"])
-def test_a_stage_reads_what_it_declares(world: Path, stage: str) -> None:
-    from components.ppo.run import run as ppo
+@pytest.mark.parametrize("stage", ["sft", "reward_model", "judge", *METHODS])
+def test_a_stage_reads_what_it_declares(world: Path, change_params: Callable[..., Params], stage: str) -> None:
+    from components.alignment.run import run as alignment
     from components.reward_model.run import run as reward_model
     from components.sft.run import run as sft
 
     seen: set[str] = set()
-    params: Params = Reading(load_params(paths.PARAMS), "", seen)  # type: ignore[assignment]
+    is_method = stage in METHODS
+    read = change_params(method=stage) if is_method else load_params(paths.PARAMS)
+    params: Params = Reading(read, "", seen)  # type: ignore[assignment]
     if stage == "sft":
         sft(params)
-    elif stage == "ppo":
-        ppo(params, 1)
+    elif is_method:
+        alignment(params, 1)
     else:
         reward_model(params, stage)
-    assert {f"{stage}.microbatch_size", "seed"} <= seen  # the notes are taken
-    allowed = [*declared(stage), "ppo_cycles"]  # of the cycles, dvc.yaml declares each stage's own
+    assert "seed" in seen and any(key.startswith(f"{stage}.") for key in seen)  # the notes are taken
+    # Of the cycles, dvc.yaml declares each stage's own.
+    allowed = [*declared("alignment" if is_method else stage, read.method), "cycles"]
     undeclared = {key for key in seen if not any(key == name or key.startswith(f"{name}.") for name in allowed)}
     assert undeclared == set()

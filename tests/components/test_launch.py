@@ -86,7 +86,7 @@ BAD = {
     "no file": ("sft", None, "params.yaml"),
     "no Accelerate config": ("sft", lambda text: text.replace("cpu.yaml", "tpu.yaml"), "compute.accelerate_config"),
     "cycle for SFT": ("sft --cycle 1", lambda text: text, "--cycle"),
-    "no cycle for PPO": ("ppo", lambda text: text, "--cycle"),
+    "no cycle": ("alignment", lambda text: text, "--cycle"),
 }
 
 
@@ -130,8 +130,8 @@ def test_a_bad_accelerate_config_is_named(world: Path, content: str, named: str)
 @pytest.mark.parametrize(
     ("arguments", "changes", "named"),
     [
-        ("ppo --cycle 1", {"ppo": {"rollouts_per_iteration": 9, "minibatches": 3}}, "ppo.rollouts_per_iteration"),
-        ("ppo --cycle 1", {"ppo": {"minibatches": 8, "microbatch_size": 1}}, "ppo.rollouts_per_iteration"),
+        ("alignment --cycle 1", {"ppo": {"rollouts_per_iteration": 9, "minibatches": 3}}, "ppo.rollouts_per_iteration"),
+        ("alignment --cycle 1", {"ppo": {"minibatches": 8, "microbatch_size": 1}}, "ppo.rollouts_per_iteration"),
         ("sft", {"sft": {"batch_size": 1, "microbatch_size": 1}}, "sft.batch_size"),
     ],
     ids=["odd rollouts", "minibatches of one", "batches of one"],
@@ -167,17 +167,17 @@ def same_weights(first: Path, second: Path) -> None:
         torch.testing.assert_close(others[name], weight, rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("arguments", ["sft", "ppo --cycle 1"])
+@pytest.mark.parametrize("arguments", ["sft", "alignment --cycle 1"])
 def test_two_processes_give_what_one_gives(
     start: Any, world: Path, tmp_path: Path, change_params: ChangeParams, arguments: str
 ) -> None:
     """The same weights and numbers, but for the order in which floats are added up."""
     stage = arguments.split()[0]
-    if stage == "ppo":
-        from components.ppo.run import run
+    if stage == "alignment":
+        from components.alignment.run import run
 
         run(change_params(), 1)
-    folder = paths.PPO / "1" if stage == "ppo" else paths.ARTIFACTS / stage
+    folder = paths.ALIGNMENT / "1" if stage == "alignment" else paths.ARTIFACTS / stage
     one = Path(shutil.copytree(folder, tmp_path / "one"))
     shutil.rmtree(folder)
     change_params(compute=TWO)
@@ -189,7 +189,7 @@ def test_two_processes_give_what_one_gives(
     for weights in one.rglob("model.safetensors"):
         same_weights(weights, folder / weights.relative_to(one))
     found, expected = (json.loads((each / "metrics.json").read_text()) for each in (folder, one))
-    if stage == "ppo":
+    if stage == "alignment":
         found, expected = found["validation"], expected["validation"]
         curves = (json.loads((each / "curve.json").read_text()) for each in (folder, one))
         for row, row_of_one in zip(*curves, strict=True):
@@ -200,8 +200,8 @@ def test_two_processes_give_what_one_gives(
 def test_the_launchers_end_is_the_end_of_its_processes(start: Any, world: Path, change_params: ChangeParams) -> None:
     """SIGTERM in the midst of training, while two ranks talk to each other."""
     change_params(compute=TWO, ppo={"iterations_per_cycle": 100_000})
-    process = start("ppo", "--cycle", "1")
-    assert wait_for(lambda: list(paths.WORK.glob("ppo-1-*/state/progress.json")), seconds=120), process.poll()
+    process = start("alignment", "--cycle", "1")
+    assert wait_for(lambda: list(paths.WORK.glob("alignment-1-*/state/progress.json")), seconds=120), process.poll()
     workers = descendants(process)
     assert len(workers) >= 2
     process.terminate()

@@ -64,7 +64,7 @@ def record(stage: str, params: Params, inputs: Sequence[str], outputs: dict[str,
 
 
 def make_chain(params: Params, name: str, salt: str) -> dict[str, str]:
-    """data -> data_validation -> sft -> judge, ppo 1 -> ppo 2 -> selection -> promotion; gives run ids."""
+    """data -> data_validation -> sft -> judge, alignment 1 -> alignment 2 -> selection -> promotion; gives run ids."""
     write("data/prompts.jsonl", f'{{"id": 1}}\n{{"id": 2}}\n{{"id": "{salt}"}}\n')
     write("data/demonstrations.jsonl", f'{{"id": "{salt}"}}\n')
     clean = "artifacts/data_validation/clean"
@@ -80,15 +80,15 @@ def make_chain(params: Params, name: str, salt: str) -> dict[str, str]:
     ids["sft"] = record("sft", params, [demonstrations], {"artifacts/sft/policy/model.bin": "sft" + salt})
     sft = "artifacts/sft/policy"
     ids["judge"] = record("judge", params, [comparisons, sft], {"artifacts/judge/model/model.bin": "j" + salt})
-    for cycle, start in ((1, sft), (2, "artifacts/ppo/1")):
-        out = {f"artifacts/ppo/{cycle}/policy/model.bin": f"{cycle}{salt}"}
-        with stage_run("ppo", params, [Path(start), Path("artifacts/judge/model")], cycle) as run:
+    for cycle, start in ((1, sft), (2, "artifacts/alignment/1")):
+        out = {f"artifacts/alignment/{cycle}/policy/model.bin": f"{cycle}{salt}"}
+        with stage_run("alignment", params, [Path(start), Path("artifacts/judge/model")], cycle) as run:
             write(*next(iter(out.items())))
-            run.outputs([Path(f"artifacts/ppo/{cycle}")])
+            run.outputs([Path(f"artifacts/alignment/{cycle}")])
         assert isinstance(run, RecordedRun)
-        ids[f"ppo {cycle}"] = run.run_id
+        ids[f"alignment {cycle}"] = run.run_id
         time.sleep(0.002)
-    cycles = ["artifacts/ppo/1/policy", "artifacts/ppo/2/policy"]
+    cycles = ["artifacts/alignment/1/policy", "artifacts/alignment/2/policy"]
     ids["selection"] = record("selection", params, cycles, {"artifacts/selection/policy/model.bin": f"2{salt}"})
     policy = Path("artifacts/selection/policy")
     with stage_run("promotion", params, [policy]) as run:
@@ -113,9 +113,9 @@ def test_the_way_back_names_every_run_and_the_raw_rows(workspace: Path, params: 
     assert {name: step.run.run_id for name, step in steps.items()} == ids
     assert {name: sorted(source.run.name for source in step.made_from) for name, step in steps.items()} == {
         "promotion": ["selection"],
-        "selection": ["ppo 1", "ppo 2"],
-        "ppo 2": ["judge", "ppo 1"],
-        "ppo 1": ["judge", "sft"],
+        "selection": ["alignment 1", "alignment 2"],
+        "alignment 2": ["alignment 1", "judge"],
+        "alignment 1": ["judge", "sft"],
         "judge": ["data_validation", "sft"],
         "sft": ["data_validation"],
         "data_validation": [],
@@ -127,12 +127,12 @@ def test_the_way_back_names_every_run_and_the_raw_rows(workspace: Path, params: 
         "data/demonstrations.jsonl": (1, digest(Path("data/demonstrations.jsonl")), "in data/"),
     }
     order = [step.run.name for step in lineage.root.all_steps()]
-    assert order == ["promotion", "selection", "ppo 2", "ppo 1", "judge", "sft", "data_validation"]
+    assert order == ["promotion", "selection", "alignment 2", "alignment 1", "judge", "sft", "data_validation"]
 
     text = printed("whole@1")
     for run_id in ids.values():
         assert run_id in text
-    for word in ("whole version 1 @champion", DATA_MD5, "prompts.jsonl  3 rows", "made from judge, ppo 1"):
+    for word in ("whole version 1 @champion", DATA_MD5, "prompts.jsonl  3 rows", "made from alignment 1, judge"):
         assert word in text
     assert "breaks" not in text
 
@@ -155,9 +155,10 @@ def test_a_break_is_named_where_it_is(workspace: Path, params: Params) -> None:
     tracking_store.client().delete_run(ids["data_validation"])
     steps = {step.run.name: step for step in trace("broken@champion").root.all_steps()}
     assert "judge" not in steps
-    assert steps["ppo 1"].broken == {"artifacts/judge/model/model.bin": digest(Path("artifacts/judge/model/model.bin"))}
+    judge = Path("artifacts/judge/model/model.bin")
+    assert steps["alignment 1"].broken == {judge.as_posix(): digest(judge)}
     assert list(steps["sft"].broken) == ["artifacts/data_validation/clean/demonstrations.jsonl"]
-    assert [source.run.name for source in steps["ppo 1"].made_from] == ["sft"]
+    assert [source.run.name for source in steps["alignment 1"].made_from] == ["sft"]
     text = printed("broken@champion")
     assert "the chain breaks here: no run in this store made artifacts/judge/model/model.bin" in text
     assert "the chain does not reach data/" in text

@@ -101,7 +101,7 @@ def test_a_stage_is_a_child_with_its_params_tags_metrics_and_files(
     parent = start_pipeline_run(params, "flow-7")
     monkeypatch.setenv(PARENT_VARIABLE, parent)
     monkeypatch.setenv("PROXIMAL_FLOW_RUN_ID", "flow-7")
-    with stage_run("ppo", params, inputs=[rows], cycle=3) as run:
+    with stage_run("alignment", params, inputs=[rows], cycle=3) as run:
         run.metrics({"kl": 1.5, "gold": 0.25}, step=10)
         run.metrics({"kl": 2.5}, step=20)
         run.table("samples.json", [{"prompt": "p", "gold": 1.0}, {"prompt": "q", "kind": "known"}])
@@ -110,7 +110,7 @@ def test_a_stage_is_a_child_with_its_params_tags_metrics_and_files(
         picture.write_bytes(b"picture")
         run.figure(picture)
         run.artifact(rows.parent)
-        policy = Path("artifacts/ppo/3/policy")
+        policy = Path("artifacts/alignment/3/policy")
         policy.mkdir(parents=True)
         (policy / "model.bin").write_bytes(b"weights")
         run.outputs([policy.parent])
@@ -118,9 +118,9 @@ def test_a_stage_is_a_child_with_its_params_tags_metrics_and_files(
     finished = run_of(run)
     tags = finished.data.tags
     assert finished.info.status == "FINISHED"
-    assert finished.info.run_name == "ppo-3"
+    assert finished.info.run_name == "alignment-3"
     assert (tags["mlflow.parentRunId"], tags["parent_run_id"]) == (parent, parent)
-    assert (tags["stage"], tags["cycle"], tags["prefect_flow_run_id"]) == ("ppo", "3", "flow-7")
+    assert (tags["stage"], tags["cycle"], tags["prefect_flow_run_id"]) == ("alignment", "3", "flow-7")
     assert tags["data_md5"] == "0123456789abcdef0123456789abcdef.dir"
     assert len(tags["params_sha256"]) == 64
     assert (tags["git_commit"], tags["git_dirty"]) == ("none", "false")  # this folder is no repository
@@ -149,7 +149,7 @@ def test_a_stage_is_a_child_with_its_params_tags_metrics_and_files(
 
     mother = tracking_store.client().get_run(parent)
     assert mother.data.params["sft.epochs"] == str(params.sft.epochs)
-    assert mother.data.params["ppo_cycles.2.start"] == "artifacts/ppo/1"
+    assert mother.data.params["cycles.2.start"] == "artifacts/alignment/1"
     assert mother.info.status == "RUNNING"
     finish_pipeline_run(parent, "FINISHED", {}, {})
 
@@ -349,22 +349,22 @@ def test_the_parent_names_the_run_that_made_each_output_also_when_nothing_ran(
     Path("dvc.lock").write_text(
         "schema: '2.0'\nstages:\n"
         f"  sft:\n    cmd: x\n    outs:\n    - path: {policy}\n      md5: {digest(policy)}\n"
-        "  ppo@1:\n    cmd: x\n    outs:\n    - path: data.dvc\n      md5: 0123\n"
+        "  alignment@1:\n    cmd: x\n    outs:\n    - path: data.dvc\n      md5: 0123\n"
         "  judge:\n    cmd: x\n    outs:\n    - path: artifacts/judge\n      md5: 4567\n"
     )
     Path("data.dvc").write_text("outs:\n- md5: 89.dir\n  path: data\n")
     second = start_pipeline_run(params, "flow-2")
-    outcomes = {"sft": "unchanged", "ppo@1": "ran", "judge": "failed", "promotion": "ran"}
+    outcomes = {"sft": "unchanged", "alignment@1": "ran", "judge": "failed", "promotion": "ran"}
     finish_pipeline_run(second, "FAILED", outcomes, {"gold": 0.5})
     parent = tracking_store.client().get_run(second)
     tags = {name: value for name, value in parent.data.tags.items() if ":" in name}
     assert tags == {
         "outcome:sft": "unchanged",
-        "outcome:ppo-1": "ran",
+        "outcome:alignment-1": "ran",
         "outcome:judge": "failed",
         "outcome:promotion": "ran",
         "made_by:sft": id_of(maker),
-        "made_by:ppo-1": "not in this tracking store",
+        "made_by:alignment-1": "not in this tracking store",
     }
     assert parent.info.status == "FAILED"
     assert parent.data.metrics == {"gold": 0.5}

@@ -77,12 +77,12 @@ def test_a_changed_ppo_param_runs_ppo_and_what_follows(workspace: Path) -> None:
         changed = set(json.loads(_dvc(workspace, "status", "--json")))
     finally:
         params.write_text(before)
-    # What follows ppo@1 shows as changed only once ppo@1 has run; evaluation also prints the params in its report.
-    assert changed == {"ppo@1", "evaluation"}
+    # What follows alignment@1 shows as changed only once that has run; evaluation also prints the params in its report.
+    assert changed == {"alignment@1", "evaluation"}
 
 
 def test_training_again_gives_the_same_bytes(workspace: Path) -> None:
     lock = (workspace / "dvc.lock").read_bytes()
-    for stage in ("sft", "ppo@1"):
+    for stage in ("sft", "alignment@1"):
         _dvc(workspace, "repro", "--force", "--single-item", "--no-run-cache", stage)
     assert (workspace / "dvc.lock").read_bytes() == lock

@@ -36,8 +36,8 @@ def test_the_message_of_a_fault_is_kept_for_the_end() -> None:
 
 def test_without_a_message_the_last_line_speaks() -> None:
     transcript, _ = listen("Traceback (most recent call last):", "  File ...", "ValueError: shapes differ")
-    failure = transcript.failure("ppo@2", 1)
-    assert str(failure) == "stage ppo@2: ValueError: shapes differ"
+    failure = transcript.failure("alignment@2", 1)
+    assert str(failure) == "stage alignment@2: ValueError: shapes differ"
     assert (failure.status, failure.environment) == (1, False)
 
 

@@ -14,7 +14,7 @@ from components.config import Params
 from components.digests import digest
 from components.errors import ArtifactError
 from components.evaluation.run import inputs, write_evaluation
-from components.paths import DATA_VALIDATION, EVALUATION, JUDGE, PPO, REWARD_MODEL, SELECTION
+from components.paths import ALIGNMENT, DATA_VALIDATION, EVALUATION, JUDGE, REWARD_MODEL, SELECTION
 
 Records = list[dict[str, Any]]
 
@@ -30,9 +30,9 @@ def write_earlier_stages(params: Params) -> None:
     choice = {"cycle": 2, "judge": 0.6, "kl": 2.0, "reason": "best", "rejected": rejected}
     ceiling = {"max_kl_nats_per_sequence": 6.0, "within_ceiling": True}
     write_json(SELECTION / "selection.json", choice | ceiling)
-    for cycle in params.ppo_cycles:
+    for cycle in params.cycles:
         write_json(
-            PPO / cycle / "curve.json",
+            ALIGNMENT / cycle / "curve.json",
             [{"cycle": int(cycle), "iteration": int(cycle), "reward": 0.1, "kl": 0.2, "entropy": 1.0}],
         )
     for folder in (REWARD_MODEL, JUDGE):
@@ -87,7 +87,7 @@ def test_writes_everything_and_the_report_stands_alone(
     assert [record["policy"] for record in records] == ["sft"] * 8 + ["candidate"] * 8
     assert records[8] == {"policy": "candidate", **candidate[0]}
     iterations = [row["iteration"] for row in read_json(EVALUATION / "plots" / "training.json")]
-    assert iterations == [int(cycle) for cycle in params.ppo_cycles]
+    assert iterations == [int(cycle) for cycle in params.cycles]
 
     html = (EVALUATION / "report.html").read_text(encoding="utf-8")
     links = Page(html).links
@@ -160,4 +160,4 @@ def test_a_missing_input_leaves_nothing_half_written(params: Params, sft: Record
 
 def test_every_cycle_is_an_input(params: Params) -> None:
     curves = [path for path in inputs(params) if path.name == "curve.json"]
-    assert curves == [PPO / cycle / "curve.json" for cycle in params.ppo_cycles]
+    assert curves == [ALIGNMENT / cycle / "curve.json" for cycle in params.cycles]

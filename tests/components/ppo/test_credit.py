@@ -24,7 +24,7 @@ Rows = list[list[float]]
 def settings(tiny_params: Callable[..., Params]) -> Callable[..., Ppo]:
     """As shipped but for what a test changes, with limits that are reached."""
     plain = {"missing_eos_value": -2.0, "score_clip": 1.5, "gamma": 0.99, "gae_lambda": 0.9}
-    return lambda **changes: tiny_params(ppo=plain | changes).ppo
+    return lambda method="ppo", **changes: tiny_params(method=method, **{method: plain | changes}).alignment
 
 
 def plain_scores(rollouts: Rollouts, settings: Ppo) -> list[float]:
@@ -115,8 +115,8 @@ GROUPS = {"responses_per_prompt": 4, "value_loss_coef": 0.0}
         {"kl_estimator": "k3"},
         {"kl_placement": "loss"},
         {"gamma": 1.0, "gae_lambda": 1.0},
-        {"advantage_estimator": "rloo", **GROUPS},
-        {"advantage_estimator": "grpo", **GROUPS, "length_penalty": PENALTY},
+        {"method": "rloo", **GROUPS},
+        {"method": "grpo", **GROUPS, "length_penalty": PENALTY},
     ],
     ids=str,
 )

@@ -11,16 +11,16 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from components import paths
-from components.artifacts import read_json, write_json
+from components.artifacts import read_json, read_jsonl, write_json
 from components.config import Params
 from components.digests import digest
 from components.errors import ArtifactError, TrainingError
 from components.language_model.acceleration import start_accelerator
 from components.language_model.loading import load_policy
 from components.measurement import Yardsticks
-from components.method import rows_of_iteration
+from components.method import CurveRow, Cycle, rows_of_iteration
 from components.ppo.checkpoint import load_model
-from components.ppo.cycle import CurveRow, learning_rates, run_cycle
+from components.ppo.cycle import learning_rates, run_cycle
 from components.ppo.rollouts import roll_out
 
 CPU = torch.device("cpu")
@@ -31,8 +31,10 @@ class Interruption(Exception):
 
 
 @pytest.fixture
-def cycle(prompts: list[list[int]]) -> Callable[..., list[CurveRow]]:
+def cycle(world: Path) -> Callable[..., list[CurveRow]]:
     """Runs a cycle into the folder `work`; `stop_in` interrupts it in that iteration, before its checkpoint."""
+
+    prompts = read_jsonl(paths.CLEAN / "prompts_train.jsonl")
 
     def run(
         params: Params,
@@ -50,7 +52,10 @@ def cycle(prompts: list[list[int]]) -> Callable[..., list[CurveRow]]:
             if row["iteration"] == stop_in:
                 raise Interruption
 
-        return run_cycle(start_accelerator(), params, number, start, yardsticks, prompts, Path(work), after)
+        job = Cycle(number, start, Path(work), prompts, [], after)
+        run_cycle(start_accelerator(), params, job, yardsticks)
+        curve: list[CurveRow] = read_json(Path(work, "curve.json"))
+        return curve
 
     return run
 
@@ -177,7 +182,7 @@ def test_a_reference_that_moves_starts_each_cycle_where_it_should(cycle: Any, ti
 
 @pytest.mark.parametrize("estimator", ["rloo", "grpo"])
 def test_without_a_critic_there_is_no_value_model(cycle: Any, tiny_params: Any, estimator: str) -> None:
-    params = tiny_params(ppo={"advantage_estimator": estimator, "responses_per_prompt": 4})
+    params = tiny_params(method=estimator, **{estimator: {"responses_per_prompt": 4}})
     first = cycle(params, "first")
     assert not Path("first/state/value_model").exists()
     assert len(first) == 3 and all(row["policy_gradient_norm"] > 0 for row in first)

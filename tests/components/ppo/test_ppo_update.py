@@ -42,7 +42,7 @@ def settings(tiny_params: Callable[..., Params]) -> Callable[..., Ppo]:
         "value_loss_coef": 0.5,
         "gradient_clip": 1e6,
     }
-    return lambda **changes: tiny_params(ppo=plain | changes).ppo
+    return lambda method="ppo", **changes: tiny_params(method=method, **{method: plain | changes}).alignment
 
 
 @pytest.fixture
@@ -276,7 +276,7 @@ def test_without_advantages_value_loss_and_entropy_no_weight_moves(
     """Under the product's own optimiser nothing moves, not by a bit."""
 
     def adam(trained: ActorCritic) -> torch.optim.Optimizer:
-        optimizer = make_optimizer(trained, params)
+        optimizer = make_optimizer(trained, params.ppo)
         for group in optimizer.param_groups:
             group["lr"] = 0.01
         return optimizer
@@ -295,7 +295,7 @@ def test_an_update_needs_no_value_model(
     accelerator: Accelerator, model: ActorCritic, rollouts: Rollouts, credit: Credit, settings: Any, weights_of: Any
 ) -> None:
     """RLOO and GRPO: the policy moves as it does beside a value model that has no say."""
-    chosen = settings(advantage_estimator="rloo", responses_per_prompt=2, value_loss_coef=0.0, epochs=2)
+    chosen = settings("rloo", responses_per_prompt=2, value_loss_coef=0.0, epochs=2)
     weights = []
     for value_model in (copy.deepcopy(model.value_model), None):
         pair = ActorCritic(copy.deepcopy(model.policy), value_model)

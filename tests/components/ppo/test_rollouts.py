@@ -138,7 +138,7 @@ def test_in_half_precision_policy_and_reference_are_computed_alike(
     try:
         accelerator = Accelerator(mixed_precision="bf16", cpu=True)
         model = load_model(paths.SFT / "policy", paths.REWARD_MODEL / "model")
-        accelerator.prepare(model, make_optimizer(model, params))
+        accelerator.prepare(model, make_optimizer(model, params.ppo))
         rollouts = roll_out(accelerator, model, yardsticks.reference, yardsticks, prompts, params, 0)
     finally:
         AcceleratorState._reset_state(reset_partial_state=True)

@@ -83,9 +83,9 @@ def workspace(shared_store: Path, models: Path, tmp_path: Path, monkeypatch: pyt
     shutil.copytree(models / "judge", paths.JUDGE / "model")
     write_json(paths.SELECTION / "selection.json", {"cycle": 2})
     Path("dvc.lock").write_text(
-        "schema: '2.0'\nstages:\n  ppo@1:\n    cmd: x\n    outs:\n"
-        "    - path: artifacts/ppo/1/policy\n      md5: 0011.dir\n"
-        "    - path: artifacts/ppo/1/state\n      md5: 2233.dir\n"
+        "schema: '2.0'\nstages:\n  alignment@1:\n    cmd: x\n    outs:\n"
+        "    - path: artifacts/alignment/1/policy\n      md5: 0011.dir\n"
+        "    - path: artifacts/alignment/1/state\n      md5: 2233.dir\n"
     )
     return tmp_path
 
@@ -145,8 +145,8 @@ def test_the_first_candidate_meets_the_sft_policy_and_the_next_one_the_champion(
     assert (tags["candidate_gold"], tags["gain_low"], tags["kl"]) == ("0.7500", "0.5000", "2.0000")
     assert (tags["length_ratio"], tags["cycle"]) == ("1.0000", "2")
     assert tags["in:artifacts/evaluation/records.jsonl"] == digest(paths.EVALUATION / "records.jsonl")
-    assert tags["checkpoint:artifacts/ppo/1/policy"] == "0011.dir"
-    assert "checkpoint:artifacts/ppo/1/state" not in tags
+    assert tags["checkpoint:artifacts/alignment/1/policy"] == "0011.dir"
+    assert "checkpoint:artifacts/alignment/1/state" not in tags
     tracked = tracking_store.client().get_run(first.run_id)
     assert tracked.data.tags["decision"] == "promoted"
     assert tracked.data.metrics["promotion/gain"] == 0.5

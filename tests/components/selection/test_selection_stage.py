@@ -28,10 +28,14 @@ def cycles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params: Params) -> P
     for variable in ("PROXIMAL_PARENT_RUN_ID", "PROXIMAL_FLOW_RUN_ID"):
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setenv("RANK", "1")  # a process that tells MLflow nothing
-    for number in params.ppo_cycles:
-        folder = Path("artifacts/ppo") / number
+    for number in params.cycles:
+        folder = Path("artifacts/alignment") / number
         measured = {"reward": float(number), "judge": 1.0 if number == "2" else 0.5, "kl": 1.5}
-        metrics = {"validation": measured, "validation_start": {"reward": 0.0, "judge": 0.2, "kl": 0.0}}
+        metrics = {
+            "validation": measured,
+            "validation_start": {"reward": 0.0, "judge": 0.2, "kl": 0.0},
+            "cost": {"sampled_tokens": 10 * int(number), "trained_tokens": 7},
+        }
         write_json(folder / "metrics.json", metrics)
         (folder / "policy").mkdir()
         (folder / "policy" / "model.safetensors").write_text(f"weights of cycle {number}")
@@ -47,16 +51,17 @@ def test_copies_the_chosen_policy_and_writes_why(params: Params) -> None:
     assert (selection["cycle"], selection["judge"], selection["kl"]) == (2, 1.0, 1.5)
     assert selection["judge_of_sft"] == 0.2
     assert selection["within_ceiling"] is True
+    assert selection["cost"] == {"sampled_tokens": 10 + 20, "trained_tokens": 7 + 7}  # of cycles 1 and 2
     rejected = [other["cycle"] for other in selection["rejected"]]
-    assert rejected == [int(number) for number in params.ppo_cycles if number != "2"]
+    assert rejected == [int(number) for number in params.cycles if number != "2"]
     table = read_json(Path("artifacts/selection/cycles.json"))
-    assert [row["cycle"] for row in table] == list(range(len(params.ppo_cycles) + 1))
+    assert [row["cycle"] for row in table] == list(range(len(params.cycles) + 1))
 
 
 @pytest.mark.usefixtures("cycles")
 def test_a_missing_policy_leaves_nothing_behind(params: Params) -> None:
-    Path("artifacts/ppo/2/policy/model.safetensors").unlink()
-    Path("artifacts/ppo/2/policy").rmdir()
+    Path("artifacts/alignment/2/policy/model.safetensors").unlink()
+    Path("artifacts/alignment/2/policy").rmdir()
 
     with pytest.raises(ArtifactError, match="policy of the chosen cycle"):
         run(params)
@@ -76,7 +81,7 @@ def test_mlflow_remembers_the_choice_and_the_way_back(params: Params, monkeypatc
     assert recorded.info.status == "FINISHED"
     assert recorded.data.metrics["selected/cycle"] == 2.0
     assert "out:artifacts/selection/policy" in recorded.data.tags
-    assert "in:artifacts/ppo/2/policy" in recorded.data.tags
+    assert "in:artifacts/alignment/2/policy" in recorded.data.tags
 
 
 def test_needs_no_torch() -> None:

@@ -1,69 +1,92 @@
-"""One PPO cycle as a stage: takes the last cycle's policy and gives the next one, measured."""
+"""One cycle as a stage: takes the last cycle's policy and gives the next one, measured; the method does the rest."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+from accelerate import Accelerator
+
 from components import paths
-from components.artifacts import atomic_folder, read_jsonl, write_json
-from components.config import Params
+from components.artifacts import atomic_folder, read_json, read_jsonl, write_json
+from components.config import Method, Params
 from components.digests import digest, digest_of_values
 from components.errors import ConfigError
 from components.language_model.acceleration import start_accelerator
 from components.language_model.loading import load_policy
 from components.measurement import Record, Yardsticks, means, measure
-from components.method import CurveRow
-from components.ppo.cycle import run_cycle
+from components.method import CurveRow, Cycle
 from components.tracking import stage_run
+
+COSTS = ("sampled_tokens", "trained_tokens")
+_AFTERWARDS = ("cycles", "selection", "evaluation", "promotion")  # sections that no cycle reads
+RunCycle = Callable[[Accelerator, Params, Cycle, Yardsticks], None]
 
 
 def run(params: Params, cycle: int) -> None:
-    """Run cycle number `cycle` (from 1) and write artifacts/ppo/<cycle>/."""
-    if str(cycle) not in params.ppo_cycles:
+    """Run cycle number `cycle` (from 1) and write artifacts/alignment/<cycle>/."""
+    if str(cycle) not in params.cycles:
         raise ConfigError(
             "there is no such cycle",
             where="--cycle",
-            expected=f"one of {', '.join(params.ppo_cycles)} (ppo_cycles in params.yaml)",
+            expected=f"one of {', '.join(params.cycles)} (cycles in params.yaml)",
             found=str(cycle),
         )
-    start = Path(params.ppo_cycles[str(cycle)].start)
-    prompts_source = paths.CLEAN / "prompts_train.jsonl"
-    validation_source = paths.CLEAN / "prompts_validation.jsonl"
+    start = Path(params.cycles[str(cycle)].start)
+    prompts_source, validation_source, comparisons_source = (
+        paths.CLEAN / f"{name}.jsonl" for name in ("prompts_train", "prompts_validation", "comparisons_reward_model")
+    )
     models = [paths.SFT / "policy", paths.REWARD_MODEL / "model", paths.JUDGE / "model"]
     carried = [part for name in ("policy", "state") if (part := start / name).exists()]
-    inputs = list(dict.fromkeys([*carried, *models, prompts_source, validation_source]))
+    inputs = list(dict.fromkeys([*carried, *models, prompts_source, validation_source, comparisons_source]))
     prompts, validation = read_jsonl(prompts_source), read_jsonl(validation_source)
+    comparisons = read_jsonl(comparisons_source)
     accelerator = start_accelerator()
     yardsticks = Yardsticks.load(accelerator.device)
-    work = paths.WORK / f"ppo-{cycle}-{_work_key(params, cycle, inputs)}"
+    work = paths.WORK / f"alignment-{cycle}-{_work_key(params, cycle, inputs)}"
 
-    with stage_run("ppo", params, inputs=inputs, cycle=cycle) as run:
+    with stage_run("alignment", params, inputs=inputs, cycle=cycle) as run:
         run.dataset("prompts", prompts_source)
+        run.dataset("comparisons", comparisons_source)
 
-        def log(row: CurveRow) -> None:
+        def report(row: CurveRow) -> None:
             run.metrics(
                 {f"train/{name}": value for name, value in row.items() if name not in ("cycle", "iteration")},
                 step=int(row["iteration"]),
             )
 
-        encoded = yardsticks.codec.encode_prompts([row["prompt"] for row in prompts])
-        run_cycle(accelerator, params, cycle, start, yardsticks, encoded, work, log)
+        began = time.monotonic()
+        run_cycle = _method(params.method)
+        run_cycle(accelerator, params, Cycle(cycle, start, work, prompts, comparisons, report), yardsticks)
+        seconds = time.monotonic() - began
         if accelerator.is_main_process:
             records = _validate(work / "policy", yardsticks, params, validation)
-            metrics = {"validation": means(records)}
+            curve = read_json(work / "curve.json")
+            cost = {name: sum(row[name] for row in curve) for name in COSTS}
+            metrics = {"validation": means(records), "cost": cost}
             if cycle == 1:  # where the curves begin: the SFT policy, measured alike
                 metrics["validation_start"] = means(_validate(start / "policy", yardsticks, params, validation))
-            folder = paths.PPO / str(cycle)
+            folder = paths.ALIGNMENT / str(cycle)
             with atomic_folder(folder) as scratch:
                 # The last iteration's checkpoint is the result. Links, so that a failure here loses nothing.
                 shutil.copytree(work, scratch, copy_function=os.link, dirs_exist_ok=True)
                 write_json(scratch / "metrics.json", metrics)
             shutil.rmtree(work)
             run.metrics({f"validation/{name}": value for name, value in metrics["validation"].items()}, step=cycle)
+            run.metrics({"cost/seconds": seconds} | {f"cost/{name}": value for name, value in cost.items()}, step=cycle)
             run.table("validation_samples.json", records[:: max(1, len(records) // 20)])
             run.outputs(sorted(folder.iterdir()))
+
+
+def _method(name: Method) -> RunCycle:
+    """The method's `run_cycle`; only the chosen one is imported."""
+    match name:
+        case "ppo" | "grpo" | "rloo":
+            from components.ppo.cycle import run_cycle
+    return run_cycle
 
 
 def _validate(policy: Path, yardsticks: Yardsticks, params: Params, prompts: list[Record]) -> list[Record]:
@@ -75,7 +98,7 @@ def _validate(policy: Path, yardsticks: Yardsticks, params: Params, prompts: lis
 def _work_key(params: Params, cycle: int, inputs: list[Path]) -> str:
     """Names the work folder: an interrupted cycle goes on only with the same params and the same inputs."""
     content = {
-        "params": params.model_dump(exclude={"evaluation", "promotion", "selection", "ppo_cycles"}),
+        "params": params.values(without=_AFTERWARDS),
         "cycle": cycle,
         "inputs": {str(path): digest(path) for path in inputs},
     }

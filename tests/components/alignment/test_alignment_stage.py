@@ -16,12 +16,12 @@ import pytest
 import torch
 
 from components import paths
+from components.alignment.run import run
 from components.artifacts import read_jsonl, write_jsonl
 from components.config import Params, load_params
 from components.digests import digest
 from components.errors import ArtifactError, ConfigError, DataError
 from components.language_model.loading import load_policy, load_scalar_model
-from components.ppo.run import run
 
 ROOT = Path(__file__).resolve().parents[3]
 ChangeParams = Callable[..., Params]
@@ -40,7 +40,7 @@ def start_stage(*arguments: str) -> subprocess.Popen[str]:
 
 def finished_iterations() -> int:
     """How many iterations the checkpoint in the work folder has."""
-    for file in paths.WORK.glob("ppo-1-*/state/progress.json"):
+    for file in paths.WORK.glob("alignment-1-*/state/progress.json"):
         return int(json.loads(file.read_text())["iteration"])
     return 0
 
@@ -49,21 +49,24 @@ def test_two_runs_write_the_same_bytes_and_the_second_cycle_goes_on(world: Path)
     params = load_params(paths.PARAMS)
     digests = []
     for _ in range(2):
-        shutil.rmtree(paths.PPO, ignore_errors=True)
+        shutil.rmtree(paths.ALIGNMENT, ignore_errors=True)
         run(params, 1)
         run(params, 2)
-        digests.append(digest(paths.PPO))
+        digests.append(digest(paths.ALIGNMENT))
     assert digests[0] == digests[1]
     for cycle in ("1", "2"):
-        folder = paths.PPO / cycle
+        folder = paths.ALIGNMENT / cycle
         assert {path.name for path in folder.iterdir()} == {"policy", "state", "curve.json", "metrics.json"}
         load_policy(folder / "policy")
         load_scalar_model(folder / "state" / "value_model")
-    curves = [json.loads((paths.PPO / cycle / "curve.json").read_text()) for cycle in ("1", "2")]
+    curves = [json.loads((paths.ALIGNMENT / cycle / "curve.json").read_text()) for cycle in ("1", "2")]
     assert [row["iteration"] for rows in curves for row in rows] == [1, 2, 3, 4, 5, 6]
     assert [row["cycle"] for rows in curves for row in rows] == [1, 1, 1, 2, 2, 2]
-    first, second = (json.loads((paths.PPO / cycle / "metrics.json").read_text()) for cycle in ("1", "2"))
-    assert first.keys() == {"validation", "validation_start"} and second.keys() == {"validation"}
+    first, second = (json.loads((paths.ALIGNMENT / cycle / "metrics.json").read_text()) for cycle in ("1", "2"))
+    assert first.keys() == {"validation", "validation_start", "cost"} and second.keys() == {"validation", "cost"}
+    for rows, metrics in zip(curves, (first, second), strict=True):
+        for name in ("sampled_tokens", "trained_tokens"):
+            assert metrics["cost"][name] == sum(row[name] for row in rows) > 0
     assert first["validation_start"]["kl"] == pytest.approx(0.0, abs=1e-5)
     assert abs(first["validation"]["kl"]) > 1e-4
     assert not list(paths.WORK.iterdir())  # nothing is left of the iterations' checkpoints
@@ -71,7 +74,7 @@ def test_two_runs_write_the_same_bytes_and_the_second_cycle_goes_on(world: Path)
 
 def test_no_file_tells_where_or_when_it_was_made(world: Path) -> None:
     run(load_params(paths.PARAMS), 1)
-    for file in paths.PPO.rglob("*.json"):
+    for file in paths.ALIGNMENT.rglob("*.json"):
         content = file.read_text()
         assert str(world) not in content and "/tmp" not in content and "20" + time.strftime("%y-") not in content
 
@@ -79,33 +82,33 @@ def test_no_file_tells_where_or_when_it_was_made(world: Path) -> None:
 def test_a_killed_cycle_resumes_to_the_same_bytes(world: Path, change_params: ChangeParams) -> None:
     """A process killed as by the operating system, at some moment after its first checkpoint."""
     params = change_params(ppo={"iterations_per_cycle": 8})
-    process = start_stage("ppo", "--cycle", "1")
+    process = start_stage("alignment", "--cycle", "1")
     deadline = time.monotonic() + 90
     while finished_iterations() < 2 and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     output, _ = process.communicate()
     assert process.returncode == -signal.SIGKILL, output
-    assert 2 <= finished_iterations() < 8 and not (paths.PPO / "1").exists()
+    assert 2 <= finished_iterations() < 8 and not (paths.ALIGNMENT / "1").exists()
     run(params, 1)
-    resumed = digest(paths.PPO / "1")
-    shutil.rmtree(paths.PPO)
+    resumed = digest(paths.ALIGNMENT / "1")
+    shutil.rmtree(paths.ALIGNMENT)
     run(params, 1)
-    assert digest(paths.PPO / "1") == resumed
+    assert digest(paths.ALIGNMENT / "1") == resumed
 
 
 def test_an_interrupted_cycle_of_other_params_is_not_gone_on_with(world: Path, change_params: ChangeParams) -> None:
     changed = change_params(ppo={"gamma": 0.9})
     run(changed, 1)
-    expected = digest(paths.PPO / "1")
-    shutil.rmtree(paths.PPO)
-    paths.PPO.write_text("in the way")
+    expected = digest(paths.ALIGNMENT / "1")
+    shutil.rmtree(paths.ALIGNMENT)
+    paths.ALIGNMENT.write_text("in the way")
     with pytest.raises(OSError):  # at the very end: the checkpoint of the last iteration stays
         run(change_params(), 1)
     assert finished_iterations() == 3
-    paths.PPO.unlink()
+    paths.ALIGNMENT.unlink()
     run(changed, 1)
-    assert digest(paths.PPO / "1") == expected
+    assert digest(paths.ALIGNMENT / "1") == expected
     assert finished_iterations() == 3  # the other one is still there to be gone on with
 
 
@@ -114,28 +117,28 @@ def test_an_interrupted_cycle_of_other_inputs_is_not_gone_on_with(world: Path) -
     rows = read_jsonl(source)
     write_jsonl(source, rows[1:])
     run(params, 1)
-    expected = digest(paths.PPO / "1")
-    shutil.rmtree(paths.PPO)
+    expected = digest(paths.ALIGNMENT / "1")
+    shutil.rmtree(paths.ALIGNMENT)
     write_jsonl(source, rows)
-    paths.PPO.write_text("in the way")
+    paths.ALIGNMENT.write_text("in the way")
     with pytest.raises(OSError):
         run(params, 1)
-    paths.PPO.unlink()
+    paths.ALIGNMENT.unlink()
     write_jsonl(source, rows[1:])
     run(params, 1)
-    assert digest(paths.PPO / "1") == expected
+    assert digest(paths.ALIGNMENT / "1") == expected
 
 
 def test_a_failed_cycle_leaves_the_old_result(world: Path) -> None:
     params = load_params(paths.PARAMS)
     run(params, 1)
-    expected = digest(paths.PPO / "1")
+    expected = digest(paths.ALIGNMENT / "1")
     validation = paths.CLEAN / "prompts_validation.jsonl"
     write_jsonl(validation, [{"id": "p", "prompt": "where is the station ?", "kind": "known"}])
     with pytest.raises(DataError, match="station"):  # the rubric knows no such thing
         run(params, 1)
-    assert digest(paths.PPO / "1") == expected
-    assert {path.name for path in paths.PPO.iterdir()} == {"1"}
+    assert digest(paths.ALIGNMENT / "1") == expected
+    assert {path.name for path in paths.ALIGNMENT.iterdir()} == {"1"}
 
 
 def test_a_cycle_that_is_not_in_the_params_is_refused(world: Path) -> None:
@@ -162,15 +165,16 @@ def test_an_absent_input_is_named_and_nothing_is_left(world: Path, missing: Path
 
 
 def test_a_cycle_without_its_start_is_refused(world: Path) -> None:
-    with pytest.raises(ArtifactError, match="artifacts/ppo/1"):
+    with pytest.raises(ArtifactError, match="artifacts/alignment/1"):
         run(load_params(paths.PARAMS), 2)
-    assert not paths.PPO.exists()
+    assert not paths.ALIGNMENT.exists()
 
 
 def test_rlhf_without_a_critic_runs_as_a_stage(world: Path, change_params: ChangeParams) -> None:
-    params = change_params(ppo={"advantage_estimator": "grpo", "responses_per_prompt": 2, "iterations_per_cycle": 1})
+    params = change_params(method="grpo", grpo={"iterations_per_cycle": 1})
     run(params, 1)
     run(params, 2)
-    assert {path.name for path in (paths.PPO / "2" / "state").iterdir()} == {"optimizer.safetensors", "progress.json"}
-    weights = [load_policy(paths.PPO / cycle / "policy").state_dict() for cycle in ("1", "2")]
+    state = {path.name for path in (paths.ALIGNMENT / "2" / "state").iterdir()}
+    assert state == {"optimizer.safetensors", "progress.json"}
+    weights = [load_policy(paths.ALIGNMENT / cycle / "policy").state_dict() for cycle in ("1", "2")]
     assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
