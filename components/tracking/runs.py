@@ -150,10 +150,10 @@ def stage_run(stage: str, params: Params, inputs: Iterable[Path] = (), cycle: in
 
 def _create(stage: str, params: Params, inputs: Iterable[Path], cycle: int | None) -> str:
     values = params.values()
-    section = params.method if stage == "alignment" else stage
+    section = values["method"] if stage == "alignment" else stage
     tags = {
         "stage": stage,
-        "method": params.method,
+        "method": values["method"],
         "mlflow.source.name": f"components.{stage}",
         **provenance_tags(params),
         **content_tags("in", inputs),
