@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import Any, NoReturn
 
 import click
 
 from components.errors import USER_ERROR_STATUS, ConfigError, ProximalError
 
-if TYPE_CHECKING:
-    from flows.rlhf import Result
-
-SEEDS_FILE = Path("artifacts") / "seeds.json"
+# What a run in a clone takes from the last commit: with changes here, it would not run what is seen.
+COMMITTED = ("components", "flows", "infra/accelerate", "params.yaml", "dvc.yaml", "data.dvc")
 
 
 def main() -> None:
@@ -33,37 +32,58 @@ def commands() -> None:
 
 @commands.command()
 @click.option("--promotion/--no-promotion", default=True, help="Offer the result for promotion to champion.")
-def run(promotion: bool) -> None:
+@click.option(
+    "--set", "changes", metavar="KEY=VALUE", multiple=True,
+    help="Another value for a dotted key of params.yaml, in a clone of the last commit; may be given several times.",
+)  # fmt: skip
+@click.option("--figures", type=click.Path(path_type=Path), help="Write the final figures there too, as JSON.")
+def run(promotion: bool, changes: tuple[str, ...], figures: Path | None) -> None:
     """Bring the whole pipeline up to date: runs what has changed since the last run, and nothing else."""
     repository = _repository()
+    overrides = dict(_change(text) for text in changes)
+    if overrides:
+        _require_committed(repository)
     _start(repository)
+    from components.artifacts import write_json
+    from flows.rlhf import rlhf
     from flows.terminal import show_result
 
-    result = _run_flow(repository=repository, promotion=promotion)
-    show_result(repository, result.evaluation)
+    result = _run_flow(rlhf, repository=repository, promotion=promotion, overrides=overrides)
+    if figures is not None:
+        write_json(figures, {"evaluation": result.evaluation, "cost": result.cost})
+    show_result(None if overrides else repository, result.evaluation)
 
 
 @commands.command()
-@click.option("--revision", default="HEAD", show_default=True, help="The git revision to run.")
-def seeds(revision: str) -> None:
+@click.option("--method", "methods", multiple=True, help="May be given several times; all of them without it.")
+@click.option("--seed", "seeds", type=int, multiple=True, default=(1, 2, 3), show_default=True)
+def compare(methods: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+    """Run several methods on the same data, each with several seeds, and print their figures side by side."""
+    repository = _repository()
+    from components.config import METHODS
+
+    figures = _compare(repository, methods or METHODS, seeds)
+    from flows.compare import comparison_tables
+    from flows.terminal import print_whole
+
+    click.echo("Held-out prompts, mean [95 % interval, paired by prompt]\n")
+    for table in comparison_tables(figures):
+        print_whole(table)
+
+
+@commands.command()
+def seeds() -> None:
     """Run the pipeline with three seeds, each in a clone of its own, and print the table of README."""
     repository = _repository()
-    _start(repository)
-    from components.artifacts import write_json
+    from components.config import load_params
+    from components.paths import PARAMS
     from flows.seeds import SEEDS, criteria
-    from flows.terminal import seeds_table, wide_console
 
-    if _uncommitted(repository):
-        click.echo(f"note: these runs use {revision} as committed, without the changes in this folder", err=True)
-    evaluations: dict[int, dict[str, Any]] = {}
-    for seed in SEEDS:
-        result = _run_flow(repository=repository, revision=revision, overrides={"seed": seed}, promotion=False)
-        if result.evaluation is None:
-            raise ConfigError("the pipeline does not evaluate", where=str(repository / "dvc.yaml"))
-        evaluations[seed] = result.evaluation
-    write_json(repository / SEEDS_FILE, {str(seed): evaluation for seed, evaluation in evaluations.items()})
-    wide_console().print(seeds_table(evaluations))
-    click.echo(f"written to {SEEDS_FILE}")
+    figures = _compare(repository, [load_params(PARAMS).method], SEEDS)
+    from flows.terminal import print_whole, seeds_table
+
+    evaluations = {seed: content["evaluation"] for (_, seed), content in figures.items()}
+    print_whole(seeds_table(evaluations))
     if not all(claim.holds for evaluation in evaluations.values() for claim in criteria(evaluation)):
         sys.exit(1)
 
@@ -109,9 +129,45 @@ def _repository() -> Path:
     return Path.cwd()
 
 
-def _uncommitted(repository: Path) -> bool:
-    status = ["git", "status", "--porcelain", "--untracked-files=no"]
-    return bool(subprocess.run(status, cwd=repository, capture_output=True, check=True).stdout)
+def _change(text: str) -> tuple[str, Any]:
+    """A dotted key and its value, read as YAML, from KEY=VALUE."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    key, equals, value = text.partition("=")
+    try:
+        if not equals:
+            raise ValueError("no =")
+        return key, YAML(typ="safe").load(value)
+    except (ValueError, YAMLError) as fault:
+        raise ConfigError("this is no change", where="--set", expected="KEY=VALUE", found=text) from fault
+
+
+def _require_committed(repository: Path) -> None:
+    """
+    Raises:
+        ConfigError: what a clone would run is not what lies in the folder.
+    """
+    status = ["git", "status", "--porcelain", "--untracked-files=no", "--", *COMMITTED]
+    changed = subprocess.run(status, cwd=repository, capture_output=True, check=True, text=True).stdout.split("\n")
+    if changed := [line[3:] for line in changed if line]:
+        raise ConfigError(
+            "a run in a clone uses the last commit, and this folder has changed since",
+            where=", ".join(changed),
+            expected="no changes",
+            do="commit them, or `git stash`",
+        )
+
+
+def _compare(repository: Path, methods: Sequence[str], seeds: Sequence[int]) -> dict[tuple[str, int], dict[str, Any]]:
+    _require_committed(repository)
+    _start(repository)
+    from flows.compare import compare
+
+    figures: dict[tuple[str, int], dict[str, Any]] = _run_flow(
+        compare, repository=repository, methods=list(methods), seeds=list(seeds)
+    )
+    return figures
 
 
 def _environment(repository: Path) -> None:
@@ -138,12 +194,12 @@ def _start(repository: Path) -> None:
     server.wait()
 
 
-def _run_flow(**parameters: Any) -> Result:
-    from flows.rlhf import PipelineFailure, Result, rlhf
+def _run_flow(flow: Any, **parameters: Any) -> Any:
+    from flows.stages import PipelineFailure
 
-    state = rlhf(**parameters, return_state=True)
+    state = flow(**parameters, return_state=True)
     result = state.result(raise_on_failure=False)
-    if isinstance(result, Result):
+    if not isinstance(result, Exception):
         return result
     status = result.status if isinstance(result, PipelineFailure) else 1
     _fail(str(result), USER_ERROR_STATUS if isinstance(result, ProximalError) else status)

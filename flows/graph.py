@@ -12,6 +12,8 @@ from components.errors import ConfigError, DataError, EnvironmentFault
 if TYPE_CHECKING:
     from dvc.stage import Stage as DvcStage
 
+PIPELINE = Path("dvc.yaml")
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -30,11 +32,13 @@ class Stage:
     timeout_minutes: float | None
 
 
-def read_stages(repository: Path) -> list[Stage]:
-    """Every stage of dvc.yaml and the pinned data it reads, each after all that it needs.
+def read_stages(repository: Path, pipeline: Path = PIPELINE) -> list[Stage]:
+    """Every stage of a pipeline file and the pinned data it reads, each after all that it needs.
 
+    Args:
+        pipeline: dvc.yaml, or another file of that kind, relative to the repository.
     Raises:
-        ConfigError: there is no DVC project, or dvc.yaml cannot be read.
+        ConfigError: there is no DVC project, or the file cannot be read.
         DataError: a `.dvc` file pins data that is not there.
         EnvironmentFault: another DVC command works in the folder.
     """
@@ -46,7 +50,9 @@ def read_stages(repository: Path) -> list[Stage]:
     try:
         with Repo(str(repository)) as project, project.lock:
             graph = project.index.graph
-            pending = [stage for stage in graph if isinstance(stage, PipelineStage)]
+            pending = [
+                stage for stage in graph if isinstance(stage, PipelineStage) and stage.path_in_repo == str(pipeline)
+            ]
             upstream: dict[DvcStage, list[DvcStage]] = {}
             while pending:
                 stage = pending.pop(0)
@@ -71,14 +77,16 @@ def read_stages(repository: Path) -> list[Stage]:
     except DvcException as fault:
         raise ConfigError(
             "DVC cannot read the pipeline",
-            where=str(repository / "dvc.yaml"),
+            where=str(repository / pipeline),
             found=" ".join(str(fault).split()),
-            do="`dvc stage list` shows the same fault; mend dvc.yaml, params.yaml or the .dvc file",
+            do="`dvc stage list` shows the same fault; mend this file, params.yaml or the .dvc file",
         ) from fault
 
 
 def _name(stage: DvcStage) -> str:
-    return str(getattr(stage, "name", None) or stage.path_in_repo)
+    if not stage.cmd:
+        return str(stage.path_in_repo)
+    return str(stage.name if stage.path_in_repo == str(PIPELINE) else f"{stage.path_in_repo}:{stage.name}")
 
 
 def _has_changed(stage: DvcStage) -> bool:

@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 from components.artifacts import read_json
 from components.config import load_params
-from components.paths import EVALUATION, PARAMS
+from components.paths import ALIGNMENT, EVALUATION, PARAMS, SELECTION
 
 EVALUATION_METRICS = EVALUATION / "metrics.json"
+SELECTION_FILE = SELECTION / "selection.json"
 
 
 @dataclass
@@ -48,7 +49,7 @@ def recorded(folder: Path, flow_run_id: str) -> Iterator[PipelineRun]:
         raise
     finally:  # also when the flow is cancelled, which is no Exception
         with chdir(folder):
-            figures = _figures(read_evaluation(Path())) if status == "FINISHED" else {}
+            figures = _figures() if status == "FINISHED" else {}
             finish_pipeline_run(run.run_id, status, run.stages, figures)
 
 
@@ -58,7 +59,29 @@ def read_evaluation(folder: Path) -> dict[str, Any] | None:
     return read_json(file) if file.exists() else None
 
 
-def _figures(evaluation: dict[str, Any] | None) -> dict[str, float]:
+def read_cost(folder: Path) -> dict[str, float]:
+    """What the chosen policy took from the SFT policy on; empty in a pipeline that selects none.
+
+    sampled_tokens and trained_tokens of its cycles, and the seconds that these took when they ran, on whatever
+    machine: MLflow has them from the runs that made the policies. No seconds where another store has a run.
+    """
+    from components.digests import digest
+    from components.tracking.history import find_maker
+
+    with chdir(folder):
+        if not SELECTION_FILE.exists():
+            return {}
+        selection = read_json(SELECTION_FILE)
+        policies = [ALIGNMENT / str(cycle) / "policy" for cycle in range(1, selection["cycle"] + 1)]
+        makers = [find_maker({policy.as_posix(): digest(policy)}) for policy in policies]
+        cost: dict[str, float] = dict(selection["cost"])
+        seconds = [maker.metrics["cost/seconds"] for maker in makers if maker is not None]
+        return cost | ({"seconds": sum(seconds)} if len(seconds) == len(policies) else {})
+
+
+def _figures() -> dict[str, float]:
     from components.evaluation.compare import flat
 
-    return flat(evaluation) if evaluation else {}
+    evaluation = read_evaluation(Path())
+    figures = flat(evaluation) if evaluation else {}
+    return figures | {f"cost/{name}": value for name, value in read_cost(Path()).items()}

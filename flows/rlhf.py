@@ -10,30 +10,22 @@ from typing import Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
-from prefect.futures import PrefectFuture, wait
+from prefect.futures import PrefectFuture
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from components.errors import USER_ERROR_STATUS, ProximalError
+from components.errors import ProximalError
 from flows.environment import set_environment, stage_environment
 from flows.graph import read_stages
 from flows.processes import processes
-from flows.record import PipelineRun, read_evaluation, recorded
-from flows.stages import PROMOTION, Outcome, StageFailure, promote, run_stage
+from flows.record import read_cost, read_evaluation, recorded
+from flows.stages import PROMOTION, PipelineFailure, conclude, promote, run_stage
 from flows.workspace import RUNS, whole_repository, workspace
 
 # Stages that need nothing of each other run side by side: the reward model and the judge.
 CONCURRENT_STAGES = 2
-
-
-class PipelineFailure(Exception):
-    """One or more stages failed; the others that could run did."""
-
-    def __init__(self, failures: list[StageFailure]) -> None:
-        super().__init__("\n".join(str(failure) for failure in failures))
-        self.status = USER_ERROR_STATUS if all(f.status == USER_ERROR_STATUS for f in failures) else 1
 
 
 @dataclass(frozen=True)
@@ -43,10 +35,12 @@ class Result:
     Args:
         stages: what became of each stage.
         evaluation: components.evaluation's metrics.json; None in a pipeline that does not evaluate.
+        cost: what the chosen policy took; see `read_cost`.
     """
 
     stages: dict[str, str]
     evaluation: dict[str, Any] | None
+    cost: dict[str, float]
 
 
 @flow(name="rlhf", task_runner=ThreadPoolTaskRunner(max_workers=CONCURRENT_STAGES))  # type: ignore[arg-type]
@@ -80,8 +74,8 @@ def rlhf(
                 stages[stage.name] = run_stage.submit(stage, *setting, upstream)
             if promotion:
                 stages[PROMOTION] = promote.submit(*setting, list(stages.values()))
-            _conclude(stages, run)
-            return Completed(data=Result(run.stages, read_evaluation(folder)))
+            conclude(stages, run.stages)
+            return Completed(data=Result(run.stages, read_evaluation(folder), read_cost(folder)))
     except (ProximalError, PipelineFailure) as failure:
         return Failed(message=str(failure), data=failure)
 
@@ -92,27 +86,3 @@ def _place(repository: Path, revision: str | None, overrides: Mapping[str, Any])
     name = str(flow_run.id)
     get_run_logger().info("works in %s, which stays there if the run fails", repository / RUNS / name)
     return workspace(repository, name=name, revision=revision or "HEAD", overrides=overrides)
-
-
-def _conclude(stages: Mapping[str, PrefectFuture[Any]], run: PipelineRun) -> None:
-    """Wait for all stages, and note what became of each.
-
-    Raises:
-        PipelineFailure: a stage failed.
-    """
-    wait(list(stages.values()))
-    failures = []
-    for name, future in stages.items():
-        if not future.state.is_final():  # something that it needs failed
-            run.stages[name] = "not run"
-            continue
-        result = future.state.result(raise_on_failure=False)
-        if isinstance(result, Outcome):
-            run.stages[name] = str(result)
-        elif isinstance(result, StageFailure):
-            run.stages[name] = "failed"
-            failures.append(result)
-        else:
-            raise result  # a fault of the task itself
-    if failures:
-        raise PipelineFailure(failures)

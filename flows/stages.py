@@ -7,7 +7,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from typing import Any
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
+from prefect.futures import PrefectFuture, wait
 from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 from prefect.tasks import Task
@@ -62,6 +63,14 @@ class StageFailure(Exception):
 
     def __str__(self) -> str:
         return f"stage {self.stage}: {self.message}"
+
+
+class PipelineFailure(Exception):
+    """One or more stages failed; the others that could run did."""
+
+    def __init__(self, failures: list[StageFailure]) -> None:
+        super().__init__("\n".join(str(failure) for failure in failures))
+        self.status = USER_ERROR_STATUS if all(f.status == USER_ERROR_STATUS for f in failures) else 1
 
 
 class Transcript:
@@ -142,6 +151,30 @@ def promote(repository: Path, environment: dict[str, str], processes: Processes,
     del upstream  # needed for the order only
     command = [sys.executable, "-m", "components.launch", PROMOTION]
     return _run(PROMOTION, command, repository, environment, processes, None)
+
+
+def conclude(stages: Mapping[str, PrefectFuture[Any]], outcomes: dict[str, str]) -> None:
+    """Wait for all stages, and note in `outcomes` what became of each.
+
+    Raises:
+        PipelineFailure: a stage failed.
+    """
+    wait(list(stages.values()))
+    failures = []
+    for name, future in stages.items():
+        if not future.state.is_final():  # something that it needs failed
+            outcomes[name] = "not run"
+            continue
+        result = future.state.result(raise_on_failure=False)
+        if isinstance(result, Outcome):
+            outcomes[name] = str(result)
+        elif isinstance(result, StageFailure):
+            outcomes[name] = "failed"
+            failures.append(result)
+        else:
+            raise result  # a fault of the task itself
+    if failures:
+        raise PipelineFailure(failures)
 
 
 def _run(

@@ -15,7 +15,6 @@ from components.evaluation.metrics import METRICS, PARTS, RUBRIC, WIN_RATE, Metr
 from components.paths import EVALUATION, SELECTION
 from flows.seeds import criteria
 
-TABLE_WIDTH = 110
 _ENGINE = ("Beginning flow run", "View at", "Finished in state", "Task run failed with state")
 
 
@@ -29,22 +28,26 @@ def quiet_engine() -> None:
         handler.addFilter(is_news)
 
 
-def show_result(repository: Path, evaluation: dict[str, Any] | None) -> None:
-    """The end of a run: SFT against PPO, where the report and the model are, and how to see more."""
-    console = wide_console()
+def show_result(repository: Path | None, evaluation: dict[str, Any] | None) -> None:
+    """The end of a run: SFT against the candidate, where the report and the model are, and how to see more.
+
+    Args:
+        repository: where these are; None when the run was in a clone, which is gone.
+    """
     if evaluation:
-        console.print(evaluation_table(evaluation))
+        print_whole(evaluation_table(evaluation))
+    console = Console()
     for label, path in (("report", EVALUATION / "report.html"), ("model", SELECTION / "policy")):
-        if (repository / path).exists():
+        if repository is not None and (repository / path).exists():
             console.print(f"{label + ':':<8}{path}", soft_wrap=True)
     console.print(f"{'runs:':<8}`make ui` opens MLflow")
 
 
-def wide_console() -> Console:
-    """A console on which the tables keep one line a figure, also where the terminal says it is narrower."""
+def print_whole(table: Table) -> None:
+    """Print a table so that it keeps one line a row, also where the terminal says it is narrower."""
     console = Console()
-    console.width = max(console.width, TABLE_WIDTH)
-    return console
+    console.width = max(console.width, console.measure(table).maximum)
+    console.print(table)
 
 
 def evaluation_table(evaluation: dict[str, Any]) -> Table:
@@ -55,7 +58,7 @@ def evaluation_table(evaluation: dict[str, Any]) -> Table:
         box=box.SIMPLE_HEAD,
     )
     table.add_column("")
-    for column in ("SFT", "PPO", "PPO - SFT"):
+    for column in ("SFT", "candidate", "candidate - SFT"):
         table.add_column(column, justify="right")
     for metric in METRICS:
         if metric.name in evaluation["candidate"]:
@@ -68,7 +71,7 @@ def evaluation_table(evaluation: dict[str, Any]) -> Table:
 
 def seeds_table(evaluations: Mapping[int, dict[str, Any]]) -> Table:
     """One column a seed: gold and its parts before and after, KL, and whether each claim holds."""
-    table = Table(title="SFT -> PPO on held-out prompts", title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(title="SFT -> candidate on held-out prompts", title_justify="left", box=box.SIMPLE_HEAD)
     table.add_column("")
     for seed in evaluations:
         table.add_column(f"seed {seed}", justify="right")

@@ -32,12 +32,13 @@ PARTS = (
 )
 RUBRIC = (GOLD, *PARTS)
 JUDGE = Metric("judge", "Judge", "score of the independent reward model, in its SD on SFT samples", 3, True)
+KL = Metric("kl", "KL to SFT", "nats per sequence", 2, None)
 # Means of a column of the records, in the order of the report.
 MEANS = (
     *RUBRIC,
     JUDGE,
     Metric("reward", "Training reward", "score of the reward model that training used (the proxy)", 3, None),
-    Metric("kl", "KL to SFT", "nats per sequence", 2, None),
+    KL,
     Metric("response_tokens", "Response length", "tokens", 1, None),
     Metric("ended", "Ended", "share of responses that end by themselves", 3, None),
     Metric("entropy", "Entropy", "mean nats per token", 3, None),

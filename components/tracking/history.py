@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from components.tracking import store
@@ -13,12 +13,13 @@ _CANDIDATES = 50
 
 @dataclass(frozen=True)
 class RunRecord:
-    """A recorded run. Times in milliseconds since 1970."""
+    """A recorded run. Times in milliseconds since 1970; of each metric the last value."""
 
     run_id: str
     status: str
     started: int
     tags: dict[str, str]
+    metrics: dict[str, float] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -78,4 +79,6 @@ def search(query: str) -> list[RunRecord]:
 
 
 def _record(run: Any) -> RunRecord:
-    return RunRecord(run.info.run_id, run.info.status, run.info.start_time, dict(run.data.tags))
+    return RunRecord(
+        run.info.run_id, run.info.status, run.info.start_time, dict(run.data.tags), dict(run.data.metrics)
+    )

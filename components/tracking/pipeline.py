@@ -24,10 +24,11 @@ def start_pipeline_run(params: Params, flow_run_id: str) -> str:
     tags = {
         **provenance_tags(params),
         "stage": STAGE,
+        "method": params.method,
         "prefect_flow_run_id": flow_run_id,
         "mlflow.source.name": "flows.rlhf",
     }
-    return create_run(STAGE, tags, flatten(params.model_dump(mode="json")))
+    return create_run(f"{params.method}, seed {params.seed}", tags, flatten(params.values()))
 
 
 def finish_pipeline_run(

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
-from tiny_project import REPOSITORY
+from tiny_project import REPOSITORY, run_command
 
 HEAVY = {"torch", "transformers", "mlflow", "prefect", "dvc", "pandas", "numpy", "scipy", "rich"}
 
@@ -21,12 +22,12 @@ def test_help_imports_nothing_heavy() -> None:
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert shown.splitlines()[-1] == "HEAVY []"
-    for command in ("run", "lineage", "seeds", "ui", "prepare"):
+    for command in ("run", "compare", "lineage", "seeds", "ui", "prepare"):
         assert f"\n  {command} " in shown
 
 
 def test_outside_of_a_repository(tmp_path: Path) -> None:
-    for command in (["run"], ["seeds"], ["ui"], ["lineage", "policy@champion"]):
+    for command in (["run"], ["compare"], ["seeds"], ["ui"], ["lineage", "policy@champion"]):
         done = subprocess.run(
             [sys.executable, "-m", "flows.cli", *command],
             cwd=tmp_path,
@@ -38,3 +39,19 @@ def test_outside_of_a_repository(tmp_path: Path) -> None:
         assert done.stderr.startswith("error: the params file is missing\n  where:      params.yaml\n")
         assert "Traceback" not in done.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_run_with_changes_wants_a_committed_folder_and_whole_changes(tmp_path: Path) -> None:
+    shutil.copy(REPOSITORY / "params.yaml", tmp_path)
+    run_command("git", "init", "--quiet", folder=tmp_path)
+    run_command("git", "add", "params.yaml", folder=tmp_path)
+    for changes, named in (("seed", "found:      seed\n"), ("seed=2", "where:      params.yaml\n")):
+        done = subprocess.run(
+            [sys.executable, "-m", "flows.cli", "run", "--set", changes],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 2 and named in done.stderr
+        assert "Traceback" not in done.stderr
