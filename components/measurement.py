@@ -30,6 +30,7 @@ from components.seeding import generator
 Record = dict[str, Any]
 # The final comparison and the promotion gate draw the same numbers: their records compare prompt by prompt.
 TEST_STREAM = "test"
+_PROGRESS = ("reward", "kl", "entropy", "response_tokens", "ended")
 RUBRICS: dict[str, Callable[[str, str], Any]] = {"helpdesk": helpdesk_score}
 
 
@@ -140,3 +141,14 @@ def means(records: list[Record]) -> dict[str, float]:
     """The mean of every number in the records."""
     names = [name for name, value in records[0].items() if isinstance(value, int | float) and name != "sample"]
     return {name: sum(record[name] for record in records) / len(records) for name in names}
+
+
+def progress(
+    policy: Any, yardsticks: Yardsticks, params: Params, prompts: list[Record], stream: str
+) -> dict[str, float]:
+    """Where a policy in training has come to, by one sampled response a prompt: what every curve row holds.
+
+    What the judge and a rubric say is left out: no training looks at them.
+    """
+    figures = means(measure(policy, yardsticks, params, prompts, 1, stream))
+    return {name: figures[name] for name in _PROGRESS}

@@ -86,6 +86,8 @@ def _method(name: Method) -> RunCycle:
     match name:
         case "ppo" | "grpo" | "rloo":
             from components.ppo.cycle import run_cycle
+        case "dpo":
+            from components.dpo.cycle import run_cycle
     return run_cycle
 
 
