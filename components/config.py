@@ -18,7 +18,7 @@ from ruamel.yaml.error import YAMLError
 from components.errors import ConfigError
 
 # A method and its section in params.yaml have one name.
-Method = Literal["ppo", "grpo", "rloo", "dpo"]
+Method = Literal["ppo", "grpo", "rloo", "dpo", "best_of_n"]
 METHODS: tuple[Method, ...] = get_args(Method)
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -350,6 +350,14 @@ class Dpo(Section):
         return self
 
 
+class BestOfN(Section):
+    """The best of n responses of the SFT policy by the reward model; cycle k has n = first_n * growth^(k - 1)."""
+
+    first_n: Count
+    growth: Annotated[int, Field(ge=2)]
+    progress_prompts: Count  # sampled for the curve only
+
+
 class Cycle(Section):
     """One cycle, by the number that is its key in `cycles`: where its policy comes from."""
 
@@ -403,6 +411,7 @@ class Params(Section):
     grpo: Grpo
     rloo: Rloo
     dpo: Dpo
+    best_of_n: BestOfN
     cycles: dict[str, Cycle]
     measurement: Measurement
     selection: Selection
@@ -431,9 +440,9 @@ class Params(Section):
         return self
 
     @property
-    def alignment(self) -> Ppo | Dpo:
+    def alignment(self) -> Ppo | Dpo | BestOfN:
         """The section of the chosen method."""
-        section: Ppo | Dpo = getattr(self, self.method)
+        section: Ppo | Dpo | BestOfN = getattr(self, self.method)
         return section
 
     @property

@@ -24,7 +24,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from components import paths
-from components.config import Params, Ppo, load_params
+from components.config import BestOfN, Params, Ppo, load_params
 from components.errors import USER_ERROR_STATUS, ConfigError, ProximalError
 
 STATUS_FILE_VARIABLE = "PROXIMAL_STATUS_FILE"  # where the flow wants to read this process's exit status
@@ -131,6 +131,8 @@ def _require_shares(stage: str, params: Params, processes: int) -> None:
     """
     section = params.method if stage == "alignment" else stage
     settings = getattr(params, section)
+    if isinstance(settings, BestOfN):
+        return  # nothing is trained
     if isinstance(settings, Ppo):
         rollouts, minibatches = settings.rollouts_per_iteration, settings.minibatches
         shared = rollouts % processes == 0 and rollouts // minibatches >= processes

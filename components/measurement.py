@@ -15,6 +15,7 @@ from components.config import Params
 from components.core.stats import masked_mean, masked_sum
 from components.helpdesk.rubric import score as helpdesk_score
 from components.language_model.acceleration import start_accelerator
+from components.language_model.best_of_n import kl_of_choice
 from components.language_model.forward import (
     in_microbatches,
     response_logprobs,
@@ -85,7 +86,8 @@ def measure(
     Returns:
         len(prompts) * samples_per_prompt records, a prompt's samples together: prompt_id, prompt, kind, sample,
         response, response_tokens, ended, reward, judge, kl (nats per sequence, the k1 estimate of this sample),
-        entropy (mean nats per token), and with a rubric gold, helpful, harmless, honest.
+        entropy (mean nats per token), and with a rubric gold, helpful, harmless, honest. Of a policy that chooses
+        among responses, kl is at most the mean of these, and entropy that of the policy it chooses from.
     """
     codec, settings = yardsticks.codec, params.measurement
     rows = [(row, sample) for row in prompts for sample in range(samples_per_prompt)]
@@ -111,6 +113,7 @@ def measure(
             masked_mean(entropies, part.response_mask, dim=1),
         )
 
+    choice = kl_of_choice(policy)
     columns = [column.tolist() for column in in_microbatches(numbers_of, sequences, settings.batch_size)]
     lengths = sequences.response_mask.sum(dim=1).tolist()
     tokens = [row[:length] for row, length in zip(sequences.response_tokens.tolist(), lengths, strict=True)]
@@ -128,7 +131,7 @@ def measure(
             "ended": tokens[number][-1] == codec.eos_id,
             "reward": reward,
             "judge": judge,
-            "kl": kl,
+            "kl": kl + choice,
             "entropy": entropy,
         }
         if params.data.rubric != "none":

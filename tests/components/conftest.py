@@ -70,6 +70,7 @@ TINY: Tree = {
     "grpo": TINY_PPO | {"responses_per_prompt": 2},
     "rloo": TINY_PPO | {"responses_per_prompt": 2},
     "dpo": TINY_DPO,
+    "best_of_n": {"first_n": 2, "progress_prompts": 4},
     "cycles": {"1": {"start": "artifacts/sft"}, "2": {"start": "artifacts/alignment/1"}},
     "measurement": {"batch_size": 8, "validation_samples_per_prompt": 2},
 }
