@@ -18,7 +18,7 @@ from ruamel.yaml.error import YAMLError
 from components.errors import ConfigError
 
 # A method and its section in params.yaml have one name.
-Method = Literal["ppo", "grpo", "rloo"]
+Method = Literal["ppo", "grpo", "rloo", "dpo", "best_of_n"]
 METHODS: tuple[Method, ...] = get_args(Method)
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -310,6 +310,54 @@ class Rloo(CriticFree):
         return "rloo"
 
 
+class Dpo(Section):
+    """Direct preference optimisation on the comparisons of the reward model; the reference is the SFT policy."""
+
+    iterations_per_cycle: Count
+    comparisons_per_iteration: Count
+    batch_size: Count
+    microbatch_size: Count  # comparisons; each is two sequences
+    learning_rate: Positive
+    learning_rate_warmup_iterations: Annotated[int, Field(ge=0)]
+    weight_decay: NotNegative
+    gradient_clip: Positive
+    loss: Literal["sigmoid", "ipo"]
+    beta: Positive
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=0.5)]  # the share of labels assumed flipped
+    progress_prompts: Count  # sampled after every iteration, for the curve only
+
+    @model_validator(mode="after")
+    def batches_fit(self) -> Dpo:
+        if self.comparisons_per_iteration % self.batch_size:
+            raise contradiction(
+                "batch_size",
+                f"batch_size {self.batch_size} must divide comparisons_per_iteration {self.comparisons_per_iteration}",
+            )
+        if self.microbatch_size > self.batch_size:
+            raise contradiction(
+                "microbatch_size",
+                f"microbatch_size {self.microbatch_size} is larger than batch_size {self.batch_size}",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def ipo_has_no_label_smoothing(self) -> Dpo:
+        if self.loss == "ipo" and self.label_smoothing > 0:
+            raise contradiction(
+                "label_smoothing",
+                f"label_smoothing {self.label_smoothing} belongs to loss sigmoid: with loss ipo it must be 0",
+            )
+        return self
+
+
+class BestOfN(Section):
+    """The best of n responses of the SFT policy by the reward model; cycle k has n = first_n * growth^(k - 1)."""
+
+    first_n: Count
+    growth: Annotated[int, Field(ge=2)]
+    progress_prompts: Count  # sampled for the curve only
+
+
 class Cycle(Section):
     """One cycle, by the number that is its key in `cycles`: where its policy comes from."""
 
@@ -362,6 +410,8 @@ class Params(Section):
     ppo: Ppo
     grpo: Grpo
     rloo: Rloo
+    dpo: Dpo
+    best_of_n: BestOfN
     cycles: dict[str, Cycle]
     measurement: Measurement
     selection: Selection
@@ -390,15 +440,18 @@ class Params(Section):
         return self
 
     @property
-    def alignment(self) -> Ppo:
+    def alignment(self) -> Ppo | Dpo | BestOfN:
         """The section of the chosen method."""
-        return {"ppo": self.ppo, "grpo": self.grpo, "rloo": self.rloo}[self.method]
+        section: Ppo | Dpo | BestOfN = getattr(self, self.method)
+        return section
 
     @property
     def target_kl(self) -> float | None:
         """What the KL controller aims at, in nats per sequence; None without one."""
         settings = self.alignment
-        return settings.target_kl_nats_per_sequence if settings.kl_control == "adaptive" else None
+        if isinstance(settings, Ppo) and settings.kl_control == "adaptive":
+            return settings.target_kl_nats_per_sequence
+        return None
 
     def values(self, without: Collection[str] = ()) -> dict[str, Any]:
         """All params as plain values, of the methods the chosen one only, without the sections named."""

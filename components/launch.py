@@ -24,7 +24,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from components import paths
-from components.config import Params, load_params
+from components.config import BestOfN, Params, Ppo, load_params
 from components.errors import USER_ERROR_STATUS, ConfigError, ProximalError
 
 STATUS_FILE_VARIABLE = "PROXIMAL_STATUS_FILE"  # where the flow wants to read this process's exit status
@@ -129,15 +129,22 @@ def _require_shares(stage: str, params: Params, processes: int) -> None:
     Raises:
         ConfigError: the params do not give each of them its share.
     """
-    if stage == "alignment":
-        rollouts, minibatches = params.alignment.rollouts_per_iteration, params.alignment.minibatches
+    section = params.method if stage == "alignment" else stage
+    settings = getattr(params, section)
+    if isinstance(settings, BestOfN):
+        return  # nothing is trained
+    if isinstance(settings, Ppo):
+        rollouts, minibatches = settings.rollouts_per_iteration, settings.minibatches
         shared = rollouts % processes == 0 and rollouts // minibatches >= processes
-        where, found = f"{params.method}.rollouts_per_iteration", f"{rollouts} in {minibatches} minibatches"
+        where, found = f"{section}.rollouts_per_iteration", f"{rollouts} in {minibatches} minibatches"
         expected = f"a multiple of num_processes ({processes}), and at least as many in a minibatch"
     else:
-        batch_size = getattr(params, stage).batch_size
-        shared = batch_size >= processes
-        where, found, expected = f"{stage}.batch_size", str(batch_size), f"at least num_processes ({processes})"
+        shared = settings.batch_size >= processes
+        where, found, expected = (
+            f"{section}.batch_size",
+            str(settings.batch_size),
+            f"at least num_processes ({processes})",
+        )
     if not shared:
         raise ConfigError(
             "the processes would not all have their share",

@@ -15,6 +15,7 @@ from components.config import Params
 from components.core.stats import masked_mean, masked_sum
 from components.helpdesk.rubric import score as helpdesk_score
 from components.language_model.acceleration import start_accelerator
+from components.language_model.best_of_n import kl_of_choice
 from components.language_model.forward import (
     in_microbatches,
     response_logprobs,
@@ -30,6 +31,7 @@ from components.seeding import generator
 Record = dict[str, Any]
 # The final comparison and the promotion gate draw the same numbers: their records compare prompt by prompt.
 TEST_STREAM = "test"
+_PROGRESS = ("reward", "kl", "entropy", "response_tokens", "ended")
 RUBRICS: dict[str, Callable[[str, str], Any]] = {"helpdesk": helpdesk_score}
 
 
@@ -84,7 +86,8 @@ def measure(
     Returns:
         len(prompts) * samples_per_prompt records, a prompt's samples together: prompt_id, prompt, kind, sample,
         response, response_tokens, ended, reward, judge, kl (nats per sequence, the k1 estimate of this sample),
-        entropy (mean nats per token), and with a rubric gold, helpful, harmless, honest.
+        entropy (mean nats per token), and with a rubric gold, helpful, harmless, honest. Of a policy that chooses
+        among responses, kl is at most the mean of these, and entropy that of the policy it chooses from.
     """
     codec, settings = yardsticks.codec, params.measurement
     rows = [(row, sample) for row in prompts for sample in range(samples_per_prompt)]
@@ -110,6 +113,7 @@ def measure(
             masked_mean(entropies, part.response_mask, dim=1),
         )
 
+    choice = kl_of_choice(policy)
     columns = [column.tolist() for column in in_microbatches(numbers_of, sequences, settings.batch_size)]
     lengths = sequences.response_mask.sum(dim=1).tolist()
     tokens = [row[:length] for row, length in zip(sequences.response_tokens.tolist(), lengths, strict=True)]
@@ -127,7 +131,7 @@ def measure(
             "ended": tokens[number][-1] == codec.eos_id,
             "reward": reward,
             "judge": judge,
-            "kl": kl,
+            "kl": kl + choice,
             "entropy": entropy,
         }
         if params.data.rubric != "none":
@@ -140,3 +144,14 @@ def means(records: list[Record]) -> dict[str, float]:
     """The mean of every number in the records."""
     names = [name for name, value in records[0].items() if isinstance(value, int | float) and name != "sample"]
     return {name: sum(record[name] for record in records) / len(records) for name in names}
+
+
+def progress(
+    policy: Any, yardsticks: Yardsticks, params: Params, prompts: list[Record], stream: str
+) -> dict[str, float]:
+    """Where a policy in training has come to, by one sampled response a prompt: what every curve row holds.
+
+    What the judge and a rubric say is left out: no training looks at them.
+    """
+    figures = means(measure(policy, yardsticks, params, prompts, 1, stream))
+    return {name: figures[name] for name in _PROGRESS}

@@ -86,6 +86,10 @@ def _method(name: Method) -> RunCycle:
     match name:
         case "ppo" | "grpo" | "rloo":
             from components.ppo.cycle import run_cycle
+        case "dpo":
+            from components.dpo.cycle import run_cycle
+        case "best_of_n":
+            from components.best_of_n.cycle import run_cycle
     return run_cycle
 
 

@@ -51,6 +51,24 @@ def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: KlEstimator) 
     raise ValueError(f"estimator: expected k1, k2 or k3, found {estimator!r}")
 
 
+def best_of_n_kl(n: int) -> float:
+    """KL of the best of n samples from the distribution they were drawn from: log n - (n - 1) / n, at most.
+
+    Exact where no two samples have one score (Stiennon et al. 2020, appendix G.3); ties only make it less (Beirami
+    et al. 2024, theorem 1).
+
+    Units: nats per sequence.
+    Raises: ValueError for an n below 1.
+
+    Holds:
+        best_of_one_is_no_choice: n = 1 gives 0.
+        many_distinct_scores_reach_the_bound: the exact KL of the best of n equally likely ones, by enumeration.
+        ties_stay_below_the_bound: the exact KL of any discrete distribution, by enumeration.
+    """
+    require(n >= 1, "n", expected="at least one sample", found=n)
+    return math.log(n) - (n - 1) / n
+
+
 def next_kl_coef(kl_coef: float, kl: float, *, target_kl: float, horizon: float, batch_size: int) -> float:
     """The KL coefficient after a batch, held towards a target by a proportional controller.
 

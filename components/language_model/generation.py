@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from components.language_model.forward import position_ids
+from components.core.checks import require_finite
+from components.language_model.best_of_n import BestOfN, candidate_numbers
+from components.language_model.forward import in_microbatches, position_ids, sequence_scores
 from components.language_model.sequences import Sequences, pad_left, pad_right
 from components.language_model.text import Codec
 
@@ -46,13 +48,18 @@ def generate(
     """Sample one response to every prompt.
 
     Args:
+        policy: a causal language model, or a `BestOfN`, which gives the best of its n responses.
         prompts: token ids, as `Codec.encode_prompts` gives them.
         numbers: (B, T) uniform numbers; T is the longest response.
         batch_size: how many prompts are worked on at once; changes the speed only.
     Returns:
         The prompts with their responses, on the CPU, in the order given. A response that reached T tokens without an
         end token has none.
+    Raises:
+        TrainingError: a score that a BestOfN would choose by is not finite.
     """
+    if isinstance(policy, BestOfN):
+        return _generate_best(policy, codec, prompts, numbers, temperature=temperature, batch_size=batch_size)
     order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
     responses: list[list[int]] = [[] for _ in prompts]
     for start in range(0, len(order), batch_size):
@@ -61,6 +68,19 @@ def generate(
         for row, answer in zip(rows, answers, strict=True):
             responses[row] = answer
     return Sequences(*pad_left(prompts, codec.pad_id), *pad_right(responses, codec.pad_id))
+
+
+def _generate_best(
+    policy: BestOfN, codec: Codec, prompts: list[list[int]], numbers: Tensor, *, temperature: float, batch_size: int
+) -> Sequences:
+    repeated = [prompt for prompt in prompts for _ in range(policy.n)]
+    drawn = candidate_numbers(numbers, policy.n)
+    candidates = generate(policy.policy, codec, repeated, drawn, temperature=temperature, batch_size=batch_size)
+    device = next(policy.parameters()).device
+    (scores,) = in_microbatches(lambda part: (sequence_scores(policy.scorer, part),), candidates.to(device), batch_size)
+    require_finite("the scores that the best response is chosen by", scores)
+    best = scores.reshape(-1, policy.n).argmax(dim=1).cpu()  # of equal ones the first
+    return candidates.rows(torch.arange(len(prompts)) * policy.n + best)
 
 
 def _generate_batch(

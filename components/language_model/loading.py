@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,14 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from components.artifacts import read_json, write_json
 from components.config import LanguageModel
 from components.errors import ArtifactError, ConfigError
+from components.language_model.best_of_n import BestOfN
 from components.language_model.text import Codec, TextFormat
+
+BEST_OF_N = "best_of_n.json"  # beside a policy that chooses: {"n": ...}
+SCORER = "scorer"
 
 
 class ScalarModel(nn.Module):
@@ -104,12 +110,25 @@ def _no_dropout(model: Any) -> Any:
 
 
 def load_policy(folder: Path) -> Any:
-    """A causal language model that a stage stored.
+    """A causal language model that a stage stored, or a `BestOfN` of one.
 
     Raises:
         ArtifactError: absent, half-written or corrupt.
     """
-    return _load(folder)
+    policy = _load(folder)
+    if not (folder / BEST_OF_N).exists():
+        return policy
+    content = read_json(folder / BEST_OF_N)
+    n = content.get("n") if isinstance(content, dict) else None
+    if not isinstance(n, int) or n < 1:
+        raise ArtifactError(
+            "a stored best of n cannot be read",
+            where=str(folder / BEST_OF_N),
+            expected="n, a number from 1 on",
+            found=str(content)[:300],
+            do="delete the folder and run `dvc repro`, which makes it again",
+        )
+    return BestOfN(policy, load_scalar_model(folder / SCORER), n).eval()
 
 
 def load_checkpoint(config: LanguageModel) -> Any:
@@ -213,6 +232,13 @@ def save_policy(policy: Any, codec: Codec, folder: Path) -> None:
     policy.save_pretrained(folder)
     codec.tokenizer.save_pretrained(folder)
     codec.format.save(folder)
+
+
+def save_best_of_n(policy_folder: Path, scorer_folder: Path, n: int, folder: Path) -> None:
+    """Store the best of n responses of a stored policy, chosen by a stored scorer, as a policy of its own."""
+    shutil.copytree(policy_folder, folder)
+    shutil.copytree(scorer_folder, folder / SCORER)
+    write_json(folder / BEST_OF_N, {"n": n})
 
 
 def save_scalar_model(model: ScalarModel, folder: Path) -> None:

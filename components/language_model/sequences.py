@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from components.language_model.text import Codec
+
 
 class Sequences(NamedTuple):
     """B prompts with their responses.
@@ -67,6 +69,13 @@ def pad_right(rows: list[list[int]], pad_id: int) -> tuple[Tensor, Tensor]:
 def build_sequences(prompts: list[list[int]], responses: list[list[int]], pad_id: int) -> Sequences:
     """Pad tokenised prompts and responses into one batch."""
     return Sequences(*pad_left(prompts, pad_id), *pad_right(responses, pad_id))
+
+
+def comparison_pairs(rows: list[dict[str, str]], codec: Codec) -> Sequences:
+    """The comparisons' N chosen responses, then their N rejected ones, with their prompts."""
+    prompts = codec.encode_prompts([row["prompt"] for row in rows])
+    responses = codec.encode_responses([row[side] for side in ("chosen", "rejected") for row in rows])
+    return build_sequences(prompts + prompts, responses, codec.pad_id)
 
 
 def microbatches(sequences: Sequences, size: int) -> Iterator[tuple[Tensor, Sequences]]:

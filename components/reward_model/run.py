@@ -24,7 +24,7 @@ from components.language_model.loading import (
     new_scalar_model,
     save_scalar_model,
 )
-from components.language_model.sequences import Sequences, build_sequences
+from components.language_model.sequences import Sequences, comparison_pairs
 from components.language_model.text import Codec
 from components.seeding import derive_seed, generator
 from components.tracking import stage_run
@@ -41,7 +41,7 @@ def run(params: Params, stage: str) -> None:
     codec = load_codec(policy_folder)
     seed = params.seed + settings.seed_offset
     model = new_scalar_model(policy_folder, derive_seed(seed, stage, "head"))
-    pairs = _pairs(rows, codec)
+    pairs = comparison_pairs(rows, codec)
 
     def loss_sum(model: nn.Module, index: Tensor) -> Tensor:
         # Chosen and rejected go through in one pass: they share most of their padding.
@@ -78,13 +78,6 @@ def run(params: Params, stage: str) -> None:
             run.outputs(sorted(folder_out.iterdir()))
 
 
-def _pairs(rows: list[dict[str, str]], codec: Codec) -> Sequences:
-    """All chosen responses, then all rejected ones, with their prompts."""
-    prompts = codec.encode_prompts([row["prompt"] for row in rows])
-    responses = codec.encode_responses([row[side] for side in ("chosen", "rejected") for row in rows])
-    return build_sequences(prompts + prompts, responses, codec.pad_id)
-
-
 def _score(model: nn.Module, sequences: Sequences, batch_size: int) -> Tensor:
     device = next(model.parameters()).device
     (scores,) = in_microbatches(lambda part: (sequence_scores(model, part),), sequences.to(device), batch_size)
@@ -95,7 +88,7 @@ def _heldout_quality(
     model: ScalarModel, rows: list[dict[str, str]], codec: Codec, settings: RewardModel
 ) -> tuple[dict[str, float], list[dict[str, float]]]:
     """Accuracy and calibration on comparisons whose prompts were not trained on."""
-    chosen, rejected = _score(model, _pairs(rows, codec), 2 * settings.microbatch_size).chunk(2)
+    chosen, rejected = _score(model, comparison_pairs(rows, codec), 2 * settings.microbatch_size).chunk(2)
     # Every comparison is shown in one fixed order of its two texts: how often the first one wins is what the
     # predicted probability must match. (Always asking about the chosen one would leave nothing to calibrate.)
     first_is_chosen = torch.tensor([row["chosen"] < row["rejected"] for row in rows])

@@ -40,6 +40,13 @@ TINY_PPO: Tree = {
     "microbatch_size": 2,
     "kl_horizon_rollouts": 100,
 }
+TINY_DPO: Tree = {
+    "iterations_per_cycle": 3,
+    "comparisons_per_iteration": 4,
+    "batch_size": 2,
+    "microbatch_size": 1,
+    "progress_prompts": 4,
+}
 # What makes the shipped params tiny: everything else is as shipped.
 TINY: Tree = {
     "compute": {
@@ -62,6 +69,8 @@ TINY: Tree = {
     "ppo": TINY_PPO,
     "grpo": TINY_PPO | {"responses_per_prompt": 2},
     "rloo": TINY_PPO | {"responses_per_prompt": 2},
+    "dpo": TINY_DPO,
+    "best_of_n": {"first_n": 2, "progress_prompts": 4},
     "cycles": {"1": {"start": "artifacts/sft"}, "2": {"start": "artifacts/alignment/1"}},
     "measurement": {"batch_size": 8, "validation_samples_per_prompt": 2},
 }

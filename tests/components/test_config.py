@@ -107,6 +107,10 @@ def test_a_missing_key_is_named(refused: Any, key: str) -> None:
         ("ppo.kl_estimator", "k4"),
         ("ppo.kl_control", "sometimes"),
         ("method", "sarsa"),
+        ("dpo.loss", "hinge"),
+        ("dpo.beta", 0.0),
+        ("dpo.label_smoothing", 0.5),  # labels would say nothing
+        ("dpo.label_smoothing", -0.1),
         ("ppo.whiten_advantages", "yes"),
         ("ppo.rollouts_per_iteration", 1),  # one sequence cannot be whitened
         ("measurement.temperature", 0.0),
@@ -154,6 +158,21 @@ def test_a_wrong_type_or_value_is_named_with_what_was_found(refused: Any, key: s
         ),
         ("grpo.responses_per_prompt", "at least 2, found 1", {"grpo.responses_per_prompt": 1}),
         ("rloo.responses_per_prompt", "at least 2, found 1", {"rloo.responses_per_prompt": 1}),
+        (
+            "dpo.batch_size",
+            "3 must divide comparisons_per_iteration 256",
+            {"dpo.comparisons_per_iteration": 256, "dpo.batch_size": 3, "dpo.microbatch_size": 1},
+        ),
+        (
+            "dpo.microbatch_size",
+            "64 is larger than batch_size 32",
+            {"dpo.batch_size": 32, "dpo.microbatch_size": 64},
+        ),
+        (
+            "dpo.label_smoothing",
+            "0.1 belongs to loss sigmoid",
+            {"dpo.loss": "ipo", "dpo.label_smoothing": 0.1},
+        ),
         (
             "ppo.learning_rate_decay_iterations",
             "5 must be larger than learning_rate_warmup_iterations 5",

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from components.core.kl import kl_estimate, next_kl_coef
+from components.core.kl import best_of_n_kl, kl_estimate, next_kl_coef
 from components.errors import TrainingError
 
 f64 = partial(torch.tensor, dtype=torch.float64)
@@ -157,3 +157,42 @@ def test_a_controller_that_cannot_work_is_refused(name, changed):
 def test_a_kl_that_is_not_finite_does_not_move_the_coefficient(kl):
     with pytest.raises(TrainingError, match="the KL of the batch is not finite"):
         next_kl_coef(0.2, kl, target_kl=6.0, horizon=10_000, batch_size=100)
+
+
+def exact_kl_of_the_best(probabilities: list[float], n: int) -> float:
+    """Outcomes from the worst to the best: the best of n is at most outcome i with probability F_i ** n."""
+    at_most, best, below = 0.0, [], 0.0
+    for probability in probabilities:
+        at_most += probability
+        best.append(at_most**n - below**n)
+        below = at_most
+    return math.fsum(q * math.log(q / p) for p, q in zip(probabilities, best, strict=True) if q > 0)
+
+
+def test_best_of_n_as_worked_by_hand():
+    """log 2 - 1/2, and log 4 - 3/4."""
+    assert best_of_n_kl(2) == pytest.approx(0.193147, abs=1e-6)
+    assert best_of_n_kl(4) == pytest.approx(0.636294, abs=1e-6)
+
+
+def test_best_of_one_is_no_choice():
+    assert best_of_n_kl(1) == 0.0
+
+
+@pytest.mark.parametrize("n", [2, 4, 16])
+def test_many_distinct_scores_reach_the_bound(n):
+    assert exact_kl_of_the_best([1 / 50_000] * 50_000, n) == pytest.approx(best_of_n_kl(n), abs=1e-3)
+
+
+@given(
+    weights=st.lists(st.floats(0.01, 1.0), min_size=1, max_size=8),
+    n=st.integers(1, 32),
+)
+def test_ties_stay_below_the_bound(weights, n):
+    probabilities = [weight / math.fsum(weights) for weight in weights]
+    assert exact_kl_of_the_best(probabilities, n) <= best_of_n_kl(n) + 1e-9
+
+
+def test_no_sample_is_refused():
+    with pytest.raises(ValueError, match="n: expected at least one sample"):
+        best_of_n_kl(0)

@@ -170,6 +170,20 @@ def test_a_cycle_without_its_start_is_refused(world: Path) -> None:
     assert not paths.ALIGNMENT.exists()
 
 
+def test_dpo_runs_as_a_stage(world: Path, change_params: ChangeParams) -> None:
+    params = change_params(method="dpo")
+    run(params, 1)
+    run(params, 2)
+    for cycle in ("1", "2"):
+        folder = paths.ALIGNMENT / cycle
+        assert {path.name for path in folder.iterdir()} == {"policy", "state", "curve.json", "metrics.json"}
+    curve = json.loads((paths.ALIGNMENT / "2" / "curve.json").read_text())
+    assert [(row["cycle"], row["iteration"]) for row in curve] == [(2, 4), (2, 5), (2, 6)]
+    metrics = json.loads((paths.ALIGNMENT / "2" / "metrics.json").read_text())
+    assert metrics["cost"] == {"sampled_tokens": 0, "trained_tokens": sum(row["trained_tokens"] for row in curve)}
+    assert abs(metrics["validation"]["kl"]) > 1e-4
+
+
 def test_rlhf_without_a_critic_runs_as_a_stage(world: Path, change_params: ChangeParams) -> None:
     params = change_params(method="grpo", grpo={"iterations_per_cycle": 1})
     run(params, 1)

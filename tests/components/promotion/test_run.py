@@ -12,12 +12,20 @@ from typing import Any
 import pytest
 
 from components import paths
-from components.artifacts import write_json, write_jsonl
+from components.artifacts import read_jsonl, write_json, write_jsonl
 from components.config import Params, load_params
 from components.digests import digest
 from components.errors import ArtifactError
-from components.language_model.loading import new_policy, new_scalar_model, save_policy, save_scalar_model
+from components.language_model.loading import (
+    new_policy,
+    new_scalar_model,
+    save_best_of_n,
+    save_policy,
+    save_scalar_model,
+)
 from components.language_model.text import Codec, TextFormat, train_tokenizer
+from components.measurement import TEST_STREAM, measure_policy
+from components.promotion.champion import measure_champion
 from components.promotion.run import run
 from components.tracking import store as tracking_store
 from components.tracking.registry import find_version, version_at
@@ -37,7 +45,7 @@ PROMPTS = [f"my {device} {fault} . what can i do ?" for device, fault in FAULTS.
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders policy_0..3 (policy_3 with another tokenizer), reward_model and judge."""
+    """Folders policy_0..4 (3 with another tokenizer, 4 the best of 2 of 1), reward_model and judge."""
     folder = tmp_path_factory.mktemp("models")
     params = load_params(ROOT / "params.yaml")
     scratch = {
@@ -63,6 +71,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save_policy(policy, codec, folder / f"policy_{number}")
     for seed, name in enumerate(("reward_model", "judge")):
         save_scalar_model(new_scalar_model(folder / "policy_0", seed), folder / name)
+    save_best_of_n(folder / "policy_1", folder / "reward_model", 2, folder / "policy_4")
     return folder
 
 
@@ -229,15 +238,32 @@ def test_missing_records_of_a_policy_are_named(workspace: Path, models: Path) ->
     assert version_at("empty", "candidate") is None
 
 
+def test_a_champion_that_chooses_among_responses_is_measured_as_it_answers(workspace: Path, models: Path) -> None:
+    params = params_named("chooser")
+    put_candidate(models, 4, gold=0.75)
+    run(params)
+    champion = version_at("chooser", "champion")
+    assert champion is not None
+    candidate = read_jsonl(paths.EVALUATION / "records.jsonl")[-len(PROMPTS) :]
+    records = measure_champion(champion, params, candidate)
+    prompts = [{"id": row["prompt_id"], "prompt": row["prompt"], "kind": "known"} for row in candidate]
+    samples = params.measurement.test_samples_per_prompt
+    assert records == measure_policy(models / "policy_4", params, prompts, samples, TEST_STREAM)
+    plain = measure_policy(models / "policy_1", params, prompts, samples, TEST_STREAM)
+    assert all(record["reward"] >= other["reward"] - 1e-5 for record, other in zip(records, plain, strict=True))
+    assert [record["response"] for record in records] != [other["response"] for other in plain]
+
+
+@pytest.mark.parametrize("number", [1, 4], ids=["policy", "best of 2"])
 def test_the_champion_loads_and_answers_in_a_fresh_process_without_the_artifacts(
-    workspace: Path, models: Path, shared_store: Path
+    workspace: Path, models: Path, shared_store: Path, number: int
 ) -> None:
-    put_candidate(models, 1, gold=0.75)
-    run(params_named("served"))
+    put_candidate(models, number, gold=0.75)
+    run(params_named(f"served_{number}"))
     shutil.rmtree("artifacts")
     code = """
-import mlflow, pandas
-model = mlflow.pyfunc.load_model("models:/served@champion")
+import sys, mlflow, pandas
+model = mlflow.pyfunc.load_model(f"models:/served_{sys.argv[1]}@champion")
 prompts = ["my printer does not start .", "my screen stays dark ."]
 answers = model.predict(prompts)
 assert isinstance(answers, list) and len(answers) == 2 and all(isinstance(a, str) for a in answers), answers
@@ -258,7 +284,7 @@ for wrong in ([1, 2], pandas.DataFrame({"text": prompts})):
     # In the root of a repository MLflow finds mlflow.db without being told.
     environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}
     done = subprocess.run(
-        [sys.executable, "-c", code],
+        [sys.executable, "-c", code, str(number)],
         cwd=shared_store,
         env=environment,
         capture_output=True,

@@ -1,0 +1,130 @@
+"""One DPO cycle: k iterations of optimiser steps on comparisons, with a checkpoint after each."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+import torch
+from accelerate import Accelerator
+
+from components.artifacts import atomic_folder, read_json, write_json
+from components.config import Dpo, Params
+from components.dpo.reference import reference_logprobs
+from components.dpo.update import update
+from components.errors import ArtifactError
+from components.language_model.loading import load_policy, save_policy
+from components.language_model.optimizer_state import load_optimizer, save_optimizer
+from components.language_model.sequences import comparison_pairs
+from components.measurement import Yardsticks, progress
+from components.method import CurveRow, Cycle, rows_of_iteration
+
+logger = logging.getLogger("proximal")
+
+
+def make_optimizer(policy: torch.nn.Module, settings: Dpo) -> torch.optim.Optimizer:
+    """AdamW over the whole policy."""
+    return torch.optim.AdamW(policy.parameters(), weight_decay=settings.weight_decay, fused=True)
+
+
+def learning_rate(settings: Dpo, iteration: int) -> float:
+    """The learning rate of an iteration, counted from 0 over all cycles: a linear warm-up, then constant."""
+    warmup = settings.learning_rate_warmup_iterations
+    return settings.learning_rate * (min(1.0, (iteration + 1) / warmup) if warmup else 1.0)
+
+
+def run_cycle(accelerator: Accelerator, params: Params, cycle: Cycle, yardsticks: Yardsticks) -> None:
+    """Take the policy of the last cycle through this cycle's iterations; see components.method.
+
+    The reference is the SFT policy in every cycle. Logprobs are those of the policies as they are sampled from and
+    measured: at measurement.temperature. Nothing that is trained on is sampled, so sampled_tokens is 0; the curve's
+    figures of sampled responses come from the policy after the iteration's steps, on the same prompts every time.
+    """
+    settings, work, temperature = params.dpo, cycle.work, params.measurement.temperature
+    resumed = work if (work / "state").exists() else None
+    source = resumed or cycle.start
+    policy = load_policy(source / "policy").to(accelerator.device)
+    optimizer = make_optimizer(policy, settings)
+    iteration = 0
+    if (source / "state").exists():
+        iteration = _load_progress(source / "state" / "progress.json")
+        load_optimizer(source / "state" / "optimizer.safetensors", policy, optimizer)
+    curve: list[CurveRow] = list(read_json(work / "curve.json")) if resumed else []
+    if resumed:
+        logger.info("dpo: cycle %d goes on after iteration %d", cycle.number, iteration)
+
+    pairs = comparison_pairs(cycle.comparisons, yardsticks.codec)
+    ids = [row["id"] for row in cycle.comparisons]
+    end = cycle.number * settings.iterations_per_cycle
+    used = {
+        number: rows_of_iteration(
+            list(range(len(ids))), settings.comparisons_per_iteration, number, params.seed, "dpo/comparisons"
+        )
+        for number in range(end - settings.iterations_per_cycle, end)
+    }
+    ref_logprobs = reference_logprobs(
+        accelerator,
+        yardsticks.reference,
+        pairs,
+        used.values(),
+        temperature=temperature,
+        microbatch_size=settings.microbatch_size,
+    )
+    watched = rows_of_iteration(cycle.prompts, settings.progress_prompts, 0, params.seed, "dpo/progress")
+    prepared, optimizer = accelerator.prepare(policy, optimizer)
+    while iteration < end:
+        started = time.monotonic()
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(settings, iteration)
+        rows = torch.tensor(used[iteration])
+        statistics = update(
+            accelerator,
+            prepared,
+            optimizer,
+            pairs,
+            ref_logprobs,
+            rows,
+            ids,
+            settings,
+            temperature=temperature,
+            iteration=iteration,
+        )
+        iteration += 1
+        if accelerator.is_main_process:
+            updated = time.monotonic()
+            row = {
+                "cycle": cycle.number,
+                "iteration": iteration,
+                **progress(policy, yardsticks, params, watched, "dpo/progress"),
+                "sampled_tokens": 0,
+                **statistics,
+            }
+            curve.append(row)
+            logger.info(
+                "dpo: cycle %d, iteration %d of %d, loss %.3f, accuracy %.2f, reward %+.3f, kl %.2f nats, "
+                "%.1f s steps, %.1f s samples",
+                *(cycle.number, iteration, end, row["loss"], row["accuracy"], row["reward"], row["kl"]),
+                *(updated - started, time.monotonic() - updated),
+            )
+            cycle.report(row)
+            with atomic_folder(work) as folder:
+                save_policy(policy, yardsticks.codec, folder / "policy")
+                save_optimizer(folder / "state" / "optimizer.safetensors", policy, optimizer)
+                write_json(folder / "state" / "progress.json", {"iteration": iteration})
+                write_json(folder / "curve.json", curve)
+        accelerator.wait_for_everyone()
+
+
+def _load_progress(path: Path) -> int:
+    content = read_json(path)
+    iteration = content.get("iteration") if isinstance(content, dict) else None
+    if not isinstance(iteration, int):
+        raise ArtifactError(
+            "a stored progress cannot be read",
+            where=str(path),
+            expected="iteration, a number",
+            found=str(content)[:300],
+            do="delete the folder and run `dvc repro`, which makes it again",
+        )
+    return iteration
