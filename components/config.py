@@ -18,7 +18,7 @@ from ruamel.yaml.error import YAMLError
 from components.errors import ConfigError
 
 # A method and its section in params.yaml have one name.
-Method = Literal["ppo", "grpo", "rloo"]
+Method = Literal["ppo", "grpo", "rloo", "q_learning"]
 METHODS: tuple[Method, ...] = get_args(Method)
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -310,6 +310,44 @@ class Rloo(CriticFree):
         return "rloo"
 
 
+class QLearning(Section):
+    """Q-learning for language (ILQL) on the reward model's comparisons; see components.q_learning."""
+
+    iterations_per_cycle: Count
+    comparisons_per_iteration: Count
+    batch_size: Count  # comparisons in an optimiser step, both responses of each; so is microbatch_size
+    microbatch_size: Count
+    progress_prompts: Count  # answered after each iteration, to see where the policy is
+    # Optimiser.
+    learning_rate: Positive
+    learning_rate_warmup_iterations: Annotated[int, Field(ge=0)]
+    weight_decay: NotNegative
+    gradient_clip: Positive
+    # Losses.
+    gamma: Fraction
+    tau: Annotated[float, Field(gt=0.0, lt=1.0)]  # the expectile of Q that V learns; 0.5 is the mean
+    cql_coef: NotNegative
+    awac_coef: NotNegative
+    awac_beta: NotNegative  # how much more a good token weighs in the policy's loss; 0: all alike
+    polyak_alpha: Annotated[float, Field(gt=0.0, le=1.0)]  # share of the Q heads in the next target heads, each step
+    # Decoding.
+    decode_beta: NotNegative  # by pi * exp(decode_beta * (Q - V))
+
+    @model_validator(mode="after")
+    def batches_fit(self) -> QLearning:
+        if self.comparisons_per_iteration % self.batch_size:
+            raise contradiction(
+                "batch_size",
+                f"batch_size {self.batch_size} must divide comparisons_per_iteration {self.comparisons_per_iteration}",
+            )
+        if self.microbatch_size > self.batch_size:
+            raise contradiction(
+                "microbatch_size",
+                f"microbatch_size {self.microbatch_size} is larger than batch_size {self.batch_size}",
+            )
+        return self
+
+
 class Cycle(Section):
     """One cycle, by the number that is its key in `cycles`: where its policy comes from."""
 
@@ -362,6 +400,7 @@ class Params(Section):
     ppo: Ppo
     grpo: Grpo
     rloo: Rloo
+    q_learning: QLearning
     cycles: dict[str, Cycle]
     measurement: Measurement
     selection: Selection
@@ -390,15 +429,23 @@ class Params(Section):
         return self
 
     @property
-    def alignment(self) -> Ppo:
+    def alignment(self) -> Ppo | QLearning:
         """The section of the chosen method."""
-        return {"ppo": self.ppo, "grpo": self.grpo, "rloo": self.rloo}[self.method]
+        sections: dict[Method, Ppo | QLearning] = {
+            "ppo": self.ppo,
+            "grpo": self.grpo,
+            "rloo": self.rloo,
+            "q_learning": self.q_learning,
+        }
+        return sections[self.method]
 
     @property
     def target_kl(self) -> float | None:
         """What the KL controller aims at, in nats per sequence; None without one."""
         settings = self.alignment
-        return settings.target_kl_nats_per_sequence if settings.kl_control == "adaptive" else None
+        if not isinstance(settings, Ppo) or settings.kl_control != "adaptive":
+            return None
+        return settings.target_kl_nats_per_sequence
 
     def values(self, without: Collection[str] = ()) -> dict[str, Any]:
         """All params as plain values, of the methods the chosen one only, without the sections named."""

@@ -24,7 +24,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from components import paths
-from components.config import Params, load_params
+from components.config import Params, Ppo, load_params
 from components.errors import USER_ERROR_STATUS, ConfigError, ProximalError
 
 STATUS_FILE_VARIABLE = "PROXIMAL_STATUS_FILE"  # where the flow wants to read this process's exit status
@@ -129,15 +129,17 @@ def _require_shares(stage: str, params: Params, processes: int) -> None:
     Raises:
         ConfigError: the params do not give each of them its share.
     """
-    if stage == "alignment":
-        rollouts, minibatches = params.alignment.rollouts_per_iteration, params.alignment.minibatches
+    settings = params.alignment if stage == "alignment" else getattr(params, stage)
+    name = params.method if stage == "alignment" else stage
+    if isinstance(settings, Ppo):
+        rollouts, minibatches = settings.rollouts_per_iteration, settings.minibatches
         shared = rollouts % processes == 0 and rollouts // minibatches >= processes
-        where, found = f"{params.method}.rollouts_per_iteration", f"{rollouts} in {minibatches} minibatches"
+        where, found = f"{name}.rollouts_per_iteration", f"{rollouts} in {minibatches} minibatches"
         expected = f"a multiple of num_processes ({processes}), and at least as many in a minibatch"
     else:
-        batch_size = getattr(params, stage).batch_size
+        batch_size = settings.batch_size
         shared = batch_size >= processes
-        where, found, expected = f"{stage}.batch_size", str(batch_size), f"at least num_processes ({processes})"
+        where, found, expected = f"{name}.batch_size", str(batch_size), f"at least num_processes ({processes})"
     if not shared:
         raise ConfigError(
             "the processes would not all have their share",

@@ -86,6 +86,8 @@ def _method(name: Method) -> RunCycle:
     match name:
         case "ppo" | "grpo" | "rloo":
             from components.ppo.cycle import run_cycle
+        case "q_learning":
+            from components.q_learning.cycle import run_cycle
     return run_cycle
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from components.config import LanguageModel
 from components.errors import ArtifactError, ConfigError
+from components.language_model.guided import guided_policy, is_guided
 from components.language_model.text import Codec, TextFormat
 
 
@@ -104,12 +105,13 @@ def _no_dropout(model: Any) -> Any:
 
 
 def load_policy(folder: Path) -> Any:
-    """A causal language model that a stage stored.
+    """A causal language model that a stage stored, guided by Q heads where it was stored with them.
 
     Raises:
         ArtifactError: absent, half-written or corrupt.
     """
-    return _load(folder)
+    policy = _load(folder)
+    return guided_policy(policy, folder) if is_guided(folder) else policy
 
 
 def load_checkpoint(config: LanguageModel) -> Any:

@@ -6,7 +6,7 @@ import copy
 import logging
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -53,7 +53,7 @@ def learning_rates(settings: Ppo, iteration: int) -> tuple[float, float]:
 
 def run_cycle(accelerator: Accelerator, params: Params, cycle: Cycle, yardsticks: Yardsticks) -> None:
     """Take the policy of the last cycle through this cycle's iterations; see components.method."""
-    settings, work = params.alignment, cycle.work
+    settings, work = cast(Ppo, params.alignment), cycle.work
     resumed = work if (work / "state").exists() else None
     source = resumed or cycle.start
     goes_on = (source / "state").exists()

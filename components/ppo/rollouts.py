@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from components.config import Params
+from components.config import Params, Ppo
 from components.core.checks import require_finite
 from components.language_model.forward import in_microbatches, response_logprobs, sequence_scores
 from components.language_model.generation import generate, uniforms
@@ -52,7 +52,7 @@ def roll_out(
     Raises:
         TrainingError: a recorded number is not finite; the rows are named.
     """
-    settings, codec = params.alignment, yardsticks.codec
+    settings, codec = cast(Ppo, params.alignment), yardsticks.codec
     numbers = uniforms(
         len(prompts),
         params.language_model.max_response_tokens,
