@@ -319,7 +319,8 @@ class QLearning(Section):
     microbatch_size: Count
     progress_prompts: Count  # answered after each iteration, to see where the policy is
     # Optimiser.
-    learning_rate: Positive
+    learning_rate: Positive  # of the policy
+    head_learning_rate: Positive  # of the value head and the Q heads, which start from nothing
     learning_rate_warmup_iterations: Annotated[int, Field(ge=0)]
     weight_decay: NotNegative
     gradient_clip: Positive

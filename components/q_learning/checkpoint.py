@@ -64,10 +64,17 @@ def start(source: Path, settings: QLearning, seed: int, device: torch.device) ->
     guided.decode_beta = settings.decode_beta
     guided.to(device)
     learner = QLearner(guided.policy, guided.value_head, q_heads.to(device))
-    optimizer = torch.optim.AdamW(learner.parameters(), weight_decay=settings.weight_decay, fused=True)
+    optimizer = make_optimizer(learner, settings)
     if goes_on:
         load_optimizer(state / "optimizer.safetensors", learner, optimizer)
     return Checkpoint(learner, guided, optimizer, _iteration(state / "progress.json") if goes_on else 0)
+
+
+def make_optimizer(learner: QLearner, settings: QLearning) -> torch.optim.Optimizer:
+    """AdamW over policy and heads, each with its own learning rate; the order of parameters is the model's own."""
+    heads = [*learner.value_head.parameters(), *learner.q_heads.parameters()]
+    groups = [{"params": list(learner.policy.parameters())}, {"params": heads}]
+    return torch.optim.AdamW(groups, weight_decay=settings.weight_decay, fused=True)
 
 
 def save(folder: Path, checkpoint: Checkpoint, codec: Codec) -> None:

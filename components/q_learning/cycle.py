@@ -10,7 +10,7 @@ from accelerate import Accelerator
 from torch import nn
 
 from components.artifacts import atomic_folder, read_json, write_json
-from components.config import Params
+from components.config import Params, QLearning
 from components.measurement import Yardsticks, means, measure
 from components.method import CurveRow, Cycle, rows_of_iteration
 from components.q_learning import checkpoint
@@ -19,6 +19,13 @@ from components.q_learning.update import update
 
 logger = logging.getLogger("proximal")
 _MEASURED = ("reward", "kl", "entropy", "response_tokens", "ended")
+
+
+def learning_rates(settings: QLearning, iteration: int) -> tuple[float, float]:
+    """The learning rates of policy and heads in an iteration, counted from 0 over all cycles."""
+    warmup = settings.learning_rate_warmup_iterations
+    factor = (iteration + 1) / warmup if iteration < warmup else 1.0
+    return factor * settings.learning_rate, factor * settings.head_learning_rate
 
 
 def run_cycle(accelerator: Accelerator, params: Params, cycle: Cycle, yardsticks: Yardsticks) -> None:
@@ -39,9 +46,8 @@ def run_cycle(accelerator: Accelerator, params: Params, cycle: Cycle, yardsticks
         comparisons = rows_of_iteration(
             rows, settings.comparisons_per_iteration, iteration, params.seed, "q_learning/comparisons"
         )
-        warmup = settings.learning_rate_warmup_iterations
-        for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * min(1.0, (iteration + 1) / max(1, warmup))
+        for group, rate in zip(optimizer.param_groups, learning_rates(settings, iteration), strict=True):
+            group["lr"] = rate
         statistics = update(
             accelerator, prepared, now.guided.target_q_heads, optimizer, data, comparisons, settings, iteration
         )

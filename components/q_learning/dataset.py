@@ -59,6 +59,7 @@ def score_comparisons(
         )
     scores = accelerator.reduce(scores, reduction="sum")
     require_finite("q_learning, scores of the comparisons", scores)
+    scores = scores.double()  # equal scores then have a standard deviation of exactly 0
     mean, std = float(scores.mean()), float(scores.std())
     if not (std > 0 and math.isfinite(std)):
         raise TrainingError(
@@ -68,4 +69,4 @@ def score_comparisons(
             found=f"mean {mean}, standard deviation {std}",
             do="look at the reward model: every response has the same score",
         )
-    return ScoredComparisons([str(row["id"]) for row in rows], sequences, (scores - mean) / std)
+    return ScoredComparisons([str(row["id"]) for row in rows], sequences, ((scores - mean) / std).float())
