@@ -18,7 +18,7 @@ from ruamel.yaml.error import YAMLError
 from components.errors import ConfigError
 
 # A method and its section in params.yaml have one name.
-Method = Literal["ppo", "grpo", "rloo", "dpo", "best_of_n"]
+Method = Literal["ppo", "grpo", "rloo", "dpo", "q_learning", "best_of_n"]
 METHODS: tuple[Method, ...] = get_args(Method)
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -310,24 +310,23 @@ class Rloo(CriticFree):
         return "rloo"
 
 
-class Dpo(Section):
-    """Direct preference optimisation on the comparisons of the reward model; the reference is the SFT policy."""
+class ComparisonMethod(Section):
+    """What the methods share that learn from the reward model's comparisons and sample nothing to train on."""
 
+    # One cycle, one iteration; an iteration's comparisons go into optimiser steps of batch_size.
     iterations_per_cycle: Count
     comparisons_per_iteration: Count
     batch_size: Count
     microbatch_size: Count  # comparisons; each is two sequences
+    progress_prompts: Count  # answered after every iteration, to see where the policy is
+    # Optimiser.
     learning_rate: Positive
     learning_rate_warmup_iterations: Annotated[int, Field(ge=0)]
     weight_decay: NotNegative
     gradient_clip: Positive
-    loss: Literal["sigmoid", "ipo"]
-    beta: Positive
-    label_smoothing: Annotated[float, Field(ge=0.0, lt=0.5)]  # the share of labels assumed flipped
-    progress_prompts: Count  # sampled after every iteration, for the curve only
 
     @model_validator(mode="after")
-    def batches_fit(self) -> Dpo:
+    def batches_fit(self) -> ComparisonMethod:
         if self.comparisons_per_iteration % self.batch_size:
             raise contradiction(
                 "batch_size",
@@ -340,6 +339,14 @@ class Dpo(Section):
             )
         return self
 
+
+class Dpo(ComparisonMethod):
+    """Direct preference optimisation; the reference is the SFT policy."""
+
+    loss: Literal["sigmoid", "ipo"]
+    beta: Positive
+    label_smoothing: Annotated[float, Field(ge=0.0, lt=0.5)]  # the share of labels assumed flipped
+
     @model_validator(mode="after")
     def ipo_has_no_label_smoothing(self) -> Dpo:
         if self.loss == "ipo" and self.label_smoothing > 0:
@@ -348,6 +355,21 @@ class Dpo(Section):
                 f"label_smoothing {self.label_smoothing} belongs to loss sigmoid: with loss ipo it must be 0",
             )
         return self
+
+
+class QLearning(ComparisonMethod):
+    """Q-learning for language (ILQL); see components.q_learning. Its learning_rate is the policy's."""
+
+    head_learning_rate: Positive  # of the value head and the Q heads, which start from nothing
+    # Losses.
+    gamma: Fraction
+    tau: Annotated[float, Field(gt=0.0, lt=1.0)]  # the expectile of Q that V learns; 0.5 is the mean
+    cql_coef: NotNegative
+    awac_coef: NotNegative
+    awac_beta: NotNegative  # how much more a good token weighs in the policy's loss; 0: all alike
+    polyak_alpha: Annotated[float, Field(gt=0.0, le=1.0)]  # share of the Q heads in the next target heads, each step
+    # Decoding.
+    decode_beta: NotNegative  # by pi * exp(decode_beta * (Q - V))
 
 
 class BestOfN(Section):
@@ -411,6 +433,7 @@ class Params(Section):
     grpo: Grpo
     rloo: Rloo
     dpo: Dpo
+    q_learning: QLearning
     best_of_n: BestOfN
     cycles: dict[str, Cycle]
     measurement: Measurement
@@ -440,9 +463,9 @@ class Params(Section):
         return self
 
     @property
-    def alignment(self) -> Ppo | Dpo | BestOfN:
+    def alignment(self) -> Ppo | Dpo | QLearning | BestOfN:
         """The section of the chosen method."""
-        section: Ppo | Dpo | BestOfN = getattr(self, self.method)
+        section: Ppo | Dpo | QLearning | BestOfN = getattr(self, self.method)
         return section
 
     @property

@@ -90,6 +90,8 @@ def _method(name: Method) -> RunCycle:
             from components.dpo.cycle import run_cycle
         case "best_of_n":
             from components.best_of_n.cycle import run_cycle
+        case "q_learning":
+            from components.q_learning.cycle import run_cycle
     return run_cycle
 
 

@@ -15,6 +15,7 @@ from components.artifacts import read_json, write_json
 from components.config import LanguageModel
 from components.errors import ArtifactError, ConfigError
 from components.language_model.best_of_n import BestOfN
+from components.language_model.guided import guided_policy, is_guided
 from components.language_model.text import Codec, TextFormat
 
 BEST_OF_N = "best_of_n.json"  # beside a policy that chooses: {"n": ...}
@@ -110,12 +111,14 @@ def _no_dropout(model: Any) -> Any:
 
 
 def load_policy(folder: Path) -> Any:
-    """A causal language model that a stage stored, or a `BestOfN` of one.
+    """A causal language model that a stage stored: plain, guided by Q heads, or choosing the best of n.
 
     Raises:
         ArtifactError: absent, half-written or corrupt.
     """
     policy = _load(folder)
+    if is_guided(folder):
+        return guided_policy(policy, folder)
     if not (folder / BEST_OF_N).exists():
         return policy
     content = read_json(folder / BEST_OF_N)

@@ -71,6 +71,13 @@ TINY: Tree = {
     "rloo": TINY_PPO | {"responses_per_prompt": 2},
     "dpo": TINY_DPO,
     "best_of_n": {"first_n": 2, "progress_prompts": 4},
+    "q_learning": {
+        "iterations_per_cycle": 3,
+        "comparisons_per_iteration": 8,
+        "batch_size": 4,
+        "microbatch_size": 2,
+        "progress_prompts": 4,
+    },
     "cycles": {"1": {"start": "artifacts/sft"}, "2": {"start": "artifacts/alignment/1"}},
     "measurement": {"batch_size": 8, "validation_samples_per_prompt": 2},
 }

@@ -113,6 +113,9 @@ def test_a_missing_key_is_named(refused: Any, key: str) -> None:
         ("dpo.label_smoothing", -0.1),
         ("ppo.whiten_advantages", "yes"),
         ("ppo.rollouts_per_iteration", 1),  # one sequence cannot be whitened
+        ("q_learning.tau", 1.0),
+        ("q_learning.polyak_alpha", 0.0),
+        ("q_learning.decode_beta", -1.0),
         ("measurement.temperature", 0.0),
         ("compute.cpu_threads", 2),
         ("compute.cpu_threads.alignment", 0),
@@ -187,6 +190,16 @@ def test_a_wrong_type_or_value_is_named_with_what_was_found(refused: Any, key: s
             "ppo.length_penalty.buffer_tokens",
             "9 is larger than limit_tokens 8",
             {"ppo.length_penalty": {"limit_tokens": 8, "buffer_tokens": 9, "factor": 1.0}},
+        ),
+        (
+            "q_learning.batch_size",
+            "30 must divide comparisons_per_iteration 100",
+            {"q_learning.comparisons_per_iteration": 100, "q_learning.batch_size": 30},
+        ),
+        (
+            "q_learning.microbatch_size",
+            "9 is larger than batch_size 8",
+            {"q_learning.batch_size": 8, "q_learning.microbatch_size": 9},
         ),
         ("language_model.prompt_template", "{prompt} exactly once", {"language_model.prompt_template": "answer:"}),
         (

@@ -134,6 +134,11 @@ def test_a_bad_accelerate_config_is_named(world: Path, content: str, named: str)
         ("alignment --cycle 1", {"ppo": {"minibatches": 8, "microbatch_size": 1}}, "ppo.rollouts_per_iteration"),
         ("sft", {"sft": {"batch_size": 1, "microbatch_size": 1}}, "sft.batch_size"),
         ("alignment --cycle 1", {"method": "dpo", "dpo": {"batch_size": 1}}, "dpo.batch_size"),
+        (
+            "alignment --cycle 1",
+            {"method": "q_learning", "q_learning": {"batch_size": 1, "microbatch_size": 1}},
+            "q_learning.batch_size",
+        ),
     ],
     ids=["odd rollouts", "minibatches of one", "batches of one", "batches of one comparison"],
 )

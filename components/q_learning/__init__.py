@@ -1,0 +1,1 @@
+"""Q-learning for language (ILQL): policy and Q heads learn from scored responses; the heads guide the decoding."""
