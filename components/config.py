@@ -153,8 +153,19 @@ class RewardModel(Optimisation):
     """A Bradley-Terry reward model (the judge has the same fields and other rows)."""
 
     seed_offset: Annotated[int, Field(ge=0)]
+    members: Count  # models that differ in their seed; several are an ensemble
+    ensemble: Literal["mean", "min", "mean_minus_std"]  # how their scores become one
+    ensemble_std_coef: NotNegative  # k of mean - k * std
     normalisation_prompts: Annotated[int, Field(ge=2)]
     calibration_bins: Annotated[int, Field(ge=2)]
+
+    @model_validator(mode="after")
+    def a_spread_takes_two_members(self) -> RewardModel:
+        if self.ensemble == "mean_minus_std" and self.members < 2:
+            raise contradiction(
+                "members", f"members must be at least 2 for ensemble mean_minus_std, found {self.members}"
+            )
+        return self
 
 
 class LengthPenalty(Section):

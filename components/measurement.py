@@ -23,7 +23,7 @@ from components.language_model.forward import (
     sequence_scores,
 )
 from components.language_model.generation import generate, uniforms
-from components.language_model.loading import load_codec, load_policy, load_scalar_model
+from components.language_model.loading import load_codec, load_policy, load_scorer
 from components.language_model.sequences import Sequences
 from components.language_model.text import Codec
 from components.seeding import generator
@@ -49,8 +49,8 @@ class Yardsticks:
         """The SFT policy, the reward model and the judge from their stages' outputs."""
         return cls(
             load_policy(paths.SFT / "policy").to(device),
-            load_scalar_model(paths.REWARD_MODEL / "model").to(device),
-            load_scalar_model(paths.JUDGE / "model").to(device),
+            load_scorer(paths.REWARD_MODEL / "model").to(device),
+            load_scorer(paths.JUDGE / "model").to(device),
             load_codec(paths.SFT / "policy"),
         )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError
@@ -13,13 +13,16 @@ from torch import Tensor, nn
 
 from components.artifacts import read_json, write_json
 from components.config import LanguageModel
+from components.core.rewards import Ensemble as EnsembleMode
 from components.errors import ArtifactError, ConfigError
 from components.language_model.best_of_n import BestOfN
+from components.language_model.ensemble import Ensemble
 from components.language_model.guided import guided_policy, is_guided
 from components.language_model.text import Codec, TextFormat
 
 BEST_OF_N = "best_of_n.json"  # beside a policy that chooses: {"n": ...}
 SCORER = "scorer"
+ENSEMBLE = "ensemble.json"  # beside the folders 1, 2, ... of its members
 
 
 class ScalarModel(nn.Module):
@@ -131,7 +134,7 @@ def load_policy(folder: Path) -> Any:
             found=str(content)[:300],
             do="delete the folder and run `dvc repro`, which makes it again",
         )
-    return BestOfN(policy, load_scalar_model(folder / SCORER), n).eval()
+    return BestOfN(policy, load_scorer(folder / SCORER), n).eval()
 
 
 def load_checkpoint(config: LanguageModel) -> Any:
@@ -228,6 +231,46 @@ def load_scalar_model(folder: Path) -> ScalarModel:
         ArtifactError: absent, half-written or corrupt.
     """
     return ScalarModel(_load(folder))
+
+
+def load_scorer(folder: Path) -> nn.Module:
+    """A reward model or judge that a stage stored: a scalar model, or the `Ensemble` of several.
+
+    Raises:
+        ArtifactError: absent, half-written or corrupt.
+    """
+    if not (folder / ENSEMBLE).exists():
+        return load_scalar_model(folder)
+    content = read_json(folder / ENSEMBLE)
+    try:
+        count, mode, std_coef = int(content["members"]), content["ensemble"], float(content["std_coef"])
+        if count < 1 or mode not in get_args(EnsembleMode):
+            raise ValueError(f"{count} members, {mode!r}")
+    except (LookupError, TypeError, ValueError) as fault:
+        raise ArtifactError(
+            "a stored ensemble cannot be read",
+            where=str(folder / ENSEMBLE),
+            expected="members, ensemble and std_coef",
+            found=" ".join(str(fault).split())[:300],
+            do="delete the folder and run `dvc repro`, which makes it again",
+        ) from fault
+    members = [load_scalar_model(folder / str(number)) for number in range(1, count + 1)]
+    return Ensemble(members, mode, std_coef).eval()
+
+
+def first_member(scorer_folder: Path) -> Path:
+    """The folder of a stored scorer's first scalar model, or of its only one."""
+    return scorer_folder / "1" if (scorer_folder / ENSEMBLE).exists() else scorer_folder
+
+
+def save_scorer(members: list[ScalarModel], mode: EnsembleMode, std_coef: float, folder: Path) -> None:
+    """Store a reward model or judge; one of a single member is stored as that scalar model."""
+    if len(members) == 1:
+        save_scalar_model(members[0], folder)
+        return
+    for number, member in enumerate(members, start=1):
+        save_scalar_model(member, folder / str(number))
+    write_json(folder / ENSEMBLE, {"members": len(members), "ensemble": mode, "std_coef": std_coef})
 
 
 def save_policy(policy: Any, codec: Codec, folder: Path) -> None:

@@ -17,7 +17,7 @@ from components.config import Params, Ppo
 from components.core.ilql import polyak
 from components.core.kl import kl_estimate, next_kl_coef
 from components.core.stats import RunningMoments, masked_mean, masked_sum
-from components.language_model.loading import load_policy
+from components.language_model.loading import first_member, load_policy
 from components.language_model.optimizer_state import load_optimizer
 from components.measurement import Yardsticks
 from components.method import CurveRow, Cycle, rows_of_iteration
@@ -57,7 +57,7 @@ def run_cycle(accelerator: Accelerator, params: Params, cycle: Cycle, yardsticks
     resumed = work if (work / "state").exists() else None
     source = resumed or cycle.start
     goes_on = (source / "state").exists()
-    values = source / "state" / "value_model" if goes_on else paths.REWARD_MODEL / "model"
+    values = source / "state" / "value_model" if goes_on else first_member(paths.REWARD_MODEL / "model")
     model = checkpoint.load_model(source / "policy", values if settings.has_value_model else None)
     model = model.to(accelerator.device)
     reference = _reference(settings, yardsticks, source, model, starts=not resumed)

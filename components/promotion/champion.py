@@ -41,7 +41,7 @@ def _measure_by_text(folder: Path, params: Params, rows: list[Record]) -> list[R
     """Gold or judge of a champion with another tokenizer: it answers with its own, others read the text."""
     from components.language_model.answering import Answerer
     from components.language_model.forward import in_microbatches, sequence_scores
-    from components.language_model.loading import load_codec, load_scalar_model
+    from components.language_model.loading import load_codec, load_scorer
     from components.language_model.sequences import build_sequences
     from components.language_model.text import TextFormat
     from components.measurement import RUBRICS
@@ -59,7 +59,7 @@ def _measure_by_text(folder: Path, params: Params, rows: list[Record]) -> list[R
     else:
         metric, judge, codec = (
             "judge",
-            load_scalar_model(paths.JUDGE / "model"),
+            load_scorer(paths.JUDGE / "model"),
             load_codec(paths.SFT / "policy"),
         )
         sequences = build_sequences(codec.encode_prompts(prompts), codec.encode_responses(responses), codec.pad_id)

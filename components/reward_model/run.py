@@ -14,6 +14,7 @@ from components.core.calibration import expected_calibration_error, reliability_
 from components.core.losses import bradley_terry_loss
 from components.errors import TrainingError
 from components.language_model.acceleration import start_accelerator
+from components.language_model.ensemble import Ensemble
 from components.language_model.fitting import fit
 from components.language_model.forward import in_microbatches, sequence_scores
 from components.language_model.generation import generate, uniforms
@@ -22,7 +23,7 @@ from components.language_model.loading import (
     load_codec,
     load_policy,
     new_scalar_model,
-    save_scalar_model,
+    save_scorer,
 )
 from components.language_model.sequences import Sequences, comparison_pairs
 from components.language_model.text import Codec
@@ -31,7 +32,10 @@ from components.tracking import stage_run
 
 
 def run(params: Params, stage: str) -> None:
-    """Train one scorer; `stage` is "reward_model" or "judge" and names its rows, its params and its folder."""
+    """Train one scorer; `stage` is "reward_model" or "judge" and names its rows, its params and its folder.
+
+    It may have several members, which see the same rows and differ in the seed of their heads and of the order.
+    """
     settings = getattr(params, stage)
     source, heldout_source = (paths.CLEAN / f"comparisons_{stage}{part}.jsonl" for part in ("", "_heldout"))
     prompts_source = paths.CLEAN / "prompts_train.jsonl"
@@ -40,7 +44,9 @@ def run(params: Params, stage: str) -> None:
     accelerator = start_accelerator()
     codec = load_codec(policy_folder)
     seed = params.seed + settings.seed_offset
-    model = new_scalar_model(policy_folder, derive_seed(seed, stage, "head"))
+    # Beside the stage, a further member's number names its random numbers: a first member is a scorer of its own.
+    own_names: list[tuple[int, ...]] = [(), *((number,) for number in range(2, settings.members + 1))]
+    members = [new_scalar_model(policy_folder, derive_seed(seed, stage, "head", *own)) for own in own_names]
     pairs = comparison_pairs(rows, codec)
 
     def loss_sum(model: nn.Module, index: Tensor) -> Tensor:
@@ -53,25 +59,32 @@ def run(params: Params, stage: str) -> None:
     inputs = [policy_folder, source, heldout_source, prompts_source]
     with stage_run(stage, params, inputs=inputs) as run:
         run.dataset("comparisons", source)
-        losses = fit(
-            accelerator,
-            model,
-            loss_sum,
-            weights=torch.ones(len(rows)),
-            lengths=pairs.mask.sum(dim=1).reshape(2, -1).amax(dim=0),
-            settings=settings,
-            generator=generator(seed, stage),
-            on_step=lambda step, loss: run.metrics({"train/loss": loss}, step=step),
-            label=stage,
-        )
+        last_epochs: list[float] = []
+        for own, member in zip(own_names, members, strict=True):
+            suffix = "".join(f"_{number}" for number in own)
+
+            def report(step: int, loss: float, name: str = f"train/loss{suffix}") -> None:
+                run.metrics({name: loss}, step=step)
+
+            losses = fit(
+                accelerator,
+                member,
+                loss_sum,
+                weights=torch.ones(len(rows)),
+                lengths=pairs.mask.sum(dim=1).reshape(2, -1).amax(dim=0),
+                settings=settings,
+                generator=generator(seed, stage, *own),
+                on_step=report,
+                label=stage,
+            )
+            last_epochs += losses[-(len(losses) // settings.epochs) :]
         if accelerator.is_main_process:
-            last_epoch = losses[-(len(losses) // settings.epochs) :]
-            quality, calibration = _heldout_quality(model, heldout_rows, codec, settings)
-            _normalise(model, read_jsonl(prompts_source), codec, params, stage)
-            metrics = {"comparisons": len(rows), "loss": sum(last_epoch) / len(last_epoch), **quality}
+            prompts = read_jsonl(prompts_source)
+            quality, calibration = _measure_and_normalise(members, heldout_rows, prompts, codec, params, stage)
+            metrics = {"comparisons": len(rows), "loss": sum(last_epochs) / len(last_epochs), **quality}
             folder_out = paths.ARTIFACTS / stage
             with atomic_folder(folder_out) as folder:
-                save_scalar_model(model, folder / "model")
+                save_scorer(members, settings.ensemble, settings.ensemble_std_coef, folder / "model")
                 write_json(folder / "metrics.json", metrics)
                 write_json(folder / "calibration.json", calibration)
             run.metrics({f"{stage}/{name}": value for name, value in metrics.items()})
@@ -84,11 +97,36 @@ def _score(model: nn.Module, sequences: Sequences, batch_size: int) -> Tensor:
     return scores.cpu()
 
 
-def _heldout_quality(
-    model: ScalarModel, rows: list[dict[str, str]], codec: Codec, settings: RewardModel
+def _measure_and_normalise(
+    members: list[ScalarModel],
+    heldout_rows: list[dict[str, str]],
+    prompts: list[dict[str, str]],
+    codec: Codec,
+    params: Params,
+    stage: str,
 ) -> tuple[dict[str, float], list[dict[str, float]]]:
-    """Accuracy and calibration on comparisons whose prompts were not trained on."""
-    chosen, rejected = _score(model, comparison_pairs(rows, codec), 2 * settings.microbatch_size).chunk(2)
+    """Normalise the members; gives the quality of the scorer as it was trained, in the logits of its probabilities.
+
+    Members can only be combined once they are normalised. The combined score is then in standard deviations on SFT
+    samples, and the mean of the members' deviations turns it back into logits.
+    """
+    settings = getattr(params, stage)
+    if len(members) == 1:
+        measured = _heldout_quality(members[0], heldout_rows, codec, settings, scale=1.0)
+        _normalise(members, prompts, codec, params, stage)
+        return measured
+    _normalise(members, prompts, codec, params, stage)
+    scorer = Ensemble(members, settings.ensemble, settings.ensemble_std_coef)
+    scale = sum(member.classifier.config.score_std for member in members) / len(members)
+    return _heldout_quality(scorer, heldout_rows, codec, settings, scale)
+
+
+def _heldout_quality(
+    scorer: nn.Module, rows: list[dict[str, str]], codec: Codec, settings: RewardModel, scale: float
+) -> tuple[dict[str, float], list[dict[str, float]]]:
+    """Accuracy and calibration on comparisons whose prompts were not trained on; logits are `scale` times scores."""
+    scores = _score(scorer, comparison_pairs(rows, codec), 2 * settings.microbatch_size)
+    chosen, rejected = (scale * scores).chunk(2)
     # Every comparison is shown in one fixed order of its two texts: how often the first one wins is what the
     # predicted probability must match. (Always asking about the chosen one would leave nothing to calibrate.)
     first_is_chosen = torch.tensor([row["chosen"] < row["rejected"] for row in rows])
@@ -108,10 +146,12 @@ def _heldout_quality(
     return metrics, [row._asdict() for row in table]
 
 
-def _normalise(model: ScalarModel, prompts: list[dict[str, str]], codec: Codec, params: Params, stage: str) -> None:
-    """Shift and scale the scores to mean 0 and standard deviation 1 on samples of the SFT policy."""
+def _normalise(
+    members: list[ScalarModel], prompts: list[dict[str, str]], codec: Codec, params: Params, stage: str
+) -> None:
+    """Shift and scale each member's scores to mean 0 and standard deviation 1 on the same samples of the SFT policy."""
     settings = getattr(params, stage)
-    policy = load_policy(paths.SFT / "policy").to(next(model.parameters()).device)
+    policy = load_policy(paths.SFT / "policy").to(next(members[0].parameters()).device)
     chosen = prompts[: settings.normalisation_prompts]
     numbers = uniforms(
         len(chosen), params.language_model.max_response_tokens, generator(params.seed, stage, "normalisation")
@@ -124,14 +164,15 @@ def _normalise(model: ScalarModel, prompts: list[dict[str, str]], codec: Codec, 
         temperature=params.measurement.temperature,
         batch_size=params.measurement.batch_size,
     )
-    scores = _score(model, samples, params.measurement.batch_size)
-    mean, std = float(scores.mean()), float(scores.std()) if len(chosen) > 1 else 0.0
-    if not (math.isfinite(mean) and math.isfinite(std) and std > 0):
-        raise TrainingError(
-            "the scores cannot be normalised",
-            where=f"{stage}, scores of the SFT policy's responses to {len(chosen)} prompts",
-            expected="finite scores that differ",
-            found=f"mean {mean}, standard deviation {std}",
-            do=f"raise {stage}.normalisation_prompts or the number of prompts, or lower {stage}.learning_rate",
-        )
-    model.classifier.config.score_mean, model.classifier.config.score_std = mean, std
+    for member in members:
+        scores = _score(member, samples, params.measurement.batch_size)
+        mean, std = float(scores.mean()), float(scores.std()) if len(chosen) > 1 else 0.0
+        if not (math.isfinite(mean) and math.isfinite(std) and std > 0):
+            raise TrainingError(
+                "the scores cannot be normalised",
+                where=f"{stage}, scores of the SFT policy's responses to {len(chosen)} prompts",
+                expected="finite scores that differ",
+                found=f"mean {mean}, standard deviation {std}",
+                do=f"raise {stage}.normalisation_prompts or the number of prompts, or lower {stage}.learning_rate",
+            )
+        member.classifier.config.score_mean, member.classifier.config.score_std = mean, std

@@ -107,6 +107,11 @@ def test_a_missing_key_is_named(refused: Any, key: str) -> None:
         ("ppo.kl_estimator", "k4"),
         ("ppo.kl_control", "sometimes"),
         ("method", "sarsa"),
+        ("reward_model.members", 0),
+        ("reward_model.ensemble", "median"),
+        ("reward_model.ensemble_std_coef", -0.5),
+        ("best_of_n.first_n", 0),
+        ("best_of_n.growth", 1),  # every cycle has to be another one
         ("dpo.loss", "hinge"),
         ("dpo.beta", 0.0),
         ("dpo.label_smoothing", 0.5),  # labels would say nothing
@@ -217,6 +222,8 @@ def test_a_wrong_type_or_value_is_named_with_what_was_found(refused: Any, key: s
             "must leave prompts for training",
             {"data_validation.validation_fraction": 0.5, "data_validation.test_fraction": 0.5},
         ),
+        ("reward_model.members", "at least 2 for ensemble mean_minus_std", {"reward_model.ensemble": "mean_minus_std"}),
+        ("judge.members", "at least 2 for ensemble mean_minus_std", {"judge.ensemble": "mean_minus_std"}),
         ("judge.seed_offset", "must differ from reward_model.seed_offset", {"judge.seed_offset": 0}),
         ("cycles.1.start", "must be 'artifacts/sft'", {"cycles.1.start": "artifacts/alignment/1"}),
         ("cycles.2.start", "must be 'artifacts/alignment/1'", {"cycles.2.start": "artifacts/sft"}),

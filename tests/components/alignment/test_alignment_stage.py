@@ -21,7 +21,10 @@ from components.artifacts import read_jsonl, write_jsonl
 from components.config import Params, load_params
 from components.digests import digest
 from components.errors import ArtifactError, ConfigError, DataError
+from components.language_model.best_of_n import BestOfN
+from components.language_model.ensemble import Ensemble
 from components.language_model.loading import load_policy, load_scalar_model
+from components.reward_model.run import run as train_reward_model
 
 ROOT = Path(__file__).resolve().parents[3]
 ChangeParams = Callable[..., Params]
@@ -182,6 +185,31 @@ def test_dpo_runs_as_a_stage(world: Path, change_params: ChangeParams) -> None:
     metrics = json.loads((paths.ALIGNMENT / "2" / "metrics.json").read_text())
     assert metrics["cost"] == {"sampled_tokens": 0, "trained_tokens": sum(row["trained_tokens"] for row in curve)}
     assert abs(metrics["validation"]["kl"]) > 1e-4
+
+
+def test_an_ensemble_scores_wherever_a_reward_model_does(world: Path, change_params: ChangeParams) -> None:
+    """In rollouts, in measurements, and as what the best of n is chosen by; values start from its first member."""
+    ensemble = {"reward_model": {"members": 2, "ensemble": "min"}}
+    rates = {"iterations_per_cycle": 1, "learning_rate": 1e-12, "value_learning_rate": 1e-12}
+    params = change_params(**ensemble, ppo=rates)
+    train_reward_model(params, "reward_model")
+    run(params, 1)
+    value_model = load_scalar_model(paths.ALIGNMENT / "1" / "state" / "value_model").state_dict()
+    first, second = (load_scalar_model(paths.REWARD_MODEL / "model" / member).state_dict() for member in "12")
+    for name, weight in value_model.items():
+        torch.testing.assert_close(weight, first[name], rtol=0, atol=1e-9)
+    assert any(not torch.equal(first[name], second[name]) for name in first)
+
+    metrics = {}
+    for mode in ("min", "mean"):
+        params = change_params(method="best_of_n", reward_model=ensemble["reward_model"] | {"ensemble": mode})
+        train_reward_model(params, "reward_model")
+        run(params, 1)
+        policy = load_policy(paths.ALIGNMENT / "1" / "policy")
+        assert isinstance(policy, BestOfN) and isinstance(policy.scorer, Ensemble) and policy.scorer.mode == mode
+        metrics[mode] = json.loads((paths.ALIGNMENT / "1" / "metrics.json").read_text())
+    # The SFT policy's samples are the same in both, and the minimum is never above the mean.
+    assert metrics["min"]["validation_start"]["reward"] < metrics["mean"]["validation_start"]["reward"]
 
 
 def test_rlhf_without_a_critic_runs_as_a_stage(world: Path, change_params: ChangeParams) -> None:
