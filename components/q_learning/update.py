@@ -87,7 +87,7 @@ def _step(
                     where=f"q_learning, iteration {iteration + 1}, comparisons {_broken(per_token, part, data.ids)}",
                     expected="a number",
                     found=", ".join(f"{name} {float(loss)}" for name, loss in losses.items()),
-                    do="the last finished iteration is kept; lower q_learning.learning_rate and run again",
+                    do="the last finished iteration is kept; lower the learning rates of q_learning and run again",
                 )
             # Data parallelism averages gradients over the processes; the loss is already a share of the whole mean.
             accelerator.backward(objective * accelerator.num_processes)
@@ -108,7 +108,7 @@ def _step(
             where=f"q_learning, iteration {iteration + 1}, comparisons {_shown([data.ids[row] for row in batch])}",
             expected="a number",
             found=str(norm),
-            do="the last finished iteration is kept; lower q_learning.learning_rate and run again",
+            do="the last finished iteration is kept; lower the learning rates of q_learning and run again",
         )
     optimizer.step()
     optimizer.zero_grad()
