@@ -6,11 +6,19 @@ Computed in float32 or wider: in bfloat16 a log softmax over a vocabulary is wro
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from components.core.checks import require, require_float, require_integer, require_same_shape, require_shape
+
+
+class LogprobsAndEntropy(NamedTuple):
+    """Shapes: (...) each. Units: nats."""
+
+    logprobs: Tensor
+    entropy: Tensor
 
 
 def vocabulary_logprobs(logits: Tensor, temperature: float = 1.0) -> Tensor:
@@ -45,12 +53,8 @@ def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> 
         token_logprobs_are_taken_from_vocabulary_logprobs: to the bit.
         logprobs_and_entropy_agree_with_plain_python: at any temperature.
     """
-    require_integer(tokens=tokens)
-    require_shape(logits.shape[:-1], tokens=tokens)
-    vocabulary = logits.shape[-1]
-    known = bool(((tokens >= 0) & (tokens < vocabulary)).all())
-    require(known, "tokens", expected=f"0 .. {vocabulary - 1}", found="a token outside of the vocabulary")
-    return vocabulary_logprobs(logits, temperature).gather(-1, tokens.long().unsqueeze(-1)).squeeze(-1)
+    _require_tokens(logits, tokens)
+    return _gathered(vocabulary_logprobs(logits, temperature), tokens)
 
 
 def entropy(logits: Tensor, temperature: float = 1.0) -> Tensor:
@@ -64,9 +68,22 @@ def entropy(logits: Tensor, temperature: float = 1.0) -> Tensor:
         entropy_of_equal_logits_is_log_v: the largest entropy there is.
         entropy_is_log_v_minus_kl_from_uniform: H(p) = log V - KL(p, uniform).
     """
+    return _entropy(vocabulary_logprobs(logits, temperature))
+
+
+def token_logprobs_and_entropy(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> LogprobsAndEntropy:
+    """`token_logprobs` and `entropy` from one log softmax.
+
+    Shapes: logits (..., V), tokens (...) -> two of (...), float32 (float64 for float64 logits).
+    Units: nats.
+    Raises: ValueError as those two.
+
+    Holds:
+        logprobs_and_entropy_together_are_what_they_are_apart: to the bit.
+    """
+    _require_tokens(logits, tokens)
     logprobs = vocabulary_logprobs(logits, temperature)
-    probabilities = logprobs.exp()
-    return -(probabilities * torch.where(probabilities > 0, logprobs, 0)).sum(dim=-1)
+    return LogprobsAndEntropy(_gathered(logprobs, tokens), _entropy(logprobs))
 
 
 def kl_divergence(logits: Tensor, other_logits: Tensor, temperature: float = 1.0) -> Tensor:
@@ -85,3 +102,20 @@ def kl_divergence(logits: Tensor, other_logits: Tensor, temperature: float = 1.0
     other_logprobs = vocabulary_logprobs(other_logits, temperature)
     probabilities = logprobs.exp()
     return (probabilities * torch.where(probabilities > 0, logprobs - other_logprobs, 0)).sum(dim=-1)
+
+
+def _require_tokens(logits: Tensor, tokens: Tensor) -> None:
+    require_integer(tokens=tokens)
+    require_shape(logits.shape[:-1], tokens=tokens)
+    vocabulary = logits.shape[-1]
+    known = bool(((tokens >= 0) & (tokens < vocabulary)).all())
+    require(known, "tokens", expected=f"0 .. {vocabulary - 1}", found="a token outside of the vocabulary")
+
+
+def _gathered(logprobs: Tensor, tokens: Tensor) -> Tensor:
+    return logprobs.gather(-1, tokens.long().unsqueeze(-1)).squeeze(-1)
+
+
+def _entropy(logprobs: Tensor) -> Tensor:
+    probabilities = logprobs.exp()
+    return -(probabilities * torch.where(probabilities > 0, logprobs, 0)).sum(dim=-1)

@@ -17,6 +17,8 @@ def start_accelerator() -> Accelerator:
         EnvironmentFault: it does not see all processes, so that each would train on its own.
     """
     torch.use_deterministic_algorithms(True)
+    # An aid to find reads of memory that nobody wrote, which costs a write of every tensor before it is written.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     accelerator = Accelerator()
     if accelerator.num_processes != int(os.environ.get("WORLD_SIZE", "1")):
         raise EnvironmentFault(

@@ -1,19 +1,21 @@
 """Forward passes over whole sequences: logits, logprobs, values and scores, aligned with the response tokens.
 
 Index t of a (B, T) result belongs to response token t: its logprob given everything before it, or the value of the
-state before it.
+state before it. Models that take packed sequences are given no padding; all others get padded batches.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from components.core.logprobs import entropy, token_logprobs
+from components.core.logprobs import token_logprobs, token_logprobs_and_entropy
 from components.core.masks import last_true_index
-from components.language_model.sequences import Sequences, microbatches
+from components.language_model.attention import takes_packed_sequences
+from components.language_model.sequences import Packed, Sequences, microbatches
 
 
 def position_ids(mask: Tensor) -> Tensor:
@@ -22,48 +24,80 @@ def position_ids(mask: Tensor) -> Tensor:
 
 
 def response_logits(policy: nn.Module, sequences: Sequences) -> Tensor:
-    """Logits that predict each response token. Shapes: (B, T, V)."""
-    mask = sequences.mask
-    logits: Tensor = policy(
-        input_ids=sequences.tokens,
-        attention_mask=mask.long(),
-        position_ids=position_ids(mask),
-        use_cache=False,
-        logits_to_keep=sequences.response_tokens.shape[1] + 1,
-    ).logits
-    return logits[:, :-1]
+    """Logits that predict each response token, 0 where there is none. Shapes: (B, T, V)."""
+    return _in_place(_logits(policy, sequences), sequences.response_mask)
 
 
 def response_logprobs(policy: nn.Module, sequences: Sequences, temperature: float) -> Tensor:
-    """Logprobs of the response tokens. Shapes: (B, T). Units: nats."""
-    return token_logprobs(response_logits(policy, sequences), sequences.response_tokens, temperature)
+    """Logprobs of the response tokens, 0 where there is none. Shapes: (B, T). Units: nats."""
+    mask = sequences.response_mask
+    return _in_place(token_logprobs(_logits(policy, sequences), sequences.response_tokens[mask], temperature), mask)
 
 
 def response_logprobs_and_entropy(policy: nn.Module, sequences: Sequences, temperature: float) -> tuple[Tensor, Tensor]:
-    """Logprobs of the response tokens, and the entropy of the distributions they were drawn from.
+    """Logprobs of the response tokens, and the entropy of the distributions they were drawn from, else 0.
 
     Shapes: (B, T) each. Units: nats.
     """
-    logits = response_logits(policy, sequences)
-    return token_logprobs(logits, sequences.response_tokens, temperature), entropy(logits, temperature)
-
-
-def _scalars(model: nn.Module, sequences: Sequences) -> Tensor:
-    mask = sequences.mask
-    scalars: Tensor = model(input_ids=sequences.tokens, attention_mask=mask.long(), position_ids=position_ids(mask))
-    return scalars
+    mask = sequences.response_mask
+    both = token_logprobs_and_entropy(_logits(policy, sequences), sequences.response_tokens[mask], temperature)
+    return _in_place(both.logprobs, mask), _in_place(both.entropy, mask)
 
 
 def response_values(model: nn.Module, sequences: Sequences) -> Tensor:
-    """The value of the state before each response token. Shapes: (B, T)."""
-    start = sequences.prompt_tokens.shape[1] - 1
-    return _scalars(model, sequences)[:, start : start + sequences.response_tokens.shape[1]]
+    """The value of the state before each response token, 0 where there is none. Shapes: (B, T)."""
+    mask = sequences.response_mask
+    if takes_packed_sequences(model):
+        packed = sequences.packed()
+        values = model(**_packed_inputs(packed))[0, packed.before]
+    else:
+        start = sequences.prompt_tokens.shape[1] - 1
+        values = model(**_padded_inputs(sequences))[:, start:-1][mask]
+    return _in_place(values, mask)
 
 
 def sequence_scores(model: nn.Module, sequences: Sequences) -> Tensor:
     """The reward model's score, read at the last real token of the response. Shapes: (B,)."""
+    if takes_packed_sequences(model):
+        packed = sequences.packed()
+        scores: Tensor = model(**_packed_inputs(packed))[0, packed.last]
+        return scores
     last = last_true_index(sequences.response_mask) + sequences.prompt_tokens.shape[1]
-    return _scalars(model, sequences).gather(1, last[:, None]).squeeze(1)
+    scores = model(**_padded_inputs(sequences)).gather(1, last[:, None]).squeeze(1)
+    return scores
+
+
+def _logits(policy: nn.Module, sequences: Sequences) -> Tensor:
+    """Logits that predict the response tokens, one behind the other, row by row. Shapes: (tokens, V)."""
+    logits: Tensor
+    if takes_packed_sequences(policy):
+        packed = sequences.packed()
+        logits = policy(**_packed_inputs(packed), use_cache=False, logits_to_keep=packed.before).logits
+        return logits[0]
+    width = sequences.response_tokens.shape[1]
+    logits = policy(**_padded_inputs(sequences), use_cache=False, logits_to_keep=width + 1).logits
+    return logits[:, :-1][sequences.response_mask]
+
+
+def _packed_inputs(packed: Packed) -> dict[str, Any]:
+    return {
+        "input_ids": packed.tokens,
+        "attention_mask": None,
+        "position_ids": packed.positions,
+        "sequence_lengths": packed.lengths,
+    }
+
+
+def _padded_inputs(sequences: Sequences) -> dict[str, Tensor]:
+    mask = sequences.mask
+    return {"input_ids": sequences.tokens, "attention_mask": mask.long(), "position_ids": position_ids(mask)}
+
+
+def _in_place(column: Tensor, mask: Tensor) -> Tensor:
+    """Numbers of response tokens, back in their rows. Shapes: (tokens, ...), (B, T) -> (B, T, ...)."""
+    result = column.new_zeros(*mask.shape, *column.shape[1:])
+    result[mask] = column
+    return result
 
 
 @torch.no_grad()

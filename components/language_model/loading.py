@@ -15,6 +15,7 @@ from components.artifacts import read_json, write_json
 from components.config import LanguageModel
 from components.core.rewards import Ensemble as EnsembleMode
 from components.errors import ArtifactError, ConfigError
+from components.language_model.attention import use_packed_attention
 from components.language_model.best_of_n import BestOfN
 from components.language_model.ensemble import Ensemble
 from components.language_model.guided import guided_policy, is_guided
@@ -36,14 +37,19 @@ class ScalarModel(nn.Module):
         super().__init__()
         self.classifier = classifier
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor) -> Tensor:
+    @property
+    def config(self) -> Any:
+        return self.classifier.config
+
+    def forward(self, **inputs: Any) -> Tensor:
         """The normalised scalar at every position.
 
-        Shapes: all arguments and the result (B, S).
+        Args:
+            inputs: as the Hugging Face model takes them: input_ids (B, S), position_ids (B, S), ...
+        Returns:
+            (B, S)
         """
-        hidden = self.classifier.base_model(
-            input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, use_cache=False
-        ).last_hidden_state
+        hidden = self.classifier.base_model(use_cache=False, **inputs).last_hidden_state
         config = self.classifier.config
         scalars: Tensor = self.classifier.score(hidden).squeeze(-1).float()
         normalised: Tensor = (scalars - config.score_mean) / config.score_std
@@ -57,7 +63,7 @@ def new_policy(config: LanguageModel, vocabulary_size: int, token_ids: dict[str,
     scratch = config.scratch
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return LlamaForCausalLM(
+        policy = LlamaForCausalLM(
             LlamaConfig(
                 vocab_size=vocabulary_size,
                 hidden_size=scratch.hidden_size,
@@ -69,6 +75,7 @@ def new_policy(config: LanguageModel, vocabulary_size: int, token_ids: dict[str,
                 **token_ids,
             )
         )
+    return use_packed_attention(policy)
 
 
 def _model_class(folder: Path) -> Any:
@@ -99,7 +106,7 @@ def _from_pretrained(model_class: Any, source: str | Path, **options: Any) -> An
     )
     if report["missing_keys"]:
         raise ValueError(f"no weights for {', '.join(sorted(report['missing_keys']))}")
-    return _no_dropout(model)
+    return use_packed_attention(_no_dropout(model))
 
 
 def _no_dropout(model: Any) -> Any:
@@ -221,7 +228,7 @@ def new_scalar_model(policy_folder: Path, seed: int) -> ScalarModel:
         classifier = classifier_class(config).to(torch.float32)
         nn.init.normal_(classifier.score.weight, std=1.0 / (config.hidden_size + 1) ** 0.5)
     classifier.base_model.load_state_dict(policy.base_model.state_dict())
-    return ScalarModel(_no_dropout(classifier))
+    return ScalarModel(use_packed_attention(_no_dropout(classifier)))
 
 
 def load_scalar_model(folder: Path) -> ScalarModel:

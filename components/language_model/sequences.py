@@ -11,6 +11,20 @@ from torch import Tensor
 from components.language_model.text import Codec
 
 
+class Packed(NamedTuple):
+    """B sequences one behind the other in one row, without padding: S real tokens, R of them in responses.
+
+    Shapes: tokens and positions (1, S); lengths, B numbers that sum to S; before (R,) the index of the token before
+    each response token, row by row; last (B,) the index of each sequence's last token.
+    """
+
+    tokens: Tensor
+    positions: Tensor
+    lengths: list[int]
+    before: Tensor
+    last: Tensor
+
+
 class Sequences(NamedTuple):
     """B prompts with their responses.
 
@@ -44,6 +58,17 @@ class Sequences(NamedTuple):
             prompt_mask[:, -prompt_width:],
             self.response_tokens[index][:, :response_width],
             response_mask[:, :response_width],
+        )
+
+    def packed(self) -> Packed:
+        """The real tokens alone."""
+        mask = self.mask
+        lengths = mask.sum(dim=1)
+        index = mask.flatten().cumsum(dim=0).view_as(mask) - 1
+        positions = mask.cumsum(dim=1) - 1
+        before = index[:, self.prompt_mask.shape[1] :][self.response_mask] - 1
+        return Packed(
+            self.tokens[mask][None], positions[mask][None], lengths.tolist(), before, lengths.cumsum(dim=0) - 1
         )
 
     def to(self, device: torch.device) -> Sequences:

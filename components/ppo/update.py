@@ -119,7 +119,9 @@ def _step(
             losses = {
                 name: aggregate(term, mask, settings.loss_aggregation, counted) for name, term in per_token.items()
             }
-            objective = losses["policy_loss"] - settings.entropy_coef * losses["entropy"]
+            objective = losses["policy_loss"]
+            if settings.entropy_coef > 0:  # with 0, its gradient is not computed in vain
+                objective = objective - settings.entropy_coef * losses["entropy"]
             if settings.kl_placement == "loss":
                 objective = objective + kl_coef * losses["kl_loss"]
             objective = objective + settings.value_loss_coef * losses["value_loss"]

@@ -8,11 +8,10 @@ from torch import Tensor, nn
 from components import paths
 from components.artifacts import atomic_folder, read_jsonl, write_json
 from components.config import Params
-from components.core.losses import cross_entropy
 from components.core.stats import masked_sum
 from components.language_model.acceleration import start_accelerator
 from components.language_model.fitting import fit
-from components.language_model.forward import response_logits
+from components.language_model.forward import response_logprobs
 from components.language_model.loading import (
     load_checkpoint,
     load_checkpoint_tokenizer,
@@ -37,7 +36,7 @@ def run(params: Params) -> None:
 
     def loss_sum(model: nn.Module, index: Tensor) -> Tensor:
         part = sequences.rows(index).to(accelerator.device)
-        return masked_sum(cross_entropy(response_logits(model, part), part.response_tokens), part.response_mask)
+        return -masked_sum(response_logprobs(model, part, temperature=1.0), part.response_mask)
 
     with stage_run("sft", params, inputs=[source]) as run:
         run.dataset("demonstrations", source)

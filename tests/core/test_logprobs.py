@@ -9,7 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from components.core.logprobs import entropy, kl_divergence, token_logprobs, vocabulary_logprobs
+from components.core.logprobs import (
+    entropy,
+    kl_divergence,
+    token_logprobs,
+    token_logprobs_and_entropy,
+    vocabulary_logprobs,
+)
 
 f64 = partial(torch.tensor, dtype=torch.float64)
 exactly = partial(assert_close, rtol=0, atol=1e-12)
@@ -180,3 +186,13 @@ def test_integer_logits_and_real_tokens_are_refused():
         token_logprobs(torch.zeros(1, 2).long(), torch.tensor([0]))
     with pytest.raises(ValueError, match="tokens: expected an integer dtype"):
         token_logprobs(torch.zeros(1, 2), torch.tensor([0.0]))
+
+
+@given(LOGITS, st.floats(0.1, 10))
+def test_logprobs_and_entropy_together_are_what_they_are_apart(logits, temperature):
+    logits, tokens = logits.expand(4, 4), torch.arange(4)
+    both = token_logprobs_and_entropy(logits, tokens, temperature)
+    assert torch.equal(both.logprobs, token_logprobs(logits, tokens, temperature))
+    assert torch.equal(both.entropy, entropy(logits, temperature))
+    with pytest.raises(ValueError, match="tokens"):
+        token_logprobs_and_entropy(logits, tokens + 1)

@@ -1,4 +1,4 @@
-"""Tiny models with random weights of four architectures, stored as Hugging Face stores them, and a six-word codec."""
+"""Tiny models with random weights of five architectures, stored as Hugging Face stores them, and a six-word codec."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from components.language_model.loading import load_policy, new_scalar_model, sav
 from components.language_model.sequences import Sequences, build_sequences
 from components.language_model.text import Codec, TextFormat
 
-ARCHITECTURES = ("llama", "gpt2", "qwen2", "qwen3")
+ARCHITECTURES = ("llama", "gpt2", "qwen2", "qwen3", "mistral")
 VOCABULARY = 37
 WORDS = ["<pad>", "<eos>", "a", "b", "c", "d"]
 
@@ -41,6 +41,7 @@ def random_causal_model(architecture: str, vocabulary: int, seed: int) -> Any:
         "llama": lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**plain, **sizes, attention_dropout=0.1)),
         "gpt2": lambda: hf.GPT2LMHeadModel(hf.GPT2Config(**plain, n_embd=16, n_layer=2, n_head=2, n_positions=64)),
         "qwen2": lambda: hf.Qwen2ForCausalLM(hf.Qwen2Config(**plain, **sizes)),
+        "mistral": lambda: hf.MistralForCausalLM(hf.MistralConfig(**plain, **sizes, sliding_window=4)),
         "qwen3": lambda: hf.Qwen3ForCausalLM(hf.Qwen3Config(**plain, **sizes, head_dim=8)),
     }
     torch.manual_seed(seed)
