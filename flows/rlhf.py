@@ -21,7 +21,7 @@ from flows.environment import set_environment, stage_environment
 from flows.graph import read_stages
 from flows.processes import processes
 from flows.record import PipelineRun, read_evaluation, recorded
-from flows.stages import PROMOTION, Outcome, StageFailure, promote, run_stage
+from flows.stages import PROMOTION, Outcome, StageFailure, promote, run_stage, warm_up
 from flows.workspace import RUNS, whole_repository, workspace
 
 # Stages that need nothing of each other run side by side: the reward model and the judge.
@@ -73,9 +73,12 @@ def rlhf(
             processes() as started,
         ):
             variables = {"PROXIMAL_PARENT_RUN_ID": run.run_id, "PROXIMAL_FLOW_RUN_ID": str(flow_run.id)}
-            setting = (folder, stage_environment(repository, **variables), started)
+            graph = read_stages(folder)
+            environment = stage_environment(repository, **variables)
+            environment |= warm_up(graph, folder, environment, started)
+            setting = (folder, environment, started)
             stages: dict[str, PrefectFuture[Any]] = {}
-            for stage in read_stages(folder):
+            for stage in graph:
                 upstream = [stages[name] for name in stage.upstream]
                 stages[stage.name] = run_stage.submit(stage, *setting, upstream)
             if promotion:

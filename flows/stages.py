@@ -19,8 +19,10 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 from prefect.tasks import Task
 
+from components.config import load_params
 from components.errors import USER_ERROR_STATUS
-from components.launch import STATUS_FILE_VARIABLE
+from components.launch import STATUS_FILE_VARIABLE, accelerate_config, torch_environment
+from components.paths import PARAMS
 from flows.graph import Stage
 from flows.processes import Processes
 
@@ -99,6 +101,22 @@ class Transcript:
             return StageFailure(stage, 1, message, environment=True)
         status = USER_ERROR_STATUS if stage_status == USER_ERROR_STATUS else 1
         return StageFailure(stage, status, "\n".join(self._message) or self._last_line)
+
+
+def warm_up(stages: list[Stage], repository: Path, environment: dict[str, str], processes: Processes) -> dict[str, str]:
+    """Import what stages need once, for all of them, where there is something to run and it runs on the CPU.
+
+    Returns:
+        Variables for the environment of the stages.
+    """
+    config = repository / load_params(repository / PARAMS).compute.accelerate_config
+    if not any(stage.changed for stage in stages) or not config.exists():  # the stage that needs it will say so
+        return {}
+    accelerate = accelerate_config(config)
+    if not accelerate["use_cpu"]:  # a device that is in use does not survive a fork
+        return {}
+    # One thread: a library with threads does not survive a fork either. Stages set their own number.
+    return processes.warm_up(repository, environment | torch_environment(accelerate) | {"OMP_NUM_THREADS": "1"})
 
 
 def _is_worth_another_try(_task: Task[..., Any], _task_run: TaskRun, state: State[Any]) -> bool:

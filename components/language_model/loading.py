@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers.modeling_utils  # the slow part, here so that launch sees to its import
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -63,8 +64,6 @@ def new_policy(config: LanguageModel, vocabulary_size: int, token_ids: dict[str,
 
 def _model_class(folder: Path) -> Any:
     """The concrete class that the config names: loading it alone is quicker than the Auto classes' machinery."""
-    import transformers
-
     names = json.loads((folder / "config.json").read_text())["architectures"]
     return getattr(transformers, names[0])
 
@@ -173,8 +172,6 @@ def load_codec(folder: Path) -> Codec:
 
 def new_scalar_model(policy_folder: Path, seed: int) -> ScalarModel:
     """A scalar model on the trunk of a stored policy, with a new head that starts near zero."""
-    import transformers
-
     policy = load_policy(policy_folder)
     causal_class = type(policy).__name__
     name = causal_class.replace("ForCausalLM", "ForSequenceClassification").replace(
