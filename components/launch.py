@@ -29,7 +29,7 @@ import click
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from components import paths
+from components import paths, profile
 from components.config import Params, load_params
 from components.errors import USER_ERROR_STATUS, ConfigError, ProximalError
 
@@ -59,6 +59,7 @@ def main(stage: str, cycle: int | None) -> None:
         if _is_first_to_tell():
             print(f"error: {error}", file=sys.stderr, flush=True)
     finally:
+        profile.write()
         if (status_file := os.environ.get(STATUS_FILE_VARIABLE)) and "RANK" not in os.environ:
             Path(status_file).write_text(str(status))
     sys.exit(status)
@@ -74,6 +75,7 @@ def _launch(stage: str, cycle: int | None, params: Params) -> int:
             return _run_processes(stage, cycle, processes)
     module = "components.reward_model.run" if stage == "judge" else f"components.{stage}.run"
     run = _import_stage(module).run
+    profile.work_begins()
     if stage == "ppo":
         run(params, cycle)
     elif stage in ("reward_model", "judge"):

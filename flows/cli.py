@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -33,14 +34,18 @@ def commands() -> None:
 
 @commands.command()
 @click.option("--promotion/--no-promotion", default=True, help="Offer the result for promotion to champion.")
-def run(promotion: bool) -> None:
+@click.option("--profile", is_flag=True, help="Show at the end where the wall time went.")
+def run(promotion: bool, profile: bool) -> None:
     """Bring the whole pipeline up to date: runs what has changed since the last run, and nothing else."""
     repository = _repository()
     _start(repository)
-    from flows.terminal import show_result
+    from flows.terminal import show_profile, show_result
 
+    started = time.time()
     result = _run_flow(repository=repository, promotion=promotion)
     show_result(repository, result.evaluation)
+    if profile:
+        show_profile(result.times, started)
 
 
 @commands.command()

@@ -15,6 +15,7 @@ from typing import Any
 
 from components.warm import SOCKET_VARIABLE
 from flows import supervise
+from flows.profile import StageTime
 
 _PATIENCE_S = 30.0  # longer than the supervisor's own grace period
 
@@ -34,6 +35,7 @@ class Processes:
     def __init__(self) -> None:
         self._running: set[subprocess.Popen[str]] = set()
         self._warm: subprocess.Popen[bytes] | None = None
+        self.times: list[StageTime] = []  # of the stages that the commands ran
         self._scratch = tempfile.TemporaryDirectory(prefix="proximal-")
         self._lock = threading.Lock()
         self._stopping = False

@@ -20,6 +20,7 @@ from components.errors import USER_ERROR_STATUS, ProximalError
 from flows.environment import set_environment, stage_environment
 from flows.graph import read_stages
 from flows.processes import processes
+from flows.profile import StageTime
 from flows.record import PipelineRun, read_evaluation, recorded
 from flows.stages import PROMOTION, Outcome, StageFailure, promote, run_stage, warm_up
 from flows.workspace import RUNS, whole_repository, workspace
@@ -43,10 +44,12 @@ class Result:
     Args:
         stages: what became of each stage.
         evaluation: components.evaluation's metrics.json; None in a pipeline that does not evaluate.
+        times: of the stages for which something had to be started.
     """
 
     stages: dict[str, str]
     evaluation: dict[str, Any] | None
+    times: list[StageTime]
 
 
 @flow(name="rlhf", task_runner=ThreadPoolTaskRunner(max_workers=CONCURRENT_STAGES))  # type: ignore[arg-type]
@@ -84,7 +87,7 @@ def rlhf(
             if promotion:
                 stages[PROMOTION] = promote.submit(*setting, list(stages.values()))
             _conclude(stages, run)
-            return Completed(data=Result(run.stages, read_evaluation(folder)))
+            return Completed(data=Result(run.stages, read_evaluation(folder), started.times))
     except (ProximalError, PipelineFailure) as failure:
         return Failed(message=str(failure), data=failure)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import sys
@@ -23,8 +24,10 @@ from components.config import load_params
 from components.errors import USER_ERROR_STATUS
 from components.launch import STATUS_FILE_VARIABLE, accelerate_config, torch_environment
 from components.paths import PARAMS
+from components.profile import FILE_VARIABLE
 from flows.graph import Stage
 from flows.processes import Processes
+from flows.profile import StageTime
 
 PROMOTION = "promotion"
 # What DVC says at every stage and nobody needs here.
@@ -174,15 +177,17 @@ def _run(
     transcript = Transcript(logger.info)
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="proximal-") as folder:
-        status_file = Path(folder) / "status"
+        status_file, profile_file = Path(folder) / "status", Path(folder) / "profile.json"
         ended = processes.run(
             command,
             folder=repository,
-            environment={**environment, STATUS_FILE_VARIABLE: str(status_file)},
+            environment={**environment, STATUS_FILE_VARIABLE: str(status_file), FILE_VARIABLE: str(profile_file)},
             timeout_s=timeout_minutes * 60 if timeout_minutes is not None else None,
             show=transcript,
         )
         stage_status = int(status_file.read_text()) if status_file.exists() else None
+        spans = json.loads(profile_file.read_text()) if profile_file.exists() else {}
+    processes.times.append(StageTime(name, begin, time.monotonic(), spans))
     if stage_status is None and name == PROMOTION:
         stage_status = ended.status  # no DVC in between
     if ended.status == 0:

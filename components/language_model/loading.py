@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from components.config import LanguageModel
 from components.errors import ArtifactError, ConfigError
 from components.language_model.text import Codec, TextFormat
+from components.profile import span
 
 
 class ScalarModel(nn.Module):
@@ -68,6 +69,7 @@ def _model_class(folder: Path) -> Any:
     return getattr(transformers, names[0])
 
 
+@span("models")
 def _load(folder: Path) -> Any:
     try:
         return _from_pretrained(_model_class(folder), folder)
@@ -111,6 +113,7 @@ def load_policy(folder: Path) -> Any:
     return _load(folder)
 
 
+@span("models")
 def load_checkpoint(config: LanguageModel) -> Any:
     """A causal language model from a folder or from the Hugging Face hub, as params name it.
 
@@ -205,6 +208,7 @@ def load_scalar_model(folder: Path) -> ScalarModel:
     return ScalarModel(_load(folder))
 
 
+@span("models")
 def save_policy(policy: Any, codec: Codec, folder: Path) -> None:
     """Store a policy with its tokenizer and text format."""
     policy.save_pretrained(folder)
@@ -212,6 +216,7 @@ def save_policy(policy: Any, codec: Codec, folder: Path) -> None:
     codec.format.save(folder)
 
 
+@span("models")
 def save_scalar_model(model: ScalarModel, folder: Path) -> None:
     """Store a scalar model in Hugging Face's form of a sequence classifier."""
     model.classifier.save_pretrained(folder)

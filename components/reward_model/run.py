@@ -26,6 +26,7 @@ from components.language_model.loading import (
 )
 from components.language_model.sequences import Sequences, build_sequences
 from components.language_model.text import Codec
+from components.profile import span
 from components.seeding import derive_seed, generator
 from components.tracking import stage_run
 
@@ -91,6 +92,7 @@ def _score(model: nn.Module, sequences: Sequences, batch_size: int) -> Tensor:
     return scores.cpu()
 
 
+@span("evaluation")
 def _heldout_quality(
     model: ScalarModel, rows: list[dict[str, str]], codec: Codec, settings: RewardModel
 ) -> tuple[dict[str, float], list[dict[str, float]]]:
@@ -115,6 +117,7 @@ def _heldout_quality(
     return metrics, [row._asdict() for row in table]
 
 
+@span("evaluation")
 def _normalise(model: ScalarModel, prompts: list[dict[str, str]], codec: Codec, params: Params, stage: str) -> None:
     """Shift and scale the scores to mean 0 and standard deviation 1 on samples of the SFT policy."""
     settings = getattr(params, stage)
