@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.warm import SOCKET_VARIABLE
+from components import warm
 from flows import supervise
 from flows.profile import StageTime
 
@@ -44,13 +44,13 @@ class Processes:
         """Start the process of components.warm: stages whose environment has what this returns are forked from it."""
         path = str(Path(self._scratch.name) / "warm")
         self._warm = subprocess.Popen(
-            [*_supervised(), sys.executable, "-m", "components.warm", path],
+            [*_supervised(), sys.executable, "-P", warm.__file__, "serve", path],
             cwd=folder,
             env=environment,
             stdin=subprocess.DEVNULL,
             start_new_session=True,
         )
-        return {SOCKET_VARIABLE: path}
+        return {warm.SOCKET_VARIABLE: path}
 
     def run(
         self,

@@ -20,6 +20,7 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 from prefect.tasks import Task
 
+from components import warm
 from components.config import load_params
 from components.errors import USER_ERROR_STATUS
 from components.launch import STATUS_FILE_VARIABLE, accelerate_config, torch_environment
@@ -146,7 +147,8 @@ def run_stage(
         get_run_logger().info("unchanged")
         return Completed(name="Unchanged", data=Outcome.UNCHANGED)
     # Two stages may start or end at once: DVC holds its lock then, and releases it while a command runs.
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name]
+    dvc = [sys.executable, "-P", warm.__file__, "run", "dvc"]
+    command = [*dvc, "--wait-for-lock", "repro", "--single-item", stage.name]
     return _run(stage.name, command, repository, environment, processes, stage.timeout_minutes)
 
 
