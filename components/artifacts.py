@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import ArtifactError, DataError, EnvironmentFault
+from components.profile import span
 
 
 def _free_space(path: Path) -> str:
@@ -122,6 +123,7 @@ def read_json(path: Path) -> Any:
         ) from fault
 
 
+@span("data")
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Read a file of one JSON object a line.
 

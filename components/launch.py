@@ -6,7 +6,13 @@ Accelerate config says, and turns an error that the user can mend into one messa
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # before the imports, which it may spare
+    from components.warm import hand_over
+
+    hand_over("components.launch")
+
 import ctypes
+import gc
 import importlib
 import logging
 import os
@@ -23,7 +29,7 @@ import click
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from components import paths
+from components import paths, profile
 from components.config import BestOfN, Params, Ppo, load_params
 from components.errors import USER_ERROR_STATUS, ConfigError, ProximalError
 
@@ -53,13 +59,14 @@ def main(stage: str, cycle: int | None) -> None:
         if _is_first_to_tell():
             print(f"error: {error}", file=sys.stderr, flush=True)
     finally:
+        profile.write()
         if (status_file := os.environ.get(STATUS_FILE_VARIABLE)) and "RANK" not in os.environ:
             Path(status_file).write_text(str(status))
     sys.exit(status)
 
 
 def _launch(stage: str, cycle: int | None, params: Params) -> int:
-    accelerate = _accelerate_config(Path(params.compute.accelerate_config))
+    accelerate = accelerate_config(Path(params.compute.accelerate_config))
     processes = accelerate["num_processes"]
     _set_environment(getattr(params.compute.cpu_threads, stage, 1), accelerate)
     if stage in _DISTRIBUTED_STAGES:
@@ -67,7 +74,8 @@ def _launch(stage: str, cycle: int | None, params: Params) -> int:
         if processes > 1 and "RANK" not in os.environ:
             return _run_processes(stage, cycle, processes)
     module = "components.reward_model.run" if stage == "judge" else f"components.{stage}.run"
-    run = importlib.import_module(module).run
+    run = _import_stage(module).run
+    profile.work_begins()
     if stage == "alignment":
         run(params, cycle)
     elif stage in ("reward_model", "judge"):
@@ -77,7 +85,16 @@ def _launch(stage: str, cycle: int | None, params: Params) -> int:
     return 0
 
 
-def _accelerate_config(path: Path) -> dict[str, Any]:
+def _import_stage(module: str) -> Any:
+    """A stage's door, without looking for garbage meanwhile: what is imported stays, and the search costs a fifth."""
+    gc.disable()
+    imported = importlib.import_module(module)
+    gc.freeze()
+    gc.enable()
+    return imported
+
+
+def accelerate_config(path: Path) -> dict[str, Any]:
     """The Accelerate config file that params name.
 
     Raises:
@@ -107,20 +124,29 @@ def _accelerate_config(path: Path) -> dict[str, Any]:
     return dict(content)
 
 
+def torch_environment(accelerate: dict[str, Any]) -> dict[str, str]:
+    """What torch and its companions read when they are first imported, but for the number of threads."""
+    return {
+        "TOKENIZERS_PARALLELISM": os.environ.get("TOKENIZERS_PARALLELISM", "false"),
+        # A stage says itself how far it is.
+        "HF_HUB_DISABLE_PROGRESS_BARS": os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS", "1"),
+        # Waiting threads sleep. By default they spin, which takes the core away from whoever they wait for as soon as
+        # the machine has other work, and costs an idle machine nothing less; see infra/decisions.
+        "OMP_WAIT_POLICY": "PASSIVE",
+        # One instruction set on every x86 machine: without these two, sums are split differently on a CPU with other
+        # vector units and the same params give other bytes. Costs little; see infra/decisions.
+        "MKL_CBWR": "AVX2",
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "ACCELERATE_MIXED_PRECISION": str(accelerate["mixed_precision"]),
+        "ACCELERATE_USE_CPU": str(accelerate["use_cpu"]).lower(),
+    }
+
+
 def _set_environment(cpu_threads: int, accelerate: dict[str, Any]) -> None:
-    """Set what torch reads when it is first imported."""
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # a stage says itself how far it is
+    os.environ.update(torch_environment(accelerate))
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(cpu_threads)
-    # Waiting threads sleep. By default they spin, which takes the core away from whoever they wait for as soon as the
-    # machine has other work, and costs an idle machine nothing less; see infra/decisions.
-    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
-    # One instruction set on every x86 machine: without these two, sums are split differently on a CPU with other
-    # vector units and the same params give other bytes. Costs little; see infra/decisions.
-    os.environ["MKL_CBWR"] = "AVX2"
-    os.environ["ATEN_CPU_CAPABILITY"] = "avx2"
-    os.environ["ACCELERATE_MIXED_PRECISION"] = str(accelerate["mixed_precision"])
-    os.environ["ACCELERATE_USE_CPU"] = str(accelerate["use_cpu"]).lower()
+    if torch := sys.modules.get("torch"):  # imported before, by components.warm
+        torch.set_num_threads(cpu_threads)
 
 
 def _require_shares(stage: str, params: Params, processes: int) -> None:

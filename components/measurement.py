@@ -26,6 +26,7 @@ from components.language_model.generation import generate, uniforms
 from components.language_model.loading import load_codec, load_policy, load_scorer
 from components.language_model.sequences import Sequences
 from components.language_model.text import Codec
+from components.profile import span
 from components.seeding import generator
 
 Record = dict[str, Any]
@@ -69,6 +70,7 @@ def measure_policy(
 
 
 @torch.no_grad()
+@span("evaluation")
 def measure(
     policy: Any,
     yardsticks: Yardsticks,

@@ -5,13 +5,17 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from components import warm
 from flows import supervise
+from flows.profile import StageTime
 
 _PATIENCE_S = 30.0  # longer than the supervisor's own grace period
 
@@ -30,8 +34,23 @@ class Processes:
 
     def __init__(self) -> None:
         self._running: set[subprocess.Popen[str]] = set()
+        self._warm: subprocess.Popen[bytes] | None = None
+        self.times: list[StageTime] = []  # of the stages that the commands ran
+        self._scratch = tempfile.TemporaryDirectory(prefix="proximal-")
         self._lock = threading.Lock()
         self._stopping = False
+
+    def warm_up(self, folder: Path, environment: dict[str, str]) -> dict[str, str]:
+        """Start the process of components.warm: stages whose environment has what this returns are forked from it."""
+        path = str(Path(self._scratch.name) / "warm")
+        self._warm = subprocess.Popen(
+            [*_supervised(), sys.executable, "-P", warm.__file__, "serve", path],
+            cwd=folder,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        return {warm.SOCKET_VARIABLE: path}
 
     def run(
         self,
@@ -46,12 +65,11 @@ class Processes:
 
         The command is ended, with everything it started, when `timeout_s` is over or `stop` is called.
         """
-        supervised = [sys.executable, "-P", supervise.__file__, str(os.getpid()), *command]
         with self._lock:
             if self._stopping:
                 return Ended(status=143, timed_out=False, stopped=True)
             process = subprocess.Popen(
-                supervised,
+                [*_supervised(), *command],
                 cwd=folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -90,10 +108,22 @@ class Processes:
         for process in running:
             process.terminate()
         for process in running:
-            try:
-                process.wait(timeout=_PATIENCE_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
+            _wait(process)
+        if self._warm:  # after the stages, which end in order then
+            self._warm.terminate()
+            _wait(self._warm)
+        self._scratch.cleanup()
+
+
+def _supervised() -> list[str]:
+    return [sys.executable, "-P", supervise.__file__, str(os.getpid())]
+
+
+def _wait(process: subprocess.Popen[Any]) -> None:
+    try:
+        process.wait(timeout=_PATIENCE_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
 
 
 @contextmanager

@@ -20,8 +20,9 @@ from components.errors import ProximalError
 from flows.environment import set_environment, stage_environment
 from flows.graph import read_stages
 from flows.processes import processes
+from flows.profile import StageTime
 from flows.record import read_cost, read_evaluation, recorded
-from flows.stages import PROMOTION, PipelineFailure, conclude, promote, run_stage
+from flows.stages import PROMOTION, PipelineFailure, conclude, promote, run_stage, warm_up
 from flows.workspace import RUNS, whole_repository, workspace
 
 # Stages that need nothing of each other run side by side: the reward model and the judge.
@@ -36,11 +37,13 @@ class Result:
         stages: what became of each stage.
         evaluation: components.evaluation's metrics.json; None in a pipeline that does not evaluate.
         cost: what the chosen policy took; see `read_cost`.
+        times: of the stages for which something had to be started.
     """
 
     stages: dict[str, str]
     evaluation: dict[str, Any] | None
     cost: dict[str, float]
+    times: list[StageTime]
 
 
 @flow(name="rlhf", task_runner=ThreadPoolTaskRunner(max_workers=CONCURRENT_STAGES))  # type: ignore[arg-type]
@@ -67,15 +70,18 @@ def rlhf(
             processes() as started,
         ):
             variables = {"PROXIMAL_PARENT_RUN_ID": run.run_id, "PROXIMAL_FLOW_RUN_ID": str(flow_run.id)}
-            setting = (folder, stage_environment(repository, **variables), started)
+            graph = read_stages(folder)
+            environment = stage_environment(repository, **variables)
+            environment |= warm_up(graph, folder, environment, started)
+            setting = (folder, environment, started)
             stages: dict[str, PrefectFuture[Any]] = {}
-            for stage in read_stages(folder):
+            for stage in graph:
                 upstream = [stages[name] for name in stage.upstream]
                 stages[stage.name] = run_stage.submit(stage, *setting, upstream)
             if promotion:
                 stages[PROMOTION] = promote.submit(*setting, list(stages.values()))
             conclude(stages, run.stages)
-            return Completed(data=Result(run.stages, read_evaluation(folder), read_cost(folder)))
+            return Completed(data=Result(run.stages, read_evaluation(folder), read_cost(folder), started.times))
     except (ProximalError, PipelineFailure) as failure:
         return Failed(message=str(failure), data=failure)
 

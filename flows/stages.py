@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import sys
@@ -20,10 +21,15 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 from prefect.tasks import Task
 
+from components import warm
+from components.config import load_params
 from components.errors import USER_ERROR_STATUS
-from components.launch import STATUS_FILE_VARIABLE
+from components.launch import STATUS_FILE_VARIABLE, accelerate_config, torch_environment
+from components.paths import PARAMS
+from components.profile import FILE_VARIABLE
 from flows.graph import Stage
 from flows.processes import Processes
+from flows.profile import StageTime
 
 PROMOTION = "promotion"
 # What DVC says at every stage and nobody needs here.
@@ -110,6 +116,22 @@ class Transcript:
         return StageFailure(stage, status, "\n".join(self._message) or self._last_line)
 
 
+def warm_up(stages: list[Stage], repository: Path, environment: dict[str, str], processes: Processes) -> dict[str, str]:
+    """Import what stages need once, for all of them, where there is something to run and it runs on the CPU.
+
+    Returns:
+        Variables for the environment of the stages.
+    """
+    config = repository / load_params(repository / PARAMS).compute.accelerate_config
+    if not any(stage.changed for stage in stages) or not config.exists():  # the stage that needs it will say so
+        return {}
+    accelerate = accelerate_config(config)
+    if not accelerate["use_cpu"]:  # a device that is in use does not survive a fork
+        return {}
+    # One thread: a library with threads does not survive a fork either. Stages set their own number.
+    return processes.warm_up(repository, environment | torch_environment(accelerate) | {"OMP_NUM_THREADS": "1"})
+
+
 def _is_worth_another_try(_task: Task[..., Any], _task_run: TaskRun, state: State[Any]) -> bool:
     return isinstance(state.data, StageFailure) and state.data.environment
 
@@ -134,7 +156,8 @@ def run_stage(
         get_run_logger().info("unchanged")
         return Completed(name="Unchanged", data=Outcome.UNCHANGED)
     # Two stages may start or end at once: DVC holds its lock then, and releases it while a command runs.
-    command = [sys.executable, "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name]
+    dvc = [sys.executable, "-P", warm.__file__, "run", "dvc"]
+    command = [*dvc, "--wait-for-lock", "repro", "--single-item", stage.name]
     return _run(stage.name, command, repository, environment, processes, stage.timeout_minutes)
 
 
@@ -189,15 +212,17 @@ def _run(
     transcript = Transcript(logger.info)
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="proximal-") as folder:
-        status_file = Path(folder) / "status"
+        status_file, profile_file = Path(folder) / "status", Path(folder) / "profile.json"
         ended = processes.run(
             command,
             folder=repository,
-            environment={**environment, STATUS_FILE_VARIABLE: str(status_file)},
+            environment={**environment, STATUS_FILE_VARIABLE: str(status_file), FILE_VARIABLE: str(profile_file)},
             timeout_s=timeout_minutes * 60 if timeout_minutes is not None else None,
             show=transcript,
         )
         stage_status = int(status_file.read_text()) if status_file.exists() else None
+        spans = json.loads(profile_file.read_text()) if profile_file.exists() else {}
+    processes.times.append(StageTime(name, begin, time.monotonic(), spans))
     if stage_status is None and name == PROMOTION:
         stage_status = ended.status  # no DVC in between
     if ended.status == 0:

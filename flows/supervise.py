@@ -14,17 +14,20 @@ import signal
 import subprocess
 import sys
 import time
+from types import FrameType
+from typing import NoReturn
 
 import psutil
 
 _GRACE_S = 10.0
+_REQUESTS = (signal.SIGTERM, signal.SIGINT)
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
 def main(parent: int, command: list[str]) -> int:
     """Run the command to its end, or until this process is told to stop; return its exit status."""
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, _frame: sys.exit(128 + number))
+    for number in _REQUESTS:
+        signal.signal(number, _stop)
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
@@ -32,12 +35,25 @@ def main(parent: int, command: list[str]) -> int:
     if os.getppid() != parent:  # it died before the line above
         return 128 + signal.SIGTERM
     try:
-        status = subprocess.Popen(command).wait()
-        return status if status >= 0 else 128 - status
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, signal.SIG_IGN)  # a second request must not interrupt the clean-up
+        try:
+            status = subprocess.Popen(command).wait()
+            return status if status >= 0 else 128 - status
+        finally:
+            _ignore_requests()
+    finally:  # also where a request came just before the line above
         _end_descendants()
+
+
+def _stop(number: int, _frame: FrameType | None) -> NoReturn:
+    """End by the first request. More may come at once: a parent's death sends one for each of its threads."""
+    _ignore_requests()
+    sys.exit(128 + number)
+
+
+def _ignore_requests() -> None:
+    """From now on none may interrupt the clean-up."""
+    for number in _REQUESTS:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _end_descendants() -> None:

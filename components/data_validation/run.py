@@ -13,6 +13,7 @@ from components.data_validation.report import flat_metrics, page_of, quarantine_
 from components.data_validation.schemas import FILES, FileName
 from components.data_validation.validate import validate
 from components.errors import DataError
+from components.profile import span
 
 logger = logging.getLogger("proximal")
 
@@ -51,6 +52,7 @@ def run(params: Params) -> None:
         )
 
 
+@span("data")
 def read_raw_files(folder: Path) -> dict[FileName, RawFile]:
     """Read the three raw files of a folder.
 

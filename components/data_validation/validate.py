@@ -23,6 +23,7 @@ from components.data_validation.schemas import (
 )
 from components.data_validation.splits import LEAKED, PARTS, WITHHELD, Split, comparison_part, split_of
 from components.errors import DataError
+from components.profile import span
 
 logger = logging.getLogger("proximal")
 
@@ -41,6 +42,7 @@ class Validated:
     labels: LabelStatistics
 
 
+@span("data")
 def validate(raw: dict[FileName, RawFile], limits: DataValidation, seed: int) -> Validated:
     """Check the raw data, part it, and describe it.
 

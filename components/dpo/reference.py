@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from components.core.stats import masked_sum
 from components.language_model.forward import in_microbatches, response_logprobs
 from components.language_model.sequences import Sequences
+from components.profile import span
 
 
 def sequence_logprobs(policy: nn.Module, sequences: Sequences, temperature: float) -> Tensor:
@@ -18,6 +19,7 @@ def sequence_logprobs(policy: nn.Module, sequences: Sequences, temperature: floa
     return masked_sum(response_logprobs(policy, sequences, temperature), sequences.response_mask, dim=1)
 
 
+@span("updates")
 def reference_logprobs(
     accelerator: Accelerator,
     reference: nn.Module,

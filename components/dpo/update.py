@@ -14,11 +14,13 @@ from components.core.losses import dpo_loss
 from components.dpo.reference import sequence_logprobs
 from components.errors import TrainingError
 from components.language_model.sequences import Sequences
+from components.profile import span
 
 Statistics = dict[str, float]
 _NAMED = 8
 
 
+@span("updates")
 def update(
     accelerator: Accelerator,
     policy: nn.Module,

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from components.config import Optimisation
 from components.errors import DataError, TrainingError
+from components.profile import span
 
 logger = logging.getLogger("proximal")
 _PROGRESS_SECONDS = 5.0
@@ -27,6 +28,7 @@ def learning_rate_factor(step: int, total_steps: int, warmup_fraction: float) ->
     return (total_steps - step) / (total_steps - warmup_steps)
 
 
+@span("updates")
 def fit(
     accelerator: Accelerator,
     model: nn.Module,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
+import transformers.modeling_utils  # the slow part, here so that launch sees to its import
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -20,6 +21,7 @@ from components.language_model.best_of_n import BestOfN
 from components.language_model.ensemble import Ensemble
 from components.language_model.guided import guided_policy, is_guided
 from components.language_model.text import Codec, TextFormat
+from components.profile import span
 
 BEST_OF_N = "best_of_n.json"  # beside a policy that chooses: {"n": ...}
 SCORER = "scorer"
@@ -80,12 +82,11 @@ def new_policy(config: LanguageModel, vocabulary_size: int, token_ids: dict[str,
 
 def _model_class(folder: Path) -> Any:
     """The concrete class that the config names: loading it alone is quicker than the Auto classes' machinery."""
-    import transformers
-
     names = json.loads((folder / "config.json").read_text())["architectures"]
     return getattr(transformers, names[0])
 
 
+@span("models")
 def _load(folder: Path) -> Any:
     try:
         return _from_pretrained(_model_class(folder), folder)
@@ -144,6 +145,7 @@ def load_policy(folder: Path) -> Any:
     return BestOfN(policy, load_scorer(folder / SCORER), n).eval()
 
 
+@span("models")
 def load_checkpoint(config: LanguageModel) -> Any:
     """A causal language model from a folder or from the Hugging Face hub, as params name it.
 
@@ -205,8 +207,6 @@ def load_codec(folder: Path) -> Codec:
 
 def new_scalar_model(policy_folder: Path, seed: int) -> ScalarModel:
     """A scalar model on the trunk of a stored policy, with a new head that starts near zero."""
-    import transformers
-
     policy = load_policy(policy_folder)
     causal_class = type(policy).__name__
     name = causal_class.replace("ForCausalLM", "ForSequenceClassification").replace(
@@ -270,6 +270,7 @@ def first_member(scorer_folder: Path) -> Path:
     return scorer_folder / "1" if (scorer_folder / ENSEMBLE).exists() else scorer_folder
 
 
+@span("models")
 def save_scorer(members: list[ScalarModel], mode: EnsembleMode, std_coef: float, folder: Path) -> None:
     """Store a reward model or judge; one of a single member is stored as that scalar model."""
     if len(members) == 1:
@@ -280,6 +281,7 @@ def save_scorer(members: list[ScalarModel], mode: EnsembleMode, std_coef: float,
     write_json(folder / ENSEMBLE, {"members": len(members), "ensemble": mode, "std_coef": std_coef})
 
 
+@span("models")
 def save_policy(policy: Any, codec: Codec, folder: Path) -> None:
     """Store a policy with its tokenizer and text format."""
     policy.save_pretrained(folder)
@@ -287,6 +289,7 @@ def save_policy(policy: Any, codec: Codec, folder: Path) -> None:
     codec.format.save(folder)
 
 
+@span("models")
 def save_best_of_n(policy_folder: Path, scorer_folder: Path, n: int, folder: Path) -> None:
     """Store the best of n responses of a stored policy, chosen by a stored scorer, as a policy of its own."""
     shutil.copytree(policy_folder, folder)
@@ -294,6 +297,7 @@ def save_best_of_n(policy_folder: Path, scorer_folder: Path, n: int, folder: Pat
     write_json(folder / BEST_OF_N, {"n": n})
 
 
+@span("models")
 def save_scalar_model(model: ScalarModel, folder: Path) -> None:
     """Store a scalar model in Hugging Face's form of a sequence classifier."""
     model.classifier.save_pretrained(folder)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.artifacts import read_json
 from components.errors import ArtifactError, DataError
+from components.profile import span
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -58,6 +59,7 @@ class Codec:
         """Any id would do: masks come from lengths, never from ids, so padding is never looked at."""
         return int(self.tokenizer.pad_token_id if self.tokenizer.pad_token_id is not None else self.eos_id)
 
+    @span("data")
     def encode_prompts(self, prompts: list[str]) -> list[list[int]]:
         """Token ids of dressed prompts; of one that is too long, the end is kept."""
         texts = [self.format.prompt_template.replace("{prompt}", prompt) for prompt in prompts]
@@ -71,6 +73,7 @@ class Codec:
             rows.append(row[-self.format.max_prompt_tokens :])
         return rows
 
+    @span("data")
     def encode_responses(self, responses: list[str]) -> list[list[int]]:
         """Token ids of responses, each with its end token; one that is too long is cut and has none."""
         if not responses:
@@ -84,6 +87,7 @@ class Codec:
         return [text.strip() for text in self.tokenizer.batch_decode(cut, skip_special_tokens=True)]
 
 
+@span("data")
 def train_tokenizer(texts: list[str], vocabulary_size: int) -> PreTrainedTokenizerBase:
     """A byte-level BPE tokenizer, trained on the given texts."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers

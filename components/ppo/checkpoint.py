@@ -18,6 +18,7 @@ from components.language_model.loading import load_policy, load_scalar_model, sa
 from components.language_model.optimizer_state import save_optimizer
 from components.language_model.text import Codec
 from components.ppo.actor_critic import ActorCritic
+from components.profile import span
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ def load_model(policy_folder: Path, value_folder: Path | None) -> ActorCritic:
     return ActorCritic(load_policy(policy_folder), load_scalar_model(value_folder) if value_folder else None)
 
 
+@span("models")
 def save(
     folder: Path,
     model: ActorCritic,

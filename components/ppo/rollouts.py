@@ -15,6 +15,7 @@ from components.language_model.generation import generate, uniforms
 from components.language_model.sequences import Sequences, pad_left
 from components.measurement import Yardsticks
 from components.ppo.actor_critic import ActorCritic
+from components.profile import span
 from components.seeding import generator
 
 
@@ -35,6 +36,7 @@ class Rollouts(NamedTuple):
 
 
 @torch.no_grad()
+@span("rollouts")
 def roll_out(
     accelerator: Accelerator,
     model: ActorCritic,

@@ -18,11 +18,13 @@ from components.language_model.sequences import microbatches
 from components.ppo.actor_critic import ActorCritic
 from components.ppo.credit import Credit
 from components.ppo.rollouts import Rollouts
+from components.profile import span
 from components.seeding import generator
 
 Statistics = dict[str, float]
 
 
+@span("updates")
 def update(
     accelerator: Accelerator,
     model: nn.Module,

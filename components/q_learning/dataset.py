@@ -16,6 +16,7 @@ from components.language_model.forward import in_microbatches, sequence_scores
 from components.language_model.sequences import Sequences, build_sequences
 from components.measurement import Yardsticks
 from components.method import Row
+from components.profile import span
 
 
 class ScoredComparisons(NamedTuple):
@@ -33,6 +34,7 @@ class ScoredComparisons(NamedTuple):
         return torch.cat([comparisons, comparisons + len(self.ids)])
 
 
+@span("updates")
 def score_comparisons(
     accelerator: Accelerator, yardsticks: Yardsticks, params: Params, rows: list[Row]
 ) -> ScoredComparisons:

@@ -18,12 +18,14 @@ from components.core.stats import masked_sum
 from components.errors import TrainingError
 from components.language_model.guided import QHeads
 from components.language_model.sequences import Sequences
+from components.profile import span
 from components.q_learning.dataset import ScoredComparisons
 from components.q_learning.model import QLearner, move_targets
 
 Statistics = dict[str, float]
 
 
+@span("updates")
 def update(
     accelerator: Accelerator,
     model: nn.Module,

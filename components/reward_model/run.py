@@ -27,6 +27,7 @@ from components.language_model.loading import (
 )
 from components.language_model.sequences import Sequences, comparison_pairs
 from components.language_model.text import Codec
+from components.profile import span
 from components.seeding import derive_seed, generator
 from components.tracking import stage_run
 
@@ -97,6 +98,7 @@ def _score(model: nn.Module, sequences: Sequences, batch_size: int) -> Tensor:
     return scores.cpu()
 
 
+@span("evaluation")
 def _measure_and_normalise(
     members: list[ScalarModel],
     heldout_rows: list[dict[str, str]],

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from components.config import Params
 from components.digests import digest
 from components.errors import ConfigError, EnvironmentFault
+from components.profile import span
 from components.tracking import store
 from components.tracking.provenance import content_tags, flatten, provenance_tags
 
@@ -63,6 +64,7 @@ class RecordedRun(StageRun):
         self._waiting: list[Metric] = []
         self._written = time.monotonic()
 
+    @span("tracking")
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         from mlflow.entities import Metric
 
@@ -71,6 +73,7 @@ class RecordedRun(StageRun):
         if time.monotonic() - self._written > _SECONDS_BETWEEN_WRITES:
             self.flush()
 
+    @span("tracking")
     def flush(self) -> None:
         """Send the metrics that wait."""
         waiting, self._waiting = self._waiting, []
@@ -79,6 +82,7 @@ class RecordedRun(StageRun):
                 store.client().log_batch(self.run_id, metrics=waiting[start : start + _METRICS_AT_ONCE])
         self._written = time.monotonic()
 
+    @span("tracking")
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         columns = dict.fromkeys(column for row in rows for column in row)
         with store.tracking_faults():
@@ -86,14 +90,17 @@ class RecordedRun(StageRun):
                 self.run_id, {column: [row.get(column) for row in rows] for column in columns}, name
             )
 
+    @span("tracking")
     def figure(self, path: Path) -> None:
         with store.tracking_faults():
             store.client().log_artifact(self.run_id, str(path), "figures")
 
+    @span("tracking")
     def artifact(self, path: Path) -> None:
         with store.tracking_faults():
             store.client().log_artifact(self.run_id, str(path))
 
+    @span("tracking")
     def dataset(self, name: str, path: Path) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
@@ -109,12 +116,15 @@ class RecordedRun(StageRun):
             context = [InputTag("mlflow.data.context", self._stage)]
             store.client().log_inputs(self.run_id, [DatasetInput(entity, context)])
 
+    @span("tracking")
     def outputs(self, paths: Iterable[Path]) -> None:
         self.tags(content_tags("out", paths))
 
+    @span("tracking")
     def tags(self, values: Mapping[str, str]) -> None:
         log_texts(self.run_id, tags=values)
 
+    @span("tracking")
     def end(self, status: str) -> None:
         """Send what waits and close the run."""
         self.flush()
@@ -148,6 +158,7 @@ def stage_run(stage: str, params: Params, inputs: Iterable[Path] = (), cycle: in
     run.end("FINISHED")
 
 
+@span("tracking")
 def _create(stage: str, params: Params, inputs: Iterable[Path], cycle: int | None) -> str:
     values = params.values()
     section = values["method"] if stage == "alignment" else stage

@@ -120,11 +120,11 @@ def test_bad_params_end_in_one_message_and_status_2(start: Any, world: Path, tmp
 )
 def test_a_bad_accelerate_config_is_named(world: Path, content: str, named: str) -> None:
     from components.errors import ConfigError
-    from components.launch import _accelerate_config
+    from components.launch import accelerate_config
 
     Path("infra/accelerate/cpu.yaml").write_text(content)
     with pytest.raises(ConfigError, match=named):
-        _accelerate_config(Path("infra/accelerate/cpu.yaml"))
+        accelerate_config(Path("infra/accelerate/cpu.yaml"))
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -94,6 +95,20 @@ def test_a_killed_parent_takes_the_whole_tree_with_it() -> None:
     while any(is_running(pid) for pid in pids) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(is_running(pid) for pid in pids)
+
+
+def test_requests_to_end_that_come_together_end_the_whole_tree() -> None:
+    # As when a parent with threads is killed: the kernel sends the signal once for each that ends.
+    for _ in range(5):
+        supervisor = subprocess.Popen(
+            [sys.executable, supervise.__file__, str(os.getpid()), "sh", "-c", TREE], stdout=subprocess.PIPE, text=True
+        )
+        assert supervisor.stdout is not None
+        pids = [int(supervisor.stdout.readline()) for _ in range(2)]
+        while supervisor.poll() is None:
+            supervisor.send_signal(signal.SIGTERM)
+        supervisor.stdout.close()
+        assert not any(is_running(pid) for pid in pids)
 
 
 def test_a_process_that_ignores_the_request_is_killed(tmp_path: Path) -> None:
