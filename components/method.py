@@ -14,13 +14,15 @@ tell stands beside them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 
+from components.artifacts import read_json, write_json
+from components.errors import ArtifactError
 from components.seeding import generator
 
 Row = dict[str, Any]
@@ -50,7 +52,7 @@ class Cycle:
     report: Callable[[CurveRow], None]
 
 
-def rows_of_iteration(rows: list[Item], count: int, iteration: int, seed: int, stream: str) -> list[Item]:
+def rows_of_iteration(rows: Sequence[Item], count: int, iteration: int, seed: int, stream: str) -> list[Item]:
     """The rows that an iteration works on: in a shuffled order, epoch after epoch.
 
     They follow from (seed, iteration) alone, so an interrupted cycle needs no generator state to go on.
@@ -68,3 +70,33 @@ def rows_of_iteration(rows: list[Item], count: int, iteration: int, seed: int, s
         chosen += [rows[index] for index in taken]
         position += len(taken)
     return chosen
+
+
+def warm_up_factor(warmup_iterations: int, iteration: int) -> float:
+    """What a learning rate is multiplied by in an iteration, counted from 0: a linear warm-up, then 1."""
+    return min(1.0, (iteration + 1) / warmup_iterations) if warmup_iterations else 1.0
+
+
+def save_iteration(folder: Path, iteration: int) -> None:
+    """Note below state/ how many iterations are done, over all cycles, for a method that needs to know no more."""
+    write_json(folder / "state" / "progress.json", {"iteration": iteration})
+
+
+def load_iteration(folder: Path) -> int:
+    """What `save_iteration` noted.
+
+    Raises:
+        ArtifactError: absent, corrupt, or of another method.
+    """
+    path = folder / "state" / "progress.json"
+    content = read_json(path)
+    iteration = content.get("iteration") if isinstance(content, dict) else None
+    if not isinstance(iteration, int):
+        raise ArtifactError(
+            "a stored progress cannot be read",
+            where=str(path),
+            expected="iteration, a number",
+            found=str(content)[:300],
+            do="delete the folder and run `dvc repro`, which makes it again",
+        )
+    return iteration

@@ -13,7 +13,7 @@ from components.config import Params
 from components.language_model.best_of_n import BestOfN
 from components.language_model.loading import save_best_of_n
 from components.measurement import Yardsticks, progress
-from components.method import Cycle, rows_of_iteration
+from components.method import Cycle, rows_of_iteration, save_iteration
 
 logger = logging.getLogger("proximal")
 
@@ -50,6 +50,6 @@ def run_cycle(accelerator: Accelerator, params: Params, cycle: Cycle, yardsticks
         cycle.report(row)
         with atomic_folder(work) as folder:
             save_best_of_n(paths.SFT / "policy", paths.REWARD_MODEL / "model", n, folder / "policy")
-            write_json(folder / "state" / "progress.json", {"iteration": cycle.number})
+            save_iteration(folder, cycle.number)
             write_json(folder / "curve.json", [row])
     accelerator.wait_for_everyone()

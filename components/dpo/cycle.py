@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from pathlib import Path
 
 import torch
 from accelerate import Accelerator
@@ -13,12 +12,11 @@ from components.artifacts import atomic_folder, read_json, write_json
 from components.config import Dpo, Params
 from components.dpo.reference import reference_logprobs
 from components.dpo.update import update
-from components.errors import ArtifactError
 from components.language_model.loading import load_policy, save_policy
 from components.language_model.optimizer_state import load_optimizer, save_optimizer
 from components.language_model.sequences import comparison_pairs
 from components.measurement import Yardsticks, progress
-from components.method import CurveRow, Cycle, rows_of_iteration
+from components.method import CurveRow, Cycle, load_iteration, rows_of_iteration, save_iteration, warm_up_factor
 
 logger = logging.getLogger("proximal")
 
@@ -26,12 +24,6 @@ logger = logging.getLogger("proximal")
 def make_optimizer(policy: torch.nn.Module, settings: Dpo) -> torch.optim.Optimizer:
     """AdamW over the whole policy."""
     return torch.optim.AdamW(policy.parameters(), weight_decay=settings.weight_decay, fused=True)
-
-
-def learning_rate(settings: Dpo, iteration: int) -> float:
-    """The learning rate of an iteration, counted from 0 over all cycles: a linear warm-up, then constant."""
-    warmup = settings.learning_rate_warmup_iterations
-    return settings.learning_rate * (min(1.0, (iteration + 1) / warmup) if warmup else 1.0)
 
 
 def run_cycle(accelerator: Accelerator, params: Params, cycle: Cycle, yardsticks: Yardsticks) -> None:
@@ -48,7 +40,7 @@ def run_cycle(accelerator: Accelerator, params: Params, cycle: Cycle, yardsticks
     optimizer = make_optimizer(policy, settings)
     iteration = 0
     if (source / "state").exists():
-        iteration = _load_progress(source / "state" / "progress.json")
+        iteration = load_iteration(source)
         load_optimizer(source / "state" / "optimizer.safetensors", policy, optimizer)
     curve: list[CurveRow] = list(read_json(work / "curve.json")) if resumed else []
     if resumed:
@@ -59,7 +51,7 @@ def run_cycle(accelerator: Accelerator, params: Params, cycle: Cycle, yardsticks
     end = cycle.number * settings.iterations_per_cycle
     used = {
         number: rows_of_iteration(
-            list(range(len(ids))), settings.comparisons_per_iteration, number, params.seed, "dpo/comparisons"
+            range(len(ids)), settings.comparisons_per_iteration, number, params.seed, "dpo/comparisons"
         )
         for number in range(end - settings.iterations_per_cycle, end)
     }
@@ -75,8 +67,9 @@ def run_cycle(accelerator: Accelerator, params: Params, cycle: Cycle, yardsticks
     prepared, optimizer = accelerator.prepare(policy, optimizer)
     while iteration < end:
         started = time.monotonic()
+        factor = warm_up_factor(settings.learning_rate_warmup_iterations, iteration)
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(settings, iteration)
+            group["lr"] = factor * settings.learning_rate
         rows = torch.tensor(used[iteration])
         statistics = update(
             accelerator,
@@ -111,20 +104,6 @@ def run_cycle(accelerator: Accelerator, params: Params, cycle: Cycle, yardsticks
             with atomic_folder(work) as folder:
                 save_policy(policy, yardsticks.codec, folder / "policy")
                 save_optimizer(folder / "state" / "optimizer.safetensors", policy, optimizer)
-                write_json(folder / "state" / "progress.json", {"iteration": iteration})
+                save_iteration(folder, iteration)
                 write_json(folder / "curve.json", curve)
         accelerator.wait_for_everyone()
-
-
-def _load_progress(path: Path) -> int:
-    content = read_json(path)
-    iteration = content.get("iteration") if isinstance(content, dict) else None
-    if not isinstance(iteration, int):
-        raise ArtifactError(
-            "a stored progress cannot be read",
-            where=str(path),
-            expected="iteration, a number",
-            found=str(content)[:300],
-            do="delete the folder and run `dvc repro`, which makes it again",
-        )
-    return iteration

@@ -13,13 +13,13 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from components.artifacts import read_json, write_json
 from components.config import QLearning
 from components.errors import ArtifactError
 from components.language_model.guided import HEADS_FILE, GuidedPolicy, load_weights, new_heads
 from components.language_model.loading import load_policy, save_policy
 from components.language_model.optimizer_state import load_optimizer, save_optimizer
 from components.language_model.text import Codec
+from components.method import load_iteration, save_iteration
 from components.q_learning.model import QLearner
 from components.seeding import derive_seed
 
@@ -67,7 +67,7 @@ def start(source: Path, settings: QLearning, seed: int, device: torch.device) ->
     optimizer = make_optimizer(learner, settings)
     if goes_on:
         load_optimizer(state / "optimizer.safetensors", learner, optimizer)
-    return Checkpoint(learner, guided, optimizer, _iteration(state / "progress.json") if goes_on else 0)
+    return Checkpoint(learner, guided, optimizer, load_iteration(source) if goes_on else 0)
 
 
 def make_optimizer(learner: QLearner, settings: QLearning) -> torch.optim.Optimizer:
@@ -83,18 +83,4 @@ def save(folder: Path, checkpoint: Checkpoint, codec: Codec) -> None:
     state = folder / "state"
     save_optimizer(state / "optimizer.safetensors", checkpoint.learner, checkpoint.optimizer)
     save_file(checkpoint.learner.q_heads.state_dict(), state / HEADS_FILE)
-    write_json(state / "progress.json", {"iteration": checkpoint.iteration})
-
-
-def _iteration(path: Path) -> int:
-    content = read_json(path)
-    try:
-        return int(content["iteration"])
-    except (KeyError, TypeError, ValueError) as fault:
-        raise ArtifactError(
-            "a stored progress cannot be read",
-            where=str(path),
-            expected="iteration",
-            found=" ".join(str(fault).split())[:300],
-            do="delete the folder and run `dvc repro`, which makes it again",
-        ) from fault
+    save_iteration(folder, checkpoint.iteration)

@@ -13,7 +13,7 @@ from components.config import Params
 from components.core.checks import require_finite
 from components.errors import TrainingError
 from components.language_model.forward import in_microbatches, sequence_scores
-from components.language_model.sequences import Sequences, build_sequences
+from components.language_model.sequences import Sequences, comparison_pairs
 from components.measurement import Yardsticks
 from components.method import Row
 from components.profile import span
@@ -46,10 +46,7 @@ def score_comparisons(
     Raises:
         TrainingError: a score is not finite, or all are alike.
     """
-    codec = yardsticks.codec
-    prompts = codec.encode_prompts([row["prompt"] for row in rows])
-    responses = codec.encode_responses([row[side] for side in ("chosen", "rejected") for row in rows])
-    sequences = build_sequences(prompts + prompts, responses, codec.pad_id).to(accelerator.device)
+    sequences = comparison_pairs(rows, yardsticks.codec).to(accelerator.device)
     # Every process scores its share; the others' scores are 0 in its sum.
     scores = torch.zeros(len(sequences), device=accelerator.device)
     share = torch.arange(accelerator.process_index, len(sequences), accelerator.num_processes)

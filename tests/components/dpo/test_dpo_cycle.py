@@ -14,7 +14,7 @@ from components import paths
 from components.artifacts import read_json, read_jsonl, write_json
 from components.config import Params
 from components.digests import digest
-from components.dpo.cycle import learning_rate, run_cycle
+from components.dpo.cycle import run_cycle
 from components.errors import ArtifactError, TrainingError
 from components.language_model.acceleration import start_accelerator
 from components.language_model.loading import load_policy
@@ -156,13 +156,6 @@ def test_a_nan_stops_the_cycle_and_the_last_checkpoint_stays_usable(
     assert read_json(Path("work/state/progress.json")) == {"iteration": 1}
     assert cycle(params, "work") == expected
     assert digest(Path("work")) == digest(Path("whole"))
-
-
-def test_learning_rates_as_worked_by_hand(tiny_params: Any) -> None:
-    settings = tiny_params(dpo={"learning_rate": 6.0, "learning_rate_warmup_iterations": 3}).dpo
-    assert [learning_rate(settings, iteration) for iteration in range(5)] == pytest.approx([2, 4, 6, 6, 6])
-    constant = tiny_params(dpo={"learning_rate": 6.0, "learning_rate_warmup_iterations": 0}).dpo
-    assert {learning_rate(constant, iteration) for iteration in range(5)} == {6.0}
 
 
 def cut_short(file: Path) -> None:
