@@ -168,8 +168,8 @@ def test_a_wrong_type_or_value_is_named_with_what_was_found(refused: Any, key: s
         ("rloo.responses_per_prompt", "at least 2, found 1", {"rloo.responses_per_prompt": 1}),
         (
             "dpo.batch_size",
-            "3 must divide comparisons_per_iteration 256",
-            {"dpo.comparisons_per_iteration": 256, "dpo.batch_size": 3, "dpo.microbatch_size": 1},
+            "3 must divide comparisons_per_iteration 512",
+            {"dpo.batch_size": 3, "dpo.microbatch_size": 1},
         ),
         (
             "dpo.microbatch_size",

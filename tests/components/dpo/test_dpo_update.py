@@ -28,6 +28,7 @@ Weights = dict[str, Tensor]
 @pytest.fixture
 def settings(tiny_params: Callable[..., Params]) -> Callable[..., Dpo]:
     plain = {"comparisons_per_iteration": 8, "batch_size": 8, "microbatch_size": 8, "beta": 0.3, "gradient_clip": 1e6}
+    plain |= {"loss": "sigmoid", "label_smoothing": 0.0}
     return lambda **changes: tiny_params(dpo=plain | changes).dpo
 
 
