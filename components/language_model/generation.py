@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from components.language_model.cache import make_room
 from components.language_model.forward import position_ids
 from components.language_model.sequences import Sequences, pad_left, pad_right
 from components.language_model.text import Codec
@@ -78,6 +79,7 @@ def _generate_batch(
         logits_to_keep=1,
     )
     cache = output.past_key_values
+    make_room(cache, numbers.shape[1])
     next_position = positions[:, -1:] + 1
     responses = torch.full((len(prompts), numbers.shape[1]), codec.pad_id, device=device)
     lengths = torch.zeros(len(prompts), dtype=torch.long, device=device)
