@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
@@ -32,7 +33,10 @@ class RoomyLayer(DynamicLayer):
 
     def _fill(self, parts: list[Tensor]) -> None:
         self._count = parts[0].shape[2]
-        self._stored = [part.new_empty(*part.shape[:2], self._capacity, part.shape[3]) for part in parts]
+        dtype = parts[0].dtype
+        if parts[0].device.type == "cpu":  # where attention is computed in float32: widened once, not at every token
+            dtype = torch.promote_types(dtype, torch.float32)
+        self._stored = [part.new_empty(*part.shape[:2], self._capacity, part.shape[3], dtype=dtype) for part in parts]
         for stored, part in zip(self._stored, parts, strict=True):
             stored[:, :, : self._count] = part
         self._show()
@@ -45,6 +49,7 @@ class RoomyLayer(DynamicLayer):
 
 def make_room(cache: Any, tokens: int) -> None:
     """Give the plain layers of a filled cache room for `tokens` more; layers of other kinds stay as they are."""
+    layers: list[Any] = cache.layers
     cache.layers = [
-        RoomyLayer(layer.keys, layer.values, tokens) if type(layer) is DynamicLayer else layer for layer in cache.layers
+        RoomyLayer(layer.keys, layer.values, tokens) if type(layer) is DynamicLayer else layer for layer in layers
     ]
