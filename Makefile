@@ -9,7 +9,7 @@ BIN := .venv/bin
 PYTEST_PROCESSES ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup run test lint seeds ui clean
+.PHONY: help setup run test lint seeds bench ui clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ lint: .venv/.installed-test ## Check style, types and the direction of imports
 
 seeds: setup ## Run three seeds, each in a clone of its own, and print the table of README
 	@$(BIN)/proximal seeds
+
+bench: setup ## Measure ours beside TRL on the same work (an hour; makes an environment for TRL)
+	$(BIN)/python tests/benchmarks/peer.py
 
 ui: setup ## Open the MLflow UI on this machine
 	@$(BIN)/proximal ui

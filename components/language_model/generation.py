@@ -13,6 +13,7 @@ from torch import Tensor
 
 from components.core.checks import require_finite
 from components.language_model.best_of_n import BestOfN, candidate_numbers
+from components.language_model.cache import make_room
 from components.language_model.forward import in_microbatches, position_ids, sequence_scores
 from components.language_model.sequences import Sequences, pad_left, pad_right
 from components.language_model.text import Codec
@@ -98,6 +99,7 @@ def _generate_batch(
         logits_to_keep=1,
     )
     cache = output.past_key_values
+    make_room(cache, numbers.shape[1])
     next_position = positions[:, -1:] + 1
     responses = torch.full((len(prompts), numbers.shape[1]), codec.pad_id, device=device)
     lengths = torch.zeros(len(prompts), dtype=torch.long, device=device)

@@ -1,0 +1,161 @@
+"""Ours beside TRL on the same work: `make bench`, or `.venv/bin/python tests/benchmarks/peer.py --help`.
+
+Every measurement is a process of its own on the same core(s); the sides alternate; ratios are of neighbours. TRL runs
+in each precision once, and from then on in the one that it was faster in. The first call makes TRL's environment.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).parent
+CACHE = ROOT / ".venv" / ".bench"  # git ignores it
+TRL = "trl==1.12.0"
+WORKS = ("ppo", "ppo_eos", "sft", "reward_model", "dpo")
+
+
+def trl_python() -> Path:
+    """The Python of TRL's own environment, made if it is not there yet."""
+    environment = CACHE / "trl"
+    python, done = environment / "bin" / "python", environment / ".installed"
+    if not done.exists():
+        print(f"making an environment with {TRL} ...", flush=True)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", environment], check=True)
+        pinned = ["torch==2.13.0", "transformers==5.23.0", "accelerate==1.15.0", TRL]
+        subprocess.run([python, "-m", "pip", "install", "--quiet", *pinned], check=True)
+        done.touch()
+    return python
+
+
+def run(command: list[str], environment: dict[str, str], cores: list[int]) -> dict[str, Any]:
+    """The JSON of one measurement."""
+    ended = subprocess.run(
+        command,
+        env=os.environ | environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        preexec_fn=lambda: os.sched_setaffinity(0, cores),
+    )
+    if ended.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{ended.stderr[-3000:]}")
+    result: dict[str, Any] = json.loads(ended.stdout.strip().splitlines()[-1])
+    return result
+
+
+def environment_of(side: str, precision: str, threads: int) -> dict[str, str]:
+    """Threads for both; what components.launch sets for ours alone."""
+    common = {
+        "OMP_NUM_THREADS": str(threads),
+        "MKL_NUM_THREADS": str(threads),
+        "HF_HUB_OFFLINE": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "TRL_EXPERIMENTAL_SILENCE": "1",
+    }
+    if side == "trl":
+        return common
+    return common | {
+        "PYTHONPATH": str(ROOT),
+        "OMP_WAIT_POLICY": "PASSIVE",
+        "MKL_CBWR": "AVX2",
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "ACCELERATE_USE_CPU": "true",
+        "ACCELERATE_MIXED_PRECISION": "no" if precision == "float32" else precision,
+    }
+
+
+def measure(side: str, work: str, size: str, precision: str, options: argparse.Namespace, *more: str) -> dict[str, Any]:
+    python, script = (sys.executable, "ours.py") if side == "ours" else (str(trl_python()), "trl_side.py")
+    command = [python, str(HERE / script), "--folder", str(CACHE / size), "--size", size, "--precision", precision]
+    command += ["--work", "ppo" if work == "ppo_eos" else work, "--eos", "on" if work == "ppo_eos" else "off"]
+    command += ["--clock", options.clock, "--updates", str(options.updates), *more]
+    return run(command, environment_of(side, precision, len(options.cores)), options.cores)
+
+
+def ratios_of(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, float]:
+    """How many times as fast, or as small, ours is."""
+    ratios = {"memory": theirs["peak_memory_mib"] / ours["peak_memory_mib"]}
+    if "tokens_per_s" in ours:
+        return ratios | {"tokens_per_s": ours["tokens_per_s"] / theirs["tokens_per_s"]}
+    # Responses differ from side to side, and with an end token so do their lengths.
+    tokens = ours["response_tokens"] / theirs["response_tokens"]
+    parts = ("whole", "rollouts", "scoring", "updates")
+    return ratios | {part: tokens * theirs[f"{part}_s"] / ours[f"{part}_s"] for part in parts}
+
+
+def compare(work: str, size: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Pairs of measurements of one work at one size, and their ratios."""
+    trial = {precision: measure("trl", work, size, precision, options) for precision in ("float32", "bf16")}
+    key = "tokens_per_s" if "tokens_per_s" in trial["bf16"] else "whole_s"
+    faster = max if key == "tokens_per_s" else min
+    best = faster(trial, key=lambda precision: trial[precision][key])
+    pairs = []
+    for number in range(options.pairs):
+        theirs = trial[best] if number == 0 else measure("trl", work, size, best, options)
+        ours = measure("ours", work, size, options.precision, options)
+        pairs.append({"ours": ours, "trl": theirs, "ratios": ratios_of(ours, theirs)})
+        shown = ", ".join(f"{name} {ratio:.2f}" for name, ratio in pairs[-1]["ratios"].items())
+        print(f"{work} {size}, pair {number + 1}: {shown}", flush=True)
+    medians = {name: statistics.median(pair["ratios"][name] for pair in pairs) for name in pairs[0]["ratios"]}
+    result = {"work": work, "size": size, "trl_precision": best, "trl_trial": trial, "pairs": pairs, "ratios": medians}
+    print(f"{work} {size}, TRL in {best}, medians: " + ", ".join(f"{n} {r:.2f}" for n, r in medians.items()))
+    ours = pairs[-1]["ours"]
+    if "share_of_peak" in ours:
+        print(
+            f"{work} {size}, share of the matmul peak ({ours['peak_gflops_per_s']:.0f} GFLOP/s): "
+            f"{ours['share_of_peak']:.0%}",
+            flush=True,
+        )
+    return result
+
+
+def check(size: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Our first step's value loss and gradient norms against plain Hugging Face in float32."""
+    found = measure("ours", "ppo_eos", size, options.precision, options, "--check")
+    tolerance = 1e-3 if options.precision == "float32" else 2e-2  # bfloat16 has 8 bits
+    for name, pair in found.items():
+        if name == "peak_memory_mib":
+            continue
+        off = abs(pair["ours"] / pair["plain_float32"] - 1)
+        print(f"check {size}: {name} {pair['ours']:.5f}, plain float32 {pair['plain_float32']:.5f}, off by {off:.1e}")
+        if not off <= tolerance:
+            raise SystemExit(f"{name} is off by more than {tolerance}")
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sizes", nargs="+", choices=("S", "M"), default=["S", "M"])
+    parser.add_argument("--works", nargs="+", choices=WORKS, default=list(WORKS))
+    parser.add_argument("--precision", choices=("float32", "bf16"), default="bf16", help="ours")
+    parser.add_argument("--cores", nargs="+", type=int, default=[0], help="which cores; a thread for each")
+    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: on a busy machine, one core")
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--updates", type=int, default=2, help="after one to warm up")
+    parser.add_argument("--out", type=Path, default=CACHE / "peer.json")
+    options = parser.parse_args()
+    for size in options.sizes:
+        if not (CACHE / size / "prompts.json").exists():
+            (CACHE / size).mkdir(parents=True, exist_ok=True)
+            make = f"import workload, pathlib; workload.make(pathlib.Path({str(CACHE / size)!r}), {size!r})"
+            subprocess.run([sys.executable, "-c", make], cwd=HERE, check=True)
+    results = {
+        "options": {name: str(value) for name, value in vars(options).items()},
+        "checks": {size: check(size, options) for size in options.sizes},
+        "comparisons": [compare(work, size, options) for size in options.sizes for work in options.works],
+    }
+    options.out.write_text(json.dumps(results, indent=2) + "\n")
+    print(f"written to {options.out}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,182 @@
+"""The work that both sides do: checkpoints, prompts and settings. Imported in both environments: torch, transformers.
+
+Sizes: S = 4 layers, hidden 128, vocabulary 512; M = 6 layers, hidden 384, vocabulary 2,048; both Llama, from scratch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
+
+SHAPES = {
+    "S": {"layers": 4, "hidden": 128, "heads": 4, "intermediate": 512, "vocabulary": 512},
+    "M": {"layers": 6, "hidden": 384, "heads": 6, "intermediate": 1024, "vocabulary": 2048},
+}
+PAD_ID, EOS_ID = 0, 1
+SHORTEST_PROMPT, LONGEST_PROMPT = 8, 56  # about 32 on average
+MEAN_LENGTH_WITH_EOS = 24  # what the end token's probability is set to
+EPOCHS, MINIBATCHES, MICROBATCH = 4, 2, 16
+LEARNING_RATE, KL_COEF, VALUE_LOSS_COEF = 3e-6, 0.05, 0.1
+FIT_BATCH, FIT_STEPS = 32, 8
+CLOCKS: dict[str, Callable[[], float]] = {"cpu": time.process_time, "wall": time.perf_counter}
+
+
+def make(folder: Path, size: str, seed: int = 1) -> None:
+    """Write policy/, scalar/ (reward model and first value model) and prompts.json below `folder`."""
+    torch.manual_seed(seed)
+    shape = SHAPES[size]
+    config: dict[str, Any] = {
+        "vocab_size": shape["vocabulary"],
+        "hidden_size": shape["hidden"],
+        "intermediate_size": shape["intermediate"],
+        "num_hidden_layers": shape["layers"],
+        "num_attention_heads": shape["heads"],
+        "max_position_embeddings": 1024,
+        "pad_token_id": PAD_ID,
+        "bos_token_id": None,
+        "eos_token_id": EOS_ID,
+    }
+    policy = LlamaForCausalLM(LlamaConfig(**config, tie_word_embeddings=False)).eval()
+    _let_it_end(policy, shape["vocabulary"])
+    policy.save_pretrained(folder / "policy")
+    scalar = LlamaForSequenceClassification(LlamaConfig(**config, num_labels=1))
+    torch.nn.init.normal_(scalar.score.weight, std=1.0 / (shape["hidden"] + 1) ** 0.5)
+    scalar.config.score_mean, scalar.config.score_std = 0.0, 1.0
+    scalar.save_pretrained(folder / "scalar")
+    _save_tokenizer(folder / "policy", shape["vocabulary"])
+    prompts = random_rows(4096, SHORTEST_PROMPT, LONGEST_PROMPT, shape["vocabulary"], seed)
+    (folder / "prompts.json").write_text(json.dumps(prompts))
+
+
+def random_rows(count: int, shortest: int, longest: int, vocabulary: int, seed: int) -> list[list[int]]:
+    """Rows of random words, their lengths equally likely between the two."""
+    numbers = torch.Generator().manual_seed(seed)
+    lengths = torch.randint(shortest, longest + 1, (count,), generator=numbers).tolist()
+    return [torch.randint(2, vocabulary, (length,), generator=numbers).tolist() for length in lengths]
+
+
+@torch.no_grad()
+def _let_it_end(policy: Any, vocabulary: int) -> None:
+    """Give the end token a probability such that responses have MEAN_LENGTH_WITH_EOS tokens.
+
+    All embeddings share a constant part, which the final hidden states keep, and the end token's row of the head
+    points along it.
+    """
+    constant = torch.randn(policy.config.hidden_size) * 0.05
+    policy.get_input_embeddings().weight.add_(constant)
+    rows = torch.randint(2, vocabulary, (64, 64))
+    along = (policy.model(rows).last_hidden_state @ constant).mean()
+    policy.lm_head.weight[EOS_ID] = constant * math.log((vocabulary - 1) / (MEAN_LENGTH_WITH_EOS - 1)) / along
+
+
+def _save_tokenizer(folder: Path, vocabulary: int) -> None:
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    words = {"<pad>": PAD_ID, "<eos>": EOS_ID} | {f"w{number}": number for number in range(2, vocabulary)}
+    tokenizer = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>")
+    fast.save_pretrained(folder)
+
+
+def text_of(rows: list[list[int]]) -> list[str]:
+    """Words that the tokenizer turns back into the same ids."""
+    return [" ".join(f"w{token}" for token in row) for row in rows]
+
+
+def preferences(size: str) -> tuple[list[list[int]], list[list[int]], list[list[int]]]:
+    """Prompts with a chosen and a rejected response, enough for a few optimiser steps; each response ends."""
+    vocabulary, count = SHAPES[size]["vocabulary"], FIT_BATCH * FIT_STEPS
+    prompts = random_rows(count, SHORTEST_PROMPT, LONGEST_PROMPT, vocabulary, seed=2)
+    sides = [[[*row, EOS_ID] for row in random_rows(count, 8, 47, vocabulary, seed)] for seed in (3, 4)]
+    return prompts, sides[0], sides[1]
+
+
+def flops_of_updates(size: str, lengths: list[int], responses: int) -> float:
+    """Operations of the matrix products of all epochs, policy and value model, forward and backward (three times the
+    forward), with no padding and a causal attention; the head of the policy at response tokens only."""
+    shape = SHAPES[size]
+    hidden, layers = shape["hidden"], shape["layers"]
+    weights = layers * (4 * hidden**2 + 3 * hidden * shape["intermediate"])
+    attention = layers * 2 * hidden * sum(length**2 for length in lengths)
+    forward = 2 * (2 * weights * sum(lengths) + attention) + 2 * hidden * shape["vocabulary"] * responses
+    return 3.0 * forward * EPOCHS
+
+
+def matmul_peak(precision: str, clock: Callable[[], float]) -> float:
+    """GFLOP/s of a large matrix product in the precision given, the best of some."""
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    left, right = torch.randn(2, 1536, 1536).to(dtype)
+    best = math.inf
+    for _ in range(8):
+        started = clock()
+        left @ right
+        best = min(best, clock() - started)
+    return 2 * 1536**3 / best / 1e9
+
+
+def plain_first_update(
+    folder: Path, pairs: list[tuple[list[int], list[int]]], advantages: list[torch.Tensor]
+) -> dict[str, float]:
+    """Value loss and gradient norms of the first step: plain Hugging Face in float32, one unpadded sequence at a time.
+
+    At the first step the ratio is 1 and the policy is its own reference, so that rewards are the scores alone.
+
+    Args:
+        advantages: whitened, as they enter the policy's gradient; those of the value loss are computed here.
+    """
+    policy = LlamaForCausalLM.from_pretrained(folder / "policy", dtype=torch.float32)
+    value = LlamaForSequenceClassification.from_pretrained(folder / "scalar", dtype=torch.float32)
+    count = sum(len(response) for _, response in pairs)
+    value_loss = 0.0
+    for (prompt, response), advantage in zip(pairs, advantages, strict=True):
+        tokens = torch.tensor([prompt + response])
+        before = slice(len(prompt) - 1, -1)
+        logprobs = (
+            policy(tokens).logits[0, before].log_softmax(-1)[torch.arange(len(response)), tokens[0, len(prompt) :]]
+        )
+        (-(advantage * logprobs).sum() / count).backward()
+        scalars = value.score(value.model(tokens).last_hidden_state)[0, :, 0]
+        values, score = scalars[before], float(scalars[-1].detach())  # the reward model is the first value model
+        following, returns = 0.0, []
+        numbers = values.tolist()
+        for step in reversed(range(len(numbers))):
+            reward = score if step == len(numbers) - 1 else 0.0
+            after = numbers[step + 1] if step + 1 < len(numbers) else 0.0
+            following = reward + after - numbers[step] + 0.95 * following
+            returns.append(following + numbers[step])
+        loss = 0.5 * (values - torch.tensor(returns[::-1])).square().sum() / count
+        (VALUE_LOSS_COEF * loss).backward()
+        value_loss += float(loss.detach())
+
+    def norm(model: Any) -> float:
+        return math.sqrt(
+            sum(float(weight.grad.square().sum()) for weight in model.parameters() if weight.grad is not None)
+        )
+
+    return {"value_loss": value_loss, "policy_gradient_norm": norm(policy), "value_gradient_norm": norm(value)}
+
+
+def options() -> argparse.Namespace:
+    """The command line of both sides."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--work", choices=("ppo", "sft", "reward_model", "dpo"), required=True)
+    parser.add_argument("--size", choices=SHAPES, required=True)
+    parser.add_argument("--precision", choices=("float32", "bf16"), required=True)
+    parser.add_argument("--eos", choices=("on", "off"), default="off")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
+    parser.add_argument("--updates", type=int, default=2, help="after one to warm up")
+    parser.add_argument("--rollouts", type=int, default=64)
+    parser.add_argument("--response-tokens", type=int, default=48)
+    parser.add_argument("--check", action="store_true")
+    return parser.parse_args()
