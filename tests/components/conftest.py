@@ -77,6 +77,13 @@ TINY: Tree = {
         "batch_size": 4,
         "microbatch_size": 2,
         "progress_prompts": 4,
+        # every part of the loss at work, and soon to be seen
+        "learning_rate": 1.0e-4,
+        "tau": 0.8,
+        "cql_coef": 0.1,
+        "awac_coef": 1.0,
+        "polyak_alpha": 0.1,
+        "decode_beta": 1.0,
     },
     "cycles": {"1": {"start": "artifacts/sft"}, "2": {"start": "artifacts/alignment/1"}},
     "measurement": {"batch_size": 8, "validation_samples_per_prompt": 2},
