@@ -58,7 +58,18 @@ class Compute(Section):
 class Data(Section):
     """What the data says beyond its text."""
 
-    rubric: Literal["helpdesk", "none"]
+    rubric: Literal["helpdesk", "randomwalks", "none"]
+    graph_seed: Annotated[int, Field(ge=0)] | None  # of the graph of randomwalks; null for other data
+
+    @model_validator(mode="after")
+    def randomwalks_have_a_graph(self) -> Data:
+        if (self.rubric == "randomwalks") != (self.graph_seed is not None):
+            raise contradiction(
+                "graph_seed",
+                f"graph_seed names the graph that the rubric randomwalks judges by and belongs to no other rubric; "
+                f"found {'null' if self.graph_seed is None else self.graph_seed} with rubric {self.rubric}",
+            )
+        return self
 
 
 class DataValidation(Section):
@@ -208,6 +219,7 @@ class Ppo(Section):
     gradient_clip: Positive
     value_warmup_iterations: Annotated[int, Field(ge=0)]  # the policy stands still for the first ones
     # Reward of a response.
+    reward: Literal["reward_model", "rubric"]  # rubric: the true reward, where the data has one
     missing_eos: Literal["none", "replace", "subtract"]
     missing_eos_value: float
     length_penalty: LengthPenalty | None
@@ -471,6 +483,14 @@ class Params(Section):
                 "judge.seed_offset",
                 "judge.seed_offset must differ from reward_model.seed_offset: the judge must be independent",
             )
+        return self
+
+    @model_validator(mode="after")
+    def a_true_reward_has_a_rubric(self) -> Params:
+        for method in ("ppo", "grpo", "rloo"):
+            if getattr(self, method).reward == "rubric" and self.data.rubric == "none":
+                key = f"{method}.reward"
+                raise contradiction(key, f"{key} is rubric and data.rubric is none: nobody knows the true reward")
         return self
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 
 from components import paths
-from components.config import Params
+from components.config import Data, Params
 from components.core.stats import masked_mean, masked_sum
 from components.helpdesk.rubric import score as helpdesk_score
 from components.language_model.acceleration import start_accelerator
@@ -27,13 +28,29 @@ from components.language_model.loading import load_codec, load_policy, load_scor
 from components.language_model.sequences import Sequences
 from components.language_model.text import Codec
 from components.profile import span
+from components.randomwalks import graph as randomwalks
 from components.seeding import generator
 
 Record = dict[str, Any]
 # The final comparison and the promotion gate draw the same numbers: their records compare prompt by prompt.
 TEST_STREAM = "test"
 _PROGRESS = ("reward", "kl", "entropy", "response_tokens", "ended")
-RUBRICS: dict[str, Callable[[str, str], Any]] = {"helpdesk": helpdesk_score}
+# The true worth of a response to a prompt: gold, and its parts where it has some.
+Rubric = Callable[[str, str], dict[str, float]]
+
+
+@lru_cache
+def rubric_of(data: Data) -> Rubric | None:
+    """The rubric that the params name; None for data that comes without one."""
+    match data.rubric:
+        case "helpdesk":
+            return lambda prompt, response: helpdesk_score(prompt, response)._asdict()
+        case "randomwalks":
+            assert data.graph_seed is not None  # components.config sees to it
+            graph = randomwalks.make_graph(data.graph_seed)
+            return lambda prompt, response: {"gold": randomwalks.reward(prompt, response, graph)}
+        case "none":
+            return None
 
 
 @dataclass(frozen=True)
@@ -88,8 +105,9 @@ def measure(
     Returns:
         len(prompts) * samples_per_prompt records, a prompt's samples together: prompt_id, prompt, kind, sample,
         response, response_tokens, ended, reward, judge, kl (nats per sequence, the k1 estimate of this sample),
-        entropy (mean nats per token), and with a rubric gold, helpful, harmless, honest. Of a policy that chooses
-        among responses, kl is at most the mean of these, and entropy that of the policy it chooses from.
+        entropy (mean nats per token), and with a rubric gold and its parts (helpful, harmless, honest). Of a
+        policy that chooses among responses, kl is at most the mean of these, and entropy that of the policy it chooses
+        from.
     """
     codec, settings = yardsticks.codec, params.measurement
     rows = [(row, sample) for row in prompts for sample in range(samples_per_prompt)]
@@ -120,6 +138,7 @@ def measure(
     lengths = sequences.response_mask.sum(dim=1).tolist()
     tokens = [row[:length] for row, length in zip(sequences.response_tokens.tolist(), lengths, strict=True)]
     responses = codec.decode(tokens)
+    rubric = rubric_of(params.data)
     records = []
     for number, (row, sample) in enumerate(rows):
         reward, judge, kl, entropy = (column[number] for column in columns)
@@ -136,8 +155,8 @@ def measure(
             "kl": kl + choice,
             "entropy": entropy,
         }
-        if params.data.rubric != "none":
-            record |= RUBRICS[params.data.rubric](row["prompt"], responses[number])._asdict()
+        if rubric:
+            record |= rubric(row["prompt"], responses[number])
         records.append(record)
     return records
 

@@ -79,6 +79,8 @@ def over_optimisation(path: Path, cycles: Sequence[Mapping[str, float]], chosen:
     with _drawing(path, (7.6, 6.2 if has_rubric else 3.9), rows=2 if has_rubric else 1) as (figure, axes):
         for axis, curves in zip(axes, (PROXIES, TRUTH), strict=False):
             for column, (label, colour, marker, dash) in curves.items():
+                if column not in cycles[0]:  # a rubric need not have these parts
+                    continue
                 values = [row[column] for row in cycles]
                 main = column in (*PROXIES, "gold")
                 axis.plot(

@@ -53,7 +53,7 @@ def render(findings: Findings, figures: Mapping[str, Path]) -> str:
         confidence=findings.params["evaluation"]["confidence"],
         headline=verdict.headline(comparison),
         sentences=verdict.sentences(comparison),
-        tiles=[_row(metric, comparison) for metric in shown],
+        tiles=[_row(metric, comparison) for metric in shown if metric.name in comparison["sft"]],
         win_rate=comparison["win_rate"],
         rows=list(_rows(comparison)),
         kind_metrics=[metric for metric in _KIND_COLUMNS if metric.name in comparison["sft"]],

@@ -52,7 +52,8 @@ def _size(difference: Mapping[str, float]) -> str:
 
 def sentences(comparison: Comparison) -> list[str]:
     """The rest of the verdict: parts of gold, win rate, distance and length."""
-    said = [_parts(comparison["difference"])] if "gold" in comparison["difference"] else []
+    parts = [metric.name for metric in PARTS if metric.name in comparison["difference"]]
+    said = [_parts(comparison["difference"], parts)] if parts else []
     wins, kl = comparison["win_rate"], comparison["candidate"]["kl"]
     lengths = [comparison[side]["response_tokens"]["mean"] for side in ("sft", "candidate")]
     said.append(
@@ -66,10 +67,10 @@ def sentences(comparison: Comparison) -> list[str]:
     return said
 
 
-def _parts(difference: Mapping[str, Mapping[str, float]]) -> str:
+def _parts(difference: Mapping[str, Mapping[str, float]], parts: Sequence[str]) -> str:
     groups: dict[Direction, list[str]] = {}
-    for metric in PARTS:
-        groups.setdefault(direction(difference[metric.name]), []).append(metric.name)
+    for name in parts:
+        groups.setdefault(direction(difference[name]), []).append(name)
     order: tuple[Direction, ...] = ("rose", "fell", "did not change")
     clauses = [
         f"{_list(groups[moved])} {moved}" + (" beyond chance" if moved == "did not change" else "")

@@ -9,14 +9,14 @@ from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
 
-class RoomyLayer(DynamicLayer):
+class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
     """Hugging Face's cache of one layer, which grows by concatenation, with room for tokens to come.
 
     `keys` and `values` are views of what is filled. Shapes: (B, heads, tokens, D).
     """
 
     def __init__(self, keys: Tensor, values: Tensor, room: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.dtype, self.device, self.is_initialized = keys.dtype, keys.device, True
         self._capacity = keys.shape[2] + room
         self._fill([keys, values])
@@ -50,6 +50,8 @@ class RoomyLayer(DynamicLayer):
 def make_room(cache: Any, tokens: int) -> None:
     """Give the plain layers of a filled cache room for `tokens` more; layers of other kinds stay as they are."""
     layers: list[Any] = cache.layers
+    plain = [type(layer) is DynamicLayer for layer in layers]
     cache.layers = [
-        RoomyLayer(layer.keys, layer.values, tokens) if type(layer) is DynamicLayer else layer for layer in layers
+        RoomyLayer(layer.keys, layer.values, tokens) if is_plain else layer
+        for layer, is_plain in zip(layers, plain, strict=True)
     ]

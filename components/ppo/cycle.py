@@ -25,7 +25,7 @@ from components.ppo import checkpoint
 from components.ppo.actor_critic import ActorCritic
 from components.ppo.checkpoint import Progress
 from components.ppo.credit import Credit, assign_credit
-from components.ppo.rollouts import Rollouts, roll_out
+from components.ppo.rollouts import Rollouts, roll_out, true_scores
 from components.ppo.update import Statistics, update
 
 logger = logging.getLogger("proximal")
@@ -70,7 +70,8 @@ def run_cycle(accelerator: Accelerator, params: Params, cycle: Cycle, yardsticks
     if resumed:
         logger.info("%s: cycle %d goes on after iteration %d", params.method, cycle.number, progress.iteration)
 
-    prompts = yardsticks.codec.encode_prompts([row["prompt"] for row in cycle.prompts])
+    texts = [row["prompt"] for row in cycle.prompts]
+    prompts = list(zip(texts, yardsticks.codec.encode_prompts(texts), strict=True))
     moved = None if reference is yardsticks.reference else reference
     prepared, optimizer = accelerator.prepare(model, optimizer)
     end = cycle.number * settings.iterations_per_cycle
@@ -80,7 +81,11 @@ def run_cycle(accelerator: Accelerator, params: Params, cycle: Cycle, yardsticks
         groups = settings.rollouts_per_iteration // settings.responses_per_prompt
         asked = rows_of_iteration(prompts, groups, iteration, params.seed, "ppo/prompts")
         batch = [prompt for prompt in asked for _ in range(settings.responses_per_prompt)]
-        rollouts = roll_out(accelerator, model, reference, yardsticks, batch, params, iteration)
+        tokens = [prompt for _, prompt in batch]
+        rollouts = roll_out(accelerator, model, reference, yardsticks, tokens, params, iteration)
+        if settings.reward == "rubric":
+            scores = true_scores(rollouts, [text for text, _ in batch], yardsticks.codec, params)
+            rollouts = rollouts._replace(scores=scores)
         credit, moments = assign_credit(rollouts, kl_coef, progress.score_moments, settings)
         rolled_out = time.monotonic()
         for group, rate in zip(optimizer.param_groups, learning_rates(settings, iteration), strict=False):

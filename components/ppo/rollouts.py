@@ -13,7 +13,8 @@ from components.core.checks import require_finite
 from components.language_model.forward import in_microbatches, response_logprobs, sequence_scores
 from components.language_model.generation import generate, uniforms
 from components.language_model.sequences import Sequences, pad_left
-from components.measurement import Yardsticks
+from components.language_model.text import Codec
+from components.measurement import Yardsticks, rubric_of
 from components.ppo.actor_critic import ActorCritic
 from components.profile import span
 from components.seeding import generator
@@ -23,7 +24,8 @@ class Rollouts(NamedTuple):
     """B responses and what was recorded of them.
 
     Shapes: scores and ended (B,); old_logprobs, ref_logprobs, values and entropy (B, T).
-    Units: logprobs and entropy in nats; scores as the reward model gave them, in its standard deviations.
+    Units: logprobs and entropy in nats; scores as the reward model gave them, in its standard deviations (or the
+    rubric's, see `true_scores`).
     """
 
     sequences: Sequences
@@ -88,6 +90,16 @@ def roll_out(
         require_finite(f"ppo, iteration {iteration + 1}, {name}", column, mask if column.dim() == 2 else None)
     ended = ((sequences.response_tokens == codec.eos_id) & mask).any(dim=1)
     return Rollouts(sequences, scores, ended, logprobs, ref_logprobs, values, entropy)
+
+
+def true_scores(rollouts: Rollouts, prompts: list[str], codec: Codec, params: Params) -> Tensor:
+    """What the rubric, not the reward model, gives the responses. Shapes: (B,)."""
+    rubric = rubric_of(params.data)
+    assert rubric is not None  # components.config sees to it
+    tokens, mask = rollouts.sequences.response_tokens, rollouts.sequences.response_mask
+    responses = codec.decode([row[counts].tolist() for row, counts in zip(tokens, mask, strict=True)])
+    gold = [rubric(prompt, response)["gold"] for prompt, response in zip(prompts, responses, strict=True)]
+    return rollouts.scores.new_tensor(gold)
 
 
 def _gather(

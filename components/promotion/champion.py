@@ -44,7 +44,7 @@ def _measure_by_text(folder: Path, params: Params, rows: list[Record]) -> list[R
     from components.language_model.loading import load_codec, load_scorer
     from components.language_model.sequences import build_sequences
     from components.language_model.text import TextFormat
-    from components.measurement import RUBRICS
+    from components.measurement import rubric_of
 
     prompts = [row["prompt"] for row in rows]
     responses = Answerer(folder).answer(
@@ -53,9 +53,9 @@ def _measure_by_text(folder: Path, params: Params, rows: list[Record]) -> list[R
         max_response_tokens=TextFormat.load(folder).max_response_tokens,
         seed=derive_seed(params.seed, "promotion"),
     )
-    if params.data.rubric != "none":
-        metric, rubric = "gold", RUBRICS[params.data.rubric]
-        values = [rubric(prompt, response).gold for prompt, response in zip(prompts, responses, strict=True)]
+    if rubric := rubric_of(params.data):
+        metric = "gold"
+        values = [rubric(prompt, response)[metric] for prompt, response in zip(prompts, responses, strict=True)]
     else:
         metric, judge, codec = (
             "judge",

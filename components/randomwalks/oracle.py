@@ -108,6 +108,22 @@ def optimum(distribution: RewardDistribution, beta: float) -> Outcome:
     return _outcome(distribution, weights / weights.sum(axis=1, keepdims=True))
 
 
+def optimum_at_kl(distribution: RewardDistribution, kl: float) -> Outcome:
+    """The highest E[reward] within a KL: the optimum at the beta where its KL is just that, found by bisection.
+
+    Where no beta takes that much KL, the best walks are taken always; where it is 0 or less, the reference is left
+    alone.
+    """
+    cheap, dear = math.log(1e-3), math.log(1e6)  # of beta; the KL falls from one to the other
+    for _ in range(60):
+        middle = (cheap + dear) / 2
+        if optimum(distribution, math.exp(middle)).kl > kl:
+            cheap = middle
+        else:
+            dear = middle
+    return optimum(distribution, math.exp(dear))
+
+
 def _outcome(distribution: RewardDistribution, probabilities: NDArray[np.float64]) -> Outcome:
     """Of a policy that keeps the reference's proportions within one reward."""
     taken = probabilities > 0

@@ -206,6 +206,10 @@ def test_a_wrong_type_or_value_is_named_with_what_was_found(refused: Any, key: s
             "9 is larger than batch_size 8",
             {"q_learning.batch_size": 8, "q_learning.microbatch_size": 9},
         ),
+        ("data.graph_seed", "found null with rubric randomwalks", {"data.rubric": "randomwalks"}),
+        ("data.graph_seed", "found 1000 with rubric helpdesk", {"data.graph_seed": 1000}),
+        ("ppo.reward", "nobody knows the true reward", {"data.rubric": "none", "ppo.reward": "rubric"}),
+        ("rloo.reward", "nobody knows the true reward", {"data.rubric": "none", "rloo.reward": "rubric"}),
         ("language_model.prompt_template", "{prompt} exactly once", {"language_model.prompt_template": "answer:"}),
         (
             "language_model.prompt_template",

@@ -12,11 +12,12 @@ import torch
 
 from components import paths
 from components.artifacts import read_jsonl
-from components.config import Params
+from components.config import Data, Params
 from components.helpdesk.rubric import score
 from components.language_model.loading import load_policy
-from components.measurement import Record, Yardsticks, means, measure, measure_policy
+from components.measurement import Record, Yardsticks, means, measure, measure_policy, rubric_of
 from components.ppo.checkpoint import load_model
+from components.randomwalks.graph import make_graph
 
 TEMPERATURE = 0.9
 
@@ -100,6 +101,19 @@ def test_a_record_holds_its_prompt_and_its_rubric(records: list[Record], prompts
         assert {name: record[name] for name in ("gold", "helpful", "harmless", "honest")} == {
             name: value for name, value in score(record["prompt"], record["response"])._asdict().items()
         }
+
+
+def test_the_rubric_of_randomwalks_is_the_optimality_of_the_walk() -> None:
+    graph = make_graph(1000)
+    rubric = rubric_of(Data(rubric="randomwalks", graph_seed=1000))
+    assert rubric is not None
+    walk = [1]
+    while walk[-1] != 0:  # a shortest walk from b
+        walk.append(min(graph.successors[walk[-1]], key=graph.shortest.__getitem__))
+    response = " ".join(chr(97 + node) for node in walk[1:])
+    assert rubric("v w b", response) == {"gold": 1.0}
+    assert rubric("v w b", response[:-1]) == {"gold": 0.0}
+    assert rubric_of(Data(rubric="none", graph_seed=None)) is None
 
 
 def test_data_without_a_rubric_gives_records_without_gold(

@@ -148,6 +148,24 @@ def test_without_rubric_and_kinds_the_report_is_whole(params: Params, sft: Recor
 
 
 @pytest.mark.usefixtures("stages")
+def test_with_a_rubric_that_has_no_parts_the_report_is_whole(params: Params, sft: Records, candidate: Records) -> None:
+    parts = ("helpful", "harmless", "honest")
+    for record in (*sft, *candidate):
+        for name in parts:
+            del record[name]
+    cycles = read_json(SELECTION / "cycles.json")
+    write_json(
+        SELECTION / "cycles.json",
+        [{name: row[name] for name in row if name not in parts} for row in cycles],
+    )
+
+    write_evaluation(params, sft, candidate)
+
+    assert "Gold rose by" in page().text
+    assert not any(name in page().text.lower() for name in ("helpful", "harmless"))
+
+
+@pytest.mark.usefixtures("stages")
 def test_a_missing_input_leaves_nothing_half_written(params: Params, sft: Records, candidate: Records) -> None:
     (JUDGE / "calibration.json").unlink()
 
