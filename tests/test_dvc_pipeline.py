@@ -24,6 +24,7 @@ NUMBERLESS = {
     "components.errors": "what is said when a stage fails, and then it writes nothing",
     "components.launch": "starts processes; the threads and processes themselves are params",
     "components.paths": "names of files; another name is another out",
+    "components.profile": "measures time, and writes it where no stage reads",
     "components.tracking": "writes to MLflow, which no stage reads",
 }
 # Stages whose package or params section is another's, and params sections that no stage is named after.

@@ -67,6 +67,8 @@ def _attention(
         query, key, value = (part.to(torch.promote_types(dtype, torch.float32)) for part in (query, key, value))
     with torch.autocast(query.device.type, enabled=False):
         if sequence_lengths is None:
+            if attention_mask is None:  # see `_mask`: whole sequences, which a window may cut
+                attention_mask = _window(query.shape[2], options.get("sliding_window"), query.device)
             output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
             return output.to(dtype), None
         window, scale, shared = options.get("sliding_window"), options.get("scaling"), key.shape[1] != query.shape[1]

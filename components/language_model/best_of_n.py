@@ -24,6 +24,10 @@ class BestOfN(nn.Module):
         self.scorer = scorer
         self.n = n
 
+    @property
+    def config(self) -> Any:
+        return self.policy.config
+
     def forward(self, **inputs: Any) -> Any:
         return self.policy(**inputs)
 

@@ -140,7 +140,7 @@ def test_a_bad_accelerate_config_is_named(world: Path, content: str, named: str)
             "q_learning.batch_size",
         ),
     ],
-    ids=["odd rollouts", "minibatches of one", "batches of one", "batches of one comparison"],
+    ids=["odd rollouts", "minibatches of one", "batches of one", "DPO's", "Q-learning's"],
 )
 def test_work_that_two_processes_cannot_share_is_refused(
     start: Any, change_params: ChangeParams, arguments: str, changes: Any, named: str

@@ -146,7 +146,8 @@ def test_reference_logprobs_are_plain_ones_of_the_comparisons_used(
 ) -> None:
     calls: list[int] = []
     handle = yardsticks.reference.register_forward_hook(
-        lambda module, args, kwargs, output: calls.append(len(kwargs["input_ids"])), with_kwargs=True
+        # Packed, all sequences lie in one row, and each begins at position 0.
+        lambda module, args, kwargs, output: calls.append(int((kwargs["position_ids"] == 0).sum())), with_kwargs=True
     )
     used = [[3, 1], [1, 4, 3], [3]]
     found = reference_logprobs(accelerator, yardsticks.reference, pairs, used, temperature=0.8, microbatch_size=8)
