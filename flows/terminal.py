@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 from rich import box
 from rich.console import Console
+from rich.measure import Measurement
 from rich.table import Table
 
 from components.evaluation.metrics import METRICS, PARTS, RUBRIC, WIN_RATE, Metric
@@ -19,6 +20,7 @@ from components.profile import seconds
 from flows.profile import OVERHEAD, WORK, StageTime, shared_out
 from flows.seeds import criteria
 
+_ROOMY = 1000  # columns, more than any table takes
 _ENGINE = ("Beginning flow run", "View at", "Finished in state", "Task run failed with state")
 
 
@@ -57,7 +59,8 @@ def show_profile(times: Sequence[StageTime], started: float) -> None:
 def print_whole(table: Table) -> None:
     """Print a table so that it keeps one line a row, also where the terminal says it is narrower."""
     console = Console()
-    console.width = max(console.width, console.measure(table).maximum)
+    roomy = console.options.update(max_width=_ROOMY)
+    console.width = max(console.width, Measurement.get(console, roomy, table).maximum)
     console.print(table)
 
 
@@ -67,6 +70,8 @@ def evaluation_table(evaluation: dict[str, Any]) -> Table:
         title="Held-out prompts, mean [95 % interval paired by prompt]",
         title_justify="left",
         box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
     )
     table.add_column("")
     for column in ("SFT", "candidate", "candidate - SFT"):
@@ -90,7 +95,14 @@ def profile_table(times: Sequence[StageTime], start_s: float, total_s: float, tr
     """
     names = (*WORK, *OVERHEAD)
     shared = shared_out(times)
-    table = Table(title="Wall time in seconds", title_justify="left", box=box.SIMPLE_HEAD, show_footer=True)
+    table = Table(
+        title="Wall time in seconds",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+        show_footer=True,
+    )
     sums = {name: sum(row.get(name, 0.0) for row in shared.values()) for name in names}
     overhead = 1.0 - sum(sums[name] for name in WORK) / total_s
     table.add_column("", footer="all")

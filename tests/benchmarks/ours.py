@@ -83,7 +83,7 @@ def ppo(options: argparse.Namespace) -> dict[str, Any]:
     model = ActorCritic(load_policy(folder / "policy"), load_scalar_model(folder / "scalar"))
     scalar = load_scalar_model(folder / "scalar")
     yardsticks = Yardsticks(load_policy(folder / "policy"), scalar, scalar, codec)
-    optimizer = make_optimizer(model, params)
+    optimizer = make_optimizer(model, params.ppo)
     for group in optimizer.param_groups:
         group["lr"] = workload.LEARNING_RATE
     prepared, optimizer = accelerator.prepare(model, optimizer)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from io import StringIO
 from typing import Any
 
+import pytest
 from rich.console import Console
 from rich.table import Table
 
 from flows.seeds import criteria
-from flows.terminal import evaluation_table, seeds_table
+from flows.terminal import evaluation_table, print_whole, seeds_table
 
 
 def interval(mean: float, margin: float) -> dict[str, float]:
@@ -42,6 +43,15 @@ def test_the_table_of_a_run() -> None:
     assert "Gold 0.600 [0.550, 0.650] 0.700 [0.650, 0.750] +0.100 [+0.050, +0.150]" in lines
     assert "KL to SFT 0.00 [0.00, 0.00] 3.25 [3.00, 3.50] +3.25 [+3.00, +3.50]" in lines
     assert "Win rate 0.750 [0.700, 0.800]" in lines
+
+
+def test_a_table_keeps_one_line_a_row_in_a_narrow_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    print_whole(evaluation_table(evaluation()))
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "Gold 0.600 [0.550, 0.650] 0.700 [0.650, 0.750] +0.100 [+0.050, +0.150]" in lines
 
 
 def test_the_table_of_the_seeds() -> None:
