@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+
 from components.errors import ArtifactError, DataError, EnvironmentFault
 from components.profile import span
 
@@ -49,6 +51,28 @@ def disk_faults(path: Path) -> Iterator[None]:
                 do="make the folder writable and run the same command again",
             ) from fault
         raise
+
+
+@contextmanager
+def reading(what: str, path: Path, expected: str) -> Iterator[None]:
+    """Turn whatever a stored thing that is absent, half-written or of another kind raises into one error.
+
+    Args:
+        what: what is read there, e.g. "model".
+        expected: what a whole one has.
+    Raises:
+        ArtifactError: the block raised.
+    """
+    try:
+        yield
+    except (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, SafetensorError) as fault:
+        raise ArtifactError(
+            f"a stored {what} cannot be read",
+            where=str(path),
+            expected=expected,
+            found=" ".join(str(fault).split())[:300],
+            do="delete its folder and run `dvc repro`, which makes it again",
+        ) from fault
 
 
 def _errno_of(fault: Exception) -> int | None:

@@ -21,8 +21,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from components.artifacts import read_json, write_json
-from components.errors import ArtifactError
+from components.artifacts import read_json, reading, write_json
 from components.seeding import generator
 
 Row = dict[str, Any]
@@ -89,14 +88,5 @@ def load_iteration(folder: Path) -> int:
         ArtifactError: absent, corrupt, or of another method.
     """
     path = folder / "state" / "progress.json"
-    content = read_json(path)
-    iteration = content.get("iteration") if isinstance(content, dict) else None
-    if not isinstance(iteration, int):
-        raise ArtifactError(
-            "a stored progress cannot be read",
-            where=str(path),
-            expected="iteration, a number",
-            found=str(content)[:300],
-            do="delete the folder and run `dvc repro`, which makes it again",
-        )
-    return iteration
+    with reading("progress", path, "iteration, a number"):
+        return int(read_json(path)["iteration"])

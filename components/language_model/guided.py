@@ -5,17 +5,15 @@ The heads read what the policy's own LM head reads, its last hidden state, at th
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from components.artifacts import read_json, reading, write_json
 from components.core.ilql import guided_logits
-from components.errors import ArtifactError
 
 HEADS_FILE, SETTINGS_FILE = "q_heads.safetensors", "guided.json"
 
@@ -87,7 +85,7 @@ class GuidedPolicy(nn.Module):
         """The Hugging Face model with the heads and decode_beta beside it; `load_policy` reads them all."""
         self.policy.save_pretrained(folder)
         save_file(self._heads().state_dict(), folder / HEADS_FILE)
-        (folder / SETTINGS_FILE).write_text(json.dumps({"decode_beta": self.decode_beta}) + "\n")
+        write_json(folder / SETTINGS_FILE, {"decode_beta": self.decode_beta})
 
     def _heads(self) -> nn.ModuleDict:
         return nn.ModuleDict({"value_head": self.value_head, "target_q_heads": self.target_q_heads})
@@ -148,24 +146,10 @@ def load_weights(module: nn.Module, path: Path) -> None:
     Raises:
         ArtifactError: it is absent, corrupt, or of another module.
     """
-    try:
+    with reading("set of heads", path, "the weights of this policy's heads"):
         module.load_state_dict(load_file(path))
-    except (OSError, SafetensorError, RuntimeError) as fault:
-        raise _unreadable("stored heads cannot be loaded", path, "the weights of this policy's heads", fault) from fault
 
 
 def _decode_beta(path: Path) -> float:
-    try:
-        return float(json.loads(path.read_text())["decode_beta"])
-    except (OSError, ValueError, KeyError, TypeError) as fault:
-        raise _unreadable("the settings of a guided policy cannot be read", path, "decode_beta", fault) from fault
-
-
-def _unreadable(what: str, path: Path, expected: str, fault: Exception) -> ArtifactError:
-    return ArtifactError(
-        what,
-        where=str(path),
-        expected=expected,
-        found=" ".join(str(fault).split())[:300],
-        do="delete the folder and run `dvc repro`, which makes it again",
-    )
+    with reading("guidance", path, "decode_beta"):
+        return float(read_json(path)["decode_beta"])

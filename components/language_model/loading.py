@@ -12,10 +12,10 @@ import transformers.modeling_utils  # the slow part, here so that launch sees to
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from components.artifacts import read_json, write_json
+from components.artifacts import read_json, reading, write_json
 from components.config import LanguageModel
 from components.core.rewards import Ensemble as EnsembleMode
-from components.errors import ArtifactError, ConfigError
+from components.errors import ConfigError
 from components.language_model.attention import use_packed_attention
 from components.language_model.best_of_n import BestOfN
 from components.language_model.ensemble import Ensemble
@@ -88,16 +88,8 @@ def _model_class(folder: Path) -> Any:
 
 @span("models")
 def _load(folder: Path) -> Any:
-    try:
+    with reading("model", folder, "config.json and model.safetensors, whole"):
         return _from_pretrained(_model_class(folder), folder)
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, SafetensorError) as fault:
-        raise ArtifactError(
-            "a stored model cannot be loaded",
-            where=str(folder),
-            expected="config.json and model.safetensors, whole",
-            found=" ".join(str(fault).split())[:300],
-            do="delete the folder and run `dvc repro`, which makes it again",
-        ) from fault
 
 
 def _from_pretrained(model_class: Any, source: str | Path, **options: Any) -> Any:
@@ -132,16 +124,10 @@ def load_policy(folder: Path) -> Any:
         return guided_policy(policy, folder)
     if not (folder / BEST_OF_N).exists():
         return policy
-    content = read_json(folder / BEST_OF_N)
-    n = content.get("n") if isinstance(content, dict) else None
-    if not isinstance(n, int) or n < 1:
-        raise ArtifactError(
-            "a stored best of n cannot be read",
-            where=str(folder / BEST_OF_N),
-            expected="n, a number from 1 on",
-            found=str(content)[:300],
-            do="delete the folder and run `dvc repro`, which makes it again",
-        )
+    with reading("best of n", folder / BEST_OF_N, "n, a number from 1 on"):
+        n = read_json(folder / BEST_OF_N)["n"]
+        if not isinstance(n, int) or n < 1:
+            raise ValueError(f"n: {n!r}")
     return BestOfN(policy, load_scorer(folder / SCORER), n).eval()
 
 
@@ -192,16 +178,8 @@ def load_codec(folder: Path) -> Codec:
     """The tokenizer and text format that a stage stored with a policy."""
     from transformers import PreTrainedTokenizerFast
 
-    try:
+    with reading("tokenizer", folder, "tokenizer.json, whole"):
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
-    except (OSError, ValueError, KeyError) as fault:
-        raise ArtifactError(
-            "a stored tokenizer cannot be loaded",
-            where=str(folder),
-            expected="tokenizer.json, whole",
-            found=" ".join(str(fault).split())[:300],
-            do="delete the folder and run `dvc repro`, which makes it again",
-        ) from fault
     return Codec(tokenizer, TextFormat.load(folder))
 
 
@@ -248,19 +226,11 @@ def load_scorer(folder: Path) -> nn.Module:
     """
     if not (folder / ENSEMBLE).exists():
         return load_scalar_model(folder)
-    content = read_json(folder / ENSEMBLE)
-    try:
+    with reading("ensemble", folder / ENSEMBLE, "members, ensemble and std_coef"):
+        content = read_json(folder / ENSEMBLE)
         count, mode, std_coef = int(content["members"]), content["ensemble"], float(content["std_coef"])
         if count < 1 or mode not in get_args(EnsembleMode):
             raise ValueError(f"{count} members, {mode!r}")
-    except (LookupError, TypeError, ValueError) as fault:
-        raise ArtifactError(
-            "a stored ensemble cannot be read",
-            where=str(folder / ENSEMBLE),
-            expected="members, ensemble and std_coef",
-            found=" ".join(str(fault).split())[:300],
-            do="delete the folder and run `dvc repro`, which makes it again",
-        ) from fault
     members = [load_scalar_model(folder / str(number)) for number in range(1, count + 1)]
     return Ensemble(members, mode, std_coef).eval()
 

@@ -6,11 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from components.errors import ArtifactError
+from components.artifacts import reading
 
 
 def save_optimizer(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -32,7 +31,7 @@ def load_optimizer(path: Path, model: nn.Module, optimizer: torch.optim.Optimize
         ArtifactError: the file is absent, corrupt, or of another model.
     """
     names = [name for name, _ in model.named_parameters()]
-    try:
+    with reading("optimiser state", path, "the state of this model's optimiser, whole"):
         tensors = load_file(path)
         state: dict[int, dict[str, Any]] = {
             index: {key: tensors[f"{name}/{key}"] for key in ("step", "exp_avg", "exp_avg_sq")}
@@ -41,13 +40,5 @@ def load_optimizer(path: Path, model: nn.Module, optimizer: torch.optim.Optimize
         for index, weight in enumerate(model.parameters()):
             if state[index]["exp_avg"].shape != weight.shape:
                 raise KeyError(f"{names[index]} of shape {tuple(weight.shape)}")
-    except (OSError, SafetensorError, KeyError) as fault:
-        raise ArtifactError(
-            "a stored optimiser state cannot be loaded",
-            where=str(path),
-            expected="the state of this model's optimiser, whole",
-            found=" ".join(str(fault).split())[:300],
-            do="delete the folder and run `dvc repro`, which makes it again",
-        ) from fault
     groups = optimizer.state_dict()["param_groups"]
     optimizer.load_state_dict({"state": state, "param_groups": groups})

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.artifacts import read_json
-from components.errors import ArtifactError, DataError
+from components.artifacts import read_json, reading
+from components.errors import DataError
 from components.profile import span
 
 if TYPE_CHECKING:
@@ -30,17 +30,9 @@ class TextFormat:
 
     @classmethod
     def load(cls, folder: Path) -> TextFormat:
-        content = read_json(folder / FORMAT_FILE)
-        try:
-            return cls(**content)
-        except TypeError as fault:
-            raise ArtifactError(
-                "a stored model's text format is not readable",
-                where=str(folder / FORMAT_FILE),
-                expected="prompt_template, max_prompt_tokens and max_response_tokens",
-                found=", ".join(content),
-                do="run `dvc repro`, which makes the model again",
-            ) from fault
+        path = folder / FORMAT_FILE
+        with reading("text format", path, "prompt_template, max_prompt_tokens and max_response_tokens"):
+            return cls(**read_json(path))
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,8 @@ from typing import Any
 
 import torch
 
-from components.artifacts import read_json, write_json
+from components.artifacts import read_json, reading, write_json
 from components.core.stats import RunningMoments
-from components.errors import ArtifactError
 from components.language_model.loading import load_policy, load_scalar_model, save_policy, save_scalar_model
 from components.language_model.optimizer_state import save_optimizer
 from components.language_model.text import Codec
@@ -65,15 +64,7 @@ def load_progress(folder: Path) -> Progress:
         ArtifactError: absent, corrupt, or of another version of this program.
     """
     path = folder / "state" / "progress.json"
-    content = read_json(path)
-    try:
+    with reading("progress", path, "iteration, kl_coef and score_moments"):
+        content = read_json(path)
         moments = RunningMoments.from_dict(content["score_moments"])
         return Progress(int(content["iteration"]), float(content["kl_coef"]), moments)
-    except (KeyError, TypeError, ValueError, AttributeError) as fault:
-        raise ArtifactError(
-            "a stored progress cannot be read",
-            where=str(path),
-            expected="iteration, kl_coef and score_moments",
-            found=" ".join(str(fault).split())[:300],
-            do="delete the folder and run `dvc repro`, which makes it again",
-        ) from fault

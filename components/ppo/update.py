@@ -42,12 +42,13 @@ def update(
 
     Returns:
         Means over all steps: policy_loss, value_loss, entropy, clip_fraction, value_clip_fraction, approx_kl (old to
-        new policy, 0.5 * squared log-ratio), ratio_max, gradient norms; of the batch explained_variance; and the
-        number of steps, and of trained_tokens (prompts and responses, as often as they went through a step).
+        new policy, 0.5 * squared log-ratio), ratio_max, gradient norms; of the batch explained_variance (with a
+        value model); and the number of steps, and of trained_tokens (prompts and responses, as often as they went
+        through a step).
     Raises:
         TrainingError: a loss or ratio that is not finite; the rows are named.
     """
-    statistics = _batch_statistics(rollouts, credit)
+    statistics = {"explained_variance": _explained_variance(rollouts, credit)} if settings.has_value_model else {}
     mask = rollouts.sequences.response_mask
     steps: list[Statistics] = []
     trained_tokens = 0
@@ -175,8 +176,8 @@ def _clip(module: nn.Module, limit: float) -> float:
     return norm
 
 
-def _batch_statistics(rollouts: Rollouts, credit: Credit) -> Statistics:
+def _explained_variance(rollouts: Rollouts, credit: Credit) -> float:
     """How well the values predicted the returns: 1 is perfect, 0 as good as their mean."""
     mask = rollouts.sequences.response_mask
     unexplained = masked_var(credit.returns - rollouts.values, mask)
-    return {"explained_variance": float(1.0 - unexplained / (masked_var(credit.returns, mask) + 1e-8))}
+    return float(1.0 - unexplained / (masked_var(credit.returns, mask) + 1e-8))

@@ -300,7 +300,8 @@ def test_an_update_needs_no_value_model(
     for value_model in (copy.deepcopy(model.value_model), None):
         pair = ActorCritic(copy.deepcopy(model.policy), value_model)
         optimizer = torch.optim.SGD(pair.policy.parameters(), lr=POLICY_RATE)
-        update(accelerator, pair, optimizer, rollouts, credit, KL_COEF, chosen, seed=1, iteration=0)
+        found = update(accelerator, pair, optimizer, rollouts, credit, KL_COEF, chosen, seed=1, iteration=0)
+        assert "explained_variance" not in found  # nothing was explained
         weights.append(weights_of(pair.policy))
     assert_close(weights[1], weights[0])
     assert differ(weights[1], weights_of(model.policy))
