@@ -68,6 +68,10 @@ def test_an_event_runs_the_pipeline_in_a_workspace(tiny: Tiny, prefect_database:
     worker = [*PREFECT, "worker", "start", "--pool", "rlhf", "--name", "test"]
     with background(server, environment, home / "server.log"):
         _wait_until(lambda: _answers(f"{api}/health"), "the server", home / "server.log")
+        _prefect("automation", "create", "--from-file", "infra/automations.yaml", environment=environment)
+        (automation,) = (found for found in _post(f"{api}/automations/filter", {}) if "silent" in found["name"])
+        assert automation["enabled"]
+        assert [action["type"] for action in automation["actions"]] == ["change-flow-run-state"]
         _prefect("work-pool", "create", "rlhf", "--type", "process", environment=environment)
         deploy = ("deploy", "--prefect-file", "infra/prefect.yaml", "--name", "rlhf")
         _prefect("--no-prompt", *deploy, "--param", "promotion=false", environment=environment)
