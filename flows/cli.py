@@ -68,12 +68,16 @@ def compare(methods: tuple[str, ...], seeds: tuple[int, ...]) -> None:
     from components.config import METHODS
 
     figures = _compare(repository, methods or METHODS, seeds)
-    from flows.compare import comparison_tables
+    from flows.compare import FIGURES, comparison_tables
+    from flows.comparison_plot import draw_comparison
     from flows.terminal import print_whole
 
     click.echo("Held-out prompts, mean [95 % interval, paired by prompt]\n")
     for table in comparison_tables(figures):
         print_whole(table)
+    plot = FIGURES / "comparison.png"
+    draw_comparison(figures, repository / plot)
+    click.echo(f"plot: {plot}")
 
 
 @commands.command()

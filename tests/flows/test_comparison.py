@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -100,6 +101,33 @@ def test_the_table_has_a_column_a_method_and_is_markdown() -> None:
     assert "| Tokens sampled | | 12,000 | 0 |" in lines
     assert "| Seconds of training | | 61 | |" in lines
     assert len(second.columns) == 3
+
+
+@pytest.mark.parametrize("hidden", [(), ("gold",)])
+def test_the_plot_has_a_point_a_run_and_an_axis_that_says_what_it_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hidden: tuple[str, ...]
+) -> None:
+    from matplotlib.figure import Figure
+
+    from flows.comparison_plot import draw_comparison
+
+    drawn: list[Figure] = []
+    save = Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, *args, **named: (drawn.append(self), save(self, *args, **named))
+    )
+    runs = {("ppo", 1): figures(0.7, 2.0), ("dpo", 1): figures(0.6, 1.0), ("ppo", 2): figures(0.65, 1.5)}
+    for content in runs.values():
+        for side in ("sft", "candidate"):
+            for name in hidden:
+                del content["evaluation"][side][name]
+    draw_comparison(runs, tmp_path / "new" / "plot.png")
+    assert (tmp_path / "new" / "plot.png").read_bytes().startswith(b"\x89PNG")
+    (axis,) = drawn[0].axes
+    points = {(float(bar[0].get_xdata()[0]), float(bar[0].get_ydata()[0])) for bar in axis.containers}
+    assert points == ({(2.0, 1.0), (1.0, 1.0), (1.5, 1.0)} if hidden else {(2.0, 0.7), (1.0, 0.6), (1.5, 0.65)})
+    assert axis.get_ylabel().startswith("Judge" if hidden else "Gold")
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["ppo", "dpo", "SFT", "seed 1", "seed 2"]
 
 
 def test_the_shipped_matrix_has_every_method_and_the_seeds_of_readme() -> None:

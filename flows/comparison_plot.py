@@ -1,0 +1,53 @@
+"""The picture of `proximal compare`: what each method gained, and how far it went from the SFT policy for it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from components.evaluation.figures import BLUE, GREEN, INK, MUTED, ORANGE, PINK, SKY, STYLE
+from components.evaluation.metrics import GOLD, JUDGE, KL
+
+if TYPE_CHECKING:
+    from flows.compare import Figures
+
+_COLOURS = {"ppo": ORANGE, "grpo": PINK, "rloo": SKY, "dpo": BLUE, "q_learning": MUTED, "best_of_n": GREEN}
+_MARKERS = ("o", "s", "^", "D", "v", "P")  # of the seeds
+
+
+def draw_comparison(figures: Figures, path: Path) -> None:
+    """A point a run, with its intervals, in a PNG file: gold (the judge where there is no rubric) by KL."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    seeds = list(dict.fromkeys(seed for _, seed in figures))
+    with rc_context(STYLE):
+        figure = Figure(figsize=(7.2, 4.6), dpi=170, layout="constrained")
+        axis = figure.subplots()
+        for (method, seed), content in figures.items():
+            sft, candidate = (content["evaluation"][side] for side in ("sft", "candidate"))
+            truth = GOLD if GOLD.name in candidate else JUDGE
+            marker = _MARKERS[seeds.index(seed) % len(_MARKERS)]
+            axis.plot([0.0], [sft[truth.name]["mean"]], marker=marker, color=INK, linestyle="none")
+            at, gained = candidate[KL.name], candidate[truth.name]
+            axis.errorbar(
+                at["mean"],
+                gained["mean"],
+                xerr=[[at["mean"] - at["low"]], [at["high"] - at["mean"]]],
+                yerr=[[gained["mean"] - gained["low"]], [gained["high"] - gained["mean"]]],
+                color=_COLOURS[method],
+                marker=marker,
+                elinewidth=0.8,
+                linestyle="none",
+            )
+            axis.set_ylabel(f"{truth.label} on held-out prompts, 95 % interval")
+        axis.set_xlabel(f"{KL.label}, {KL.meaning}")
+        axis.set_xlim(left=-0.1)
+        for method in dict.fromkeys(method for method, _ in figures):
+            axis.plot([], [], marker="o", color=_COLOURS[method], linestyle="none", label=method)
+        axis.plot([], [], marker="o", color=INK, linestyle="none", label="SFT")
+        for marker, seed in zip(_MARKERS, seeds, strict=False):
+            axis.plot([], [], marker=marker, color="none", markeredgecolor=INK, linestyle="none", label=f"seed {seed}")
+        figure.legend(loc="outside right upper")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, format="png", metadata={"Software": None})
