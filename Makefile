@@ -31,7 +31,7 @@ seeds: setup ## Run three seeds, each in a clone of its own, and print the table
 	@$(BIN)/proximal seeds
 
 bench: setup ## Measure ours beside TRL on the same work (an hour; makes an environment for TRL)
-	$(BIN)/python tests/benchmarks/peer.py
+	$(BIN)/python tests/benchmarks/peer.py --growth
 
 ui: setup ## Open the MLflow UI on this machine
 	@$(BIN)/proximal ui

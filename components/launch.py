@@ -137,6 +137,9 @@ def torch_environment(accelerate: dict[str, Any]) -> dict[str, str]:
         # vector units and the same params give other bytes. Costs little; see infra/decisions.
         "MKL_CBWR": "AVX2",
         "ATEN_CPU_CAPABILITY": "avx2",
+        # In bfloat16 oneDNN compiles a kernel for every shape, and packed batches have many: a thousand of them took
+        # 0.2 GiB more than these, and more rollouts more, at the same speed; see infra/decisions.
+        "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
         "ACCELERATE_MIXED_PRECISION": str(accelerate["mixed_precision"]),
         "ACCELERATE_USE_CPU": str(accelerate["use_cpu"]).lower(),
     }

@@ -36,8 +36,9 @@ PROMOTION = "promotion"
 _CHATTER = re.compile(
     r"\s*$|Running stage '|> |Updating lock file|Generating lock file|Verifying data sources in stage"
     r"|To track the changes with git|\tgit add |To enable auto staging|\tdvc config core.autostage"
-    r"|Use `dvc push`|Stage '.*' is cached - skipping run|Data and pipelines are up to date"
+    r"|Use `dvc push`|Data and pipelines are up to date"
 )
+_RESTORED = re.compile(r"Stage '.*' is cached - skipping run")
 _UNCHANGED = re.compile(r"(Stage )?'.*' didn't change, skipping$")
 _DVC_FAULT = re.compile(r"ERROR: (?P<fault>.*)")
 _DVC_STATUS = re.compile(r", exited with (?P<status>-?\d+)$")
@@ -88,6 +89,7 @@ class Transcript:
         self._dvc_fault = ""
         self._last_line = ""
         self.unchanged = False  # DVC looked again and found nothing to do
+        self.restored = False  # DVC had the result
 
     def __call__(self, line: str) -> None:
         if line.startswith(_ENTRY_FAULT) and not self._message:
@@ -98,6 +100,8 @@ class Transcript:
             self._dvc_fault = fault["fault"]
         elif _UNCHANGED.match(line):
             self.unchanged = True
+        elif _RESTORED.match(line):
+            self.restored = True
         elif not _CHATTER.match(line):
             self._last_line = line.strip()
             self._show(line)
@@ -226,7 +230,7 @@ def _run(
     if stage_status is None and name == PROMOTION:
         stage_status = ended.status  # no DVC in between
     if ended.status == 0:
-        outcome = _outcome(name, transcript, stage_status)
+        outcome = _outcome(name, transcript)
         logger.info("%s, %.0f s", outcome, time.monotonic() - begin)
         return Completed(name=outcome.capitalize(), data=outcome)
     if ended.stopped:
@@ -240,9 +244,9 @@ def _run(
     return Failed(message=str(failure), data=failure)
 
 
-def _outcome(name: str, transcript: Transcript, stage_status: int | None) -> Outcome:
+def _outcome(name: str, transcript: Transcript) -> Outcome:
     if transcript.unchanged:
         return Outcome.UNCHANGED
     if name.endswith(".dvc"):
         return Outcome.PINNED
-    return Outcome.RESTORED if stage_status is None else Outcome.RAN
+    return Outcome.RESTORED if transcript.restored else Outcome.RAN

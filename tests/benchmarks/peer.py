@@ -15,11 +15,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from components.launch import torch_environment
+
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
 CACHE = ROOT / ".venv" / ".bench"  # git ignores it
 TRL = "trl==1.12.0"
 WORKS = ("ppo", "ppo_eos", "sft", "reward_model", "dpo")
+GROWTH = ((64, 48), (256, 48), (1024, 48), (64, 192), (64, 384))  # rollouts, response tokens
 
 
 def trl_python() -> Path:
@@ -52,7 +55,7 @@ def run(command: list[str], environment: dict[str, str], cores: list[int]) -> di
 
 
 def environment_of(side: str, precision: str, threads: int) -> dict[str, str]:
-    """Threads for both; what components.launch sets for ours alone."""
+    """Threads for both; what a stage's process is started with for ours alone."""
     common = {
         "OMP_NUM_THREADS": str(threads),
         "MKL_NUM_THREADS": str(threads),
@@ -63,14 +66,8 @@ def environment_of(side: str, precision: str, threads: int) -> dict[str, str]:
     }
     if side == "trl":
         return common
-    return common | {
-        "PYTHONPATH": str(ROOT),
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "MKL_CBWR": "AVX2",
-        "ATEN_CPU_CAPABILITY": "avx2",
-        "ACCELERATE_USE_CPU": "true",
-        "ACCELERATE_MIXED_PRECISION": "no" if precision == "float32" else precision,
-    }
+    accelerate = {"use_cpu": True, "mixed_precision": "no" if precision == "float32" else precision}
+    return common | torch_environment(accelerate) | {"PYTHONPATH": str(ROOT)}
 
 
 def measure(side: str, work: str, size: str, precision: str, options: argparse.Namespace, *more: str) -> dict[str, Any]:
@@ -132,6 +129,30 @@ def check(size: str, options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
+def growth(size: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Our PPO update with more and longer rollouts: time and counted operations a response token, and memory."""
+    rows: list[dict[str, Any]] = []
+    for rollouts, tokens in GROWTH:
+        more = ("--rollouts", str(rollouts), "--response-tokens", str(tokens))
+        found = measure("ours", "ppo", size, options.precision, options, *more)
+        responses = found["response_tokens"]
+        row = {
+            "rollouts": rollouts,
+            "tokens": tokens,
+            "ms_per_token": 1e3 * found["whole_s"] / responses,
+            "update_gflop_per_token": found["update_gflops_per_s"] * found["updates_s"] / responses,
+            "peak_memory_mib": found["peak_memory_mib"],
+        }
+        rows.append(row)
+        time, work = (row[name] / rows[0][name] for name in ("ms_per_token", "update_gflop_per_token"))
+        print(
+            f"growth {size}, {rollouts} rollouts of {tokens} tokens: {row['ms_per_token']:.2f} ms a token "
+            f"({time:.2f} of the first, operations {work:.2f}), {row['peak_memory_mib']:.0f} MiB",
+            flush=True,
+        )
+    return rows
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="+", choices=("S", "M"), default=["S", "M"])
@@ -141,6 +162,7 @@ def main() -> None:
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: on a busy machine, one core")
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--updates", type=int, default=2, help="after one to warm up")
+    parser.add_argument("--growth", action="store_true", help="also measure more and longer rollouts, ours alone")
     parser.add_argument("--out", type=Path, default=CACHE / "peer.json")
     options = parser.parse_args()
     for size in options.sizes:
@@ -153,6 +175,8 @@ def main() -> None:
         "checks": {size: check(size, options) for size in options.sizes},
         "comparisons": [compare(work, size, options) for size in options.sizes for work in options.works],
     }
+    if options.growth:
+        results["growth"] = {size: growth(size, options) for size in options.sizes}
     options.out.write_text(json.dumps(results, indent=2) + "\n")
     print(f"written to {options.out}")
 

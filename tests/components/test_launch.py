@@ -220,6 +220,22 @@ def test_two_processes_give_what_one_gives(
     assert found == pytest.approx(expected, rel=1e-3, abs=1e-4)
 
 
+def test_bfloat16_gives_the_same_bytes_again_and_others_than_float32(
+    start: Any, world: Path, change_params: ChangeParams
+) -> None:
+    weights = []
+    for config in ("cpu_bf16", "cpu_bf16", "cpu"):
+        change_params(compute={"accelerate_config": f"infra/accelerate/{config}.yaml"})
+        process = start("alignment", "--cycle", "1")
+        _, errors = process.communicate(timeout=200)
+        assert process.returncode == 0, errors
+        folder = paths.ALIGNMENT / "1"
+        weights.append((folder / "policy" / "model.safetensors").read_bytes())
+        shutil.rmtree(folder)
+    assert weights[0] == weights[1]
+    assert weights[1] != weights[2]
+
+
 def test_the_launchers_end_is_the_end_of_its_processes(start: Any, world: Path, change_params: ChangeParams) -> None:
     """SIGTERM in the midst of training, while two ranks talk to each other."""
     change_params(compute=TWO, ppo={"iterations_per_cycle": 100_000})

@@ -34,6 +34,15 @@ def test_the_message_of_a_fault_is_kept_for_the_end() -> None:
     assert (failure.status, failure.environment) == (2, False)
 
 
+def test_what_dvc_found_out_is_noted_and_not_shown() -> None:
+    transcript, shown = listen("Stage 'a' is cached - skipping run, checking out outputs")
+    assert (transcript.restored, transcript.unchanged, shown) == (True, False, [])
+    transcript, shown = listen("Stage 'a' didn't change, skipping")
+    assert (transcript.restored, transcript.unchanged, shown) == (False, True, [])
+    transcript, _ = listen("a run below: sft restored, 2 s")
+    assert (transcript.restored, transcript.unchanged) == (False, False)
+
+
 def test_without_a_message_the_last_line_speaks() -> None:
     transcript, _ = listen("Traceback (most recent call last):", "  File ...", "ValueError: shapes differ")
     failure = transcript.failure("alignment@2", 1)
