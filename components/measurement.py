@@ -135,8 +135,7 @@ def measure(
 
     choice = kl_of_choice(policy)
     columns = [column.tolist() for column in in_microbatches(numbers_of, sequences, settings.batch_size)]
-    lengths = sequences.response_mask.sum(dim=1).tolist()
-    tokens = [row[:length] for row, length in zip(sequences.response_tokens.tolist(), lengths, strict=True)]
+    tokens = sequences.responses()
     responses = codec.decode(tokens)
     rubric = rubric_of(params.data)
     records = []
@@ -148,7 +147,7 @@ def measure(
             "kind": row.get("kind"),
             "sample": sample,
             "response": responses[number],
-            "response_tokens": lengths[number],
+            "response_tokens": len(tokens[number]),
             "ended": tokens[number][-1] == codec.eos_id,
             "reward": reward,
             "judge": judge,

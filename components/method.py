@@ -89,4 +89,7 @@ def load_iteration(folder: Path) -> int:
     """
     path = folder / "state" / "progress.json"
     with reading("progress", path, "iteration, a number"):
-        return int(read_json(path)["iteration"])
+        iteration = read_json(path)["iteration"]
+        if not isinstance(iteration, int):
+            raise TypeError(f"iteration: {iteration!r}")
+        return iteration

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from components.evaluation.figures import BLUE, GREEN, INK, MUTED, ORANGE, PINK, SKY, STYLE
+from components.evaluation.figures import BLUE, GREEN, INK, MUTED, ORANGE, PINK, SKY, drawing
 from components.evaluation.metrics import GOLD, JUDGE, KL
 
 if TYPE_CHECKING:
@@ -17,13 +17,9 @@ _MARKERS = ("o", "s", "^", "D", "v", "P")  # of the seeds
 
 def draw_comparison(figures: Figures, path: Path) -> None:
     """A point a run, with its intervals, in a PNG file: gold (the judge where there is no rubric) by KL."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
     seeds = list(dict.fromkeys(seed for _, seed in figures))
-    with rc_context(STYLE):
-        figure = Figure(figsize=(7.2, 4.6), dpi=170, layout="constrained")
-        axis = figure.subplots()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with drawing(path, (7.2, 4.6)) as (figure, (axis,)):
         for (method, seed), content in figures.items():
             sft, candidate = (content["evaluation"][side] for side in ("sft", "candidate"))
             truth = GOLD if GOLD.name in candidate else JUDGE
@@ -49,5 +45,3 @@ def draw_comparison(figures: Figures, path: Path) -> None:
         for marker, seed in zip(_MARKERS, seeds, strict=False):
             axis.plot([], [], marker=marker, color="none", markeredgecolor=INK, linestyle="none", label=f"seed {seed}")
         figure.legend(loc="outside right upper")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, format="png", metadata={"Software": None})

@@ -11,7 +11,6 @@ from typing import Any
 import psutil
 from rich import box
 from rich.console import Console
-from rich.measure import Measurement
 from rich.table import Table
 
 from components.evaluation.metrics import METRICS, PARTS, RUBRIC, WIN_RATE, Metric
@@ -59,20 +58,13 @@ def show_profile(times: Sequence[StageTime], started: float) -> None:
 def print_whole(table: Table) -> None:
     """Print a table so that it keeps one line a row, also where the terminal says it is narrower."""
     console = Console()
-    roomy = console.options.update(max_width=_ROOMY)
-    console.width = max(console.width, Measurement.get(console, roomy, table).maximum)
+    console.width = max(console.width, Console(width=_ROOMY).measure(table).maximum)
     console.print(table)
 
 
 def evaluation_table(evaluation: dict[str, Any]) -> Table:
     """Each figure of the SFT policy and of the candidate, and the difference, with their intervals."""
-    table = Table(
-        title="Held-out prompts, mean [95 % interval paired by prompt]",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        collapse_padding=True,
-        pad_edge=False,
-    )
+    table = _compact_table("Held-out prompts, mean [95 % interval paired by prompt]")
     table.add_column("")
     for column in ("SFT", "candidate", "candidate - SFT"):
         table.add_column(column, justify="right")
@@ -95,14 +87,7 @@ def profile_table(times: Sequence[StageTime], start_s: float, total_s: float, tr
     """
     names = (*WORK, *OVERHEAD)
     shared = shared_out(times)
-    table = Table(
-        title="Wall time in seconds",
-        title_justify="left",
-        box=box.SIMPLE_HEAD,
-        collapse_padding=True,
-        pad_edge=False,
-        show_footer=True,
-    )
+    table = _compact_table("Wall time in seconds", show_footer=True)
     sums = {name: sum(row.get(name, 0.0) for row in shared.values()) for name in names}
     overhead = 1.0 - sum(sums[name] for name in WORK) / total_s
     table.add_column("", footer="all")
@@ -140,6 +125,18 @@ def seeds_table(evaluations: Mapping[int, dict[str, Any]]) -> Table:
     for claims in zip(*(criteria(column) for column in columns), strict=True):
         table.add_row(claims[0].claim, *("yes" if claim.holds else "NO" for claim in claims))
     return table
+
+
+def _compact_table(title: str, *, show_footer: bool = False) -> Table:
+    """A table that wastes no columns: many are wide, and terminals are not."""
+    return Table(
+        title=title,
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+        collapse_padding=True,
+        pad_edge=False,
+        show_footer=show_footer,
+    )
 
 
 def _style(metric: Metric, gain: dict[str, float]) -> str | None:

@@ -76,7 +76,7 @@ def over_optimisation(path: Path, cycles: Sequence[Mapping[str, float]], chosen:
     has_rubric = "gold" in cycles[0]
     distance = [row["sqrt_kl"] for row in cycles]
     ceiling = max_kl**0.5
-    with _drawing(path, (7.6, 6.2 if has_rubric else 3.9), rows=2 if has_rubric else 1) as (figure, axes):
+    with drawing(path, (7.6, 6.2 if has_rubric else 3.9), rows=2 if has_rubric else 1) as (figure, axes):
         for axis, curves in zip(axes, (PROXIES, TRUTH), strict=False):
             for column, (label, colour, marker, dash) in curves.items():
                 if column not in cycles[0]:  # a rubric need not have these parts
@@ -135,7 +135,7 @@ def training_curves(path: Path, rows: Sequence[Mapping[str, float]], target_kl: 
     iterations = [row["iteration"] for row in rows]
     borders = [after["iteration"] - 0.5 for before, after in pairwise(rows) if before["cycle"] != after["cycle"]]
     height = 1.0 + 1.75 * -(-len(columns) // 3)
-    with _drawing(path, (9.6, height), rows=-(-len(columns) // 3), columns=3) as (figure, axes):
+    with drawing(path, (9.6, height), rows=-(-len(columns) // 3), columns=3) as (figure, axes):
         for axis in axes[len(columns) :]:
             axis.set_visible(False)
         for axis, column in zip(axes, columns, strict=False):
@@ -155,7 +155,7 @@ def training_curves(path: Path, rows: Sequence[Mapping[str, float]], target_kl: 
 
 def calibration(path: Path, tables: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
     """Reliability diagrams: how often a response won, against the probability that the model gave it."""
-    with _drawing(path, (7.6, 3.9), columns=len(tables)) as (_, axes):
+    with drawing(path, (7.6, 3.9), columns=len(tables)) as (_, axes):
         for axis, (name, bins) in zip(axes, tables.items(), strict=True):
             total = sum(row["size"] for row in bins)
             said, happened = [[row[key] for row in bins] for key in ("mean_probability", "frequency")]
@@ -169,7 +169,7 @@ def calibration(path: Path, tables: Mapping[str, Sequence[Mapping[str, float]]])
 
 
 @contextmanager
-def _drawing(
+def drawing(
     path: Path, size: tuple[float, float], *, rows: int = 1, columns: int = 1
 ) -> Iterator[tuple[Figure, list[Axes]]]:
     """A styled figure with its axes in reading order, saved when the block ends well."""

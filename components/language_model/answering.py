@@ -34,6 +34,4 @@ class Answerer:
             temperature=temperature,
             batch_size=_BATCH_SIZE,
         )
-        lengths = sequences.response_mask.sum(dim=1).tolist()
-        rows = sequences.response_tokens.tolist()
-        return self._codec.decode([row[:length] for row, length in zip(rows, lengths, strict=True)])
+        return self._codec.decode(sequences.responses())

@@ -71,6 +71,11 @@ class Sequences(NamedTuple):
             self.tokens[mask][None], positions[mask][None], lengths.tolist(), before, lengths.cumsum(dim=0) - 1
         )
 
+    def responses(self) -> list[list[int]]:
+        """The tokens of each response, without padding."""
+        lengths = self.response_mask.sum(dim=1).tolist()
+        return [row[:length] for row, length in zip(self.response_tokens.tolist(), lengths, strict=True)]
+
     def to(self, device: torch.device) -> Sequences:
         return Sequences(*(field.to(device) for field in self))
 

@@ -96,8 +96,7 @@ def true_scores(rollouts: Rollouts, prompts: list[str], codec: Codec, params: Pa
     """What the rubric, not the reward model, gives the responses. Shapes: (B,)."""
     rubric = rubric_of(params.data)
     assert rubric is not None  # components.config sees to it
-    tokens, mask = rollouts.sequences.response_tokens, rollouts.sequences.response_mask
-    responses = codec.decode([row[counts].tolist() for row, counts in zip(tokens, mask, strict=True)])
+    responses = codec.decode(rollouts.sequences.responses())
     gold = [rubric(prompt, response)["gold"] for prompt, response in zip(prompts, responses, strict=True)]
     return rollouts.scores.new_tensor(gold)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -128,18 +129,20 @@ def test_text_from_models_and_data_is_never_markup(params: Params, sft: Records,
     assert "<script>alert(1)</script><img src=x>" in page().text
 
 
-@pytest.mark.usefixtures("stages")
-def test_without_rubric_and_kinds_the_report_is_whole(params: Params, sft: Records, candidate: Records) -> None:
-    rubric = ("gold", "helpful", "harmless", "honest")
-    for record in (*sft, *candidate):
-        record["kind"] = None
-        for name in rubric:
+def take_away(columns: tuple[str, ...], records: Iterable[dict[str, Any]]) -> None:
+    """From the records and from what selection says of the cycles."""
+    for record in records:
+        for name in columns:
             del record[name]
     cycles = read_json(SELECTION / "cycles.json")
-    write_json(
-        SELECTION / "cycles.json",
-        [{name: row[name] for name in row if name not in rubric} for row in cycles],
-    )
+    write_json(SELECTION / "cycles.json", [{name: row[name] for name in row if name not in columns} for row in cycles])
+
+
+@pytest.mark.usefixtures("stages")
+def test_without_rubric_and_kinds_the_report_is_whole(params: Params, sft: Records, candidate: Records) -> None:
+    for record in (*sft, *candidate):
+        record["kind"] = None
+    take_away(("gold", "helpful", "harmless", "honest"), (*sft, *candidate))
 
     write_evaluation(params, sft, candidate)
 
@@ -149,15 +152,7 @@ def test_without_rubric_and_kinds_the_report_is_whole(params: Params, sft: Recor
 
 @pytest.mark.usefixtures("stages")
 def test_with_a_rubric_that_has_no_parts_the_report_is_whole(params: Params, sft: Records, candidate: Records) -> None:
-    parts = ("helpful", "harmless", "honest")
-    for record in (*sft, *candidate):
-        for name in parts:
-            del record[name]
-    cycles = read_json(SELECTION / "cycles.json")
-    write_json(
-        SELECTION / "cycles.json",
-        [{name: row[name] for name in row if name not in parts} for row in cycles],
-    )
+    take_away(("helpful", "harmless", "honest"), (*sft, *candidate))
 
     write_evaluation(params, sft, candidate)
 

@@ -189,6 +189,7 @@ def of_another_shape(file: Path) -> None:
         ("state/q_heads.safetensors", Path.unlink),
         ("state/progress.json", cut_short),
         ("state/progress.json", lambda file: file.write_text("[]")),
+        ("state/progress.json", lambda file: file.write_text('{"iteration": "1"}')),
         ("policy/q_heads.safetensors", cut_short),
         ("policy/model.safetensors", cut_short),
     ],

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
 
@@ -57,7 +55,7 @@ def test_more_than_the_optimum_is_not_believed(errors: float, honest: bool) -> N
     assert row.claims["not above what can be reached"] is honest
 
 
-def test_a_method_without_a_price_is_held_against_the_optimum_of_its_kl(monkeypatch: Any) -> None:
+def test_a_method_without_a_price_is_held_against_the_optimum_of_its_kl() -> None:
     row = trial_row(Trial("grpo", None), samples(BEST.reward - 0.05, BEST.kl), EXACT)
     assert row.oracle == pytest.approx(BEST, abs=1e-9)
     assert row.short_of_frontier == pytest.approx(0.05, abs=1e-9)
