@@ -141,6 +141,8 @@ def torch_environment(accelerate: dict[str, Any]) -> dict[str, str]:
         # In bfloat16 oneDNN compiles a kernel for every shape, and packed batches have many: a thousand of them took
         # 0.2 GiB more than these, and more rollouts more, at the same speed; see infra/decisions.
         "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
+        # Without it cuBLAS refuses to multiply where deterministic algorithms are asked for.
+        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
         "ACCELERATE_MIXED_PRECISION": str(accelerate["mixed_precision"]),
         "ACCELERATE_USE_CPU": str(accelerate["use_cpu"]).lower(),
     }

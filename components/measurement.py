@@ -23,8 +23,9 @@ from components.language_model.forward import (
     response_logprobs_and_entropy,
     sequence_scores,
 )
-from components.language_model.generation import generate, uniforms
+from components.language_model.generation import generate
 from components.language_model.loading import load_codec, load_policy, load_scorer
+from components.language_model.sampling import uniforms
 from components.language_model.sequences import Sequences
 from components.language_model.text import Codec
 from components.profile import span

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from components.language_model.generation import generate, uniforms
+from components.language_model.generation import generate
 from components.language_model.loading import load_codec, load_policy
+from components.language_model.sampling import uniforms
 from components.seeding import generator
 
 _BATCH_SIZE = 64

@@ -51,42 +51,82 @@ def _attention(
     attention_mask: Tensor | None,
     *,
     sequence_lengths: list[int] | None = None,
+    sequence_ends: Tensor | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Attention within each sequence, computed in float32 or wider.
+    """Attention within each sequence.
 
-    In half precision the CPU's kernels are up to four times slower than in float32; see infra/decisions.
+    On the CPU it is computed in float32 or wider, as in half precision its kernels are up to four times slower; on a
+    GPU in half precision, where there is autocast, by one kernel for all sequences. See infra/decisions.
+
+    Args:
+        sequence_ends: (B + 1,) where the sequences end, a 0 first; int32.
 
     Shapes: query (1, heads, S, D), key and value (1, key-value heads, S, D), S = sum(sequence_lengths) ->
         (1, S, heads, D). Without sequence_lengths as Hugging Face's own.
     """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    dtype = query.dtype
-    if query.device.type == "cpu":
-        query, key, value = (part.to(torch.promote_types(dtype, torch.float32)) for part in (query, key, value))
-    with torch.autocast(query.device.type, enabled=False):
-        if sequence_lengths is None:
+    device, dtype = query.device.type, query.dtype
+    if device == "cpu":
+        working_dtype = torch.promote_types(dtype, torch.float32)
+    else:
+        working_dtype = dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else dtype
+    query, key, value = (part.to(working_dtype) for part in (query, key, value))
+    window, scale = options.get("sliding_window"), options.get("scaling")
+    with torch.autocast(device, enabled=False):
+        if sequence_lengths is None or sequence_ends is None:
             if attention_mask is None:  # see `_mask`: whole sequences, which a window may cut
-                attention_mask = _window(query.shape[2], options.get("sliding_window"), query.device)
+                attention_mask = _window(query.shape[2], window, query.device)
             output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-            return output.to(dtype), None
-        window, scale, shared = options.get("sliding_window"), options.get("scaling"), key.shape[1] != query.shape[1]
-        parts = [
-            scaled_dot_product_attention(
-                query_part,
-                key_part,
-                value_part,
-                attn_mask=_window(query_part.shape[2], window, query.device),
-                is_causal=window is None,
-                scale=scale,
-                enable_gqa=shared,
-            )
-            for query_part, key_part, value_part in zip(
-                *(torch.split(whole, sequence_lengths, dim=2) for whole in (query, key, value)), strict=True
-            )
-        ]
-    return torch.cat(parts, dim=2).transpose(1, 2).to(dtype).contiguous(), None
+        elif device == "cuda" and working_dtype in (torch.float16, torch.bfloat16):
+            output = _all_at_once(query, key, value, sequence_ends, max(sequence_lengths), window, scale)
+        else:
+            output = _one_by_one(query, key, value, sequence_lengths, window, scale)
+    return output.to(dtype).contiguous(), None
+
+
+def _all_at_once(
+    query: Tensor, key: Tensor, value: Tensor, ends: Tensor, longest: int, window: int | None, scale: float | None
+) -> Tensor:
+    """By the kernel for sequences of unlike lengths, which GPUs have in half precision."""
+    from torch.nn.attention.varlen import varlen_attn
+
+    rows, keys, values = (part[0].transpose(0, 1) for part in (query, key, value))
+    output = varlen_attn(
+        rows,
+        keys,
+        values,
+        ends,
+        ends,
+        longest,
+        longest,
+        scale=scale,
+        window_size=(-1 if window is None else window - 1, 0),  # how many tokens before and after each it sees
+        enable_gqa=key.shape[1] != query.shape[1],
+    )
+    assert isinstance(output, Tensor)  # without the log-sum-exp, which was not asked for
+    return output[None]
+
+
+def _one_by_one(
+    query: Tensor, key: Tensor, value: Tensor, lengths: list[int], window: int | None, scale: float | None
+) -> Tensor:
+    parts = [
+        scaled_dot_product_attention(
+            query_part,
+            key_part,
+            value_part,
+            attn_mask=_window(query_part.shape[2], window, query.device),
+            is_causal=window is None,
+            scale=scale,
+            enable_gqa=key.shape[1] != query.shape[1],
+        )
+        for query_part, key_part, value_part in zip(
+            *(torch.split(whole, lengths, dim=2) for whole in (query, key, value)), strict=True
+        )
+    ]
+    return torch.cat(parts, dim=2).transpose(1, 2)
 
 
 def _window(length: int, width: int | None, device: torch.device) -> Tensor | None:

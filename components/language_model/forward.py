@@ -17,6 +17,8 @@ from components.core.masks import last_true_index
 from components.language_model.attention import takes_packed_sequences
 from components.language_model.sequences import Packed, Sequences, microbatches
 
+_MULTIPLE = 64  # see `_packed`
+
 
 def position_ids(mask: Tensor) -> Tensor:
     """Positions that count real tokens only, so that padding moves nothing. Shapes: (B, S) -> (B, S)."""
@@ -48,7 +50,7 @@ def response_values(model: nn.Module, sequences: Sequences) -> Tensor:
     """The value of the state before each response token, 0 where there is none. Shapes: (B, T)."""
     mask = sequences.response_mask
     if takes_packed_sequences(model):
-        packed = sequences.packed()
+        packed = _packed(sequences)
         values = model(**_packed_inputs(packed))[0, packed.before]
     else:
         start = sequences.prompt_tokens.shape[1] - 1
@@ -59,7 +61,7 @@ def response_values(model: nn.Module, sequences: Sequences) -> Tensor:
 def sequence_scores(model: nn.Module, sequences: Sequences) -> Tensor:
     """The reward model's score, read at the last real token of the response. Shapes: (B,)."""
     if takes_packed_sequences(model):
-        packed = sequences.packed()
+        packed = _packed(sequences)
         scores: Tensor = model(**_packed_inputs(packed))[0, packed.last]
         return scores
     last = last_true_index(sequences.response_mask) + sequences.prompt_tokens.shape[1]
@@ -71,12 +73,22 @@ def _logits(policy: nn.Module, sequences: Sequences) -> Tensor:
     """Logits that predict the response tokens, one behind the other, row by row. Shapes: (tokens, V)."""
     logits: Tensor
     if takes_packed_sequences(policy):
-        packed = sequences.packed()
+        packed = _packed(sequences)
         logits = policy(**_packed_inputs(packed), use_cache=False, logits_to_keep=packed.before).logits
         return logits[0]
     width = sequences.response_tokens.shape[1]
     logits = policy(**_padded_inputs(sequences), use_cache=False, logits_to_keep=width + 1).logits
     return logits[:, :-1][sequences.response_mask]
+
+
+def _packed(sequences: Sequences) -> Packed:
+    """Packed, and filled up where matrix products make, or look for, a kernel for every shape that they see.
+
+    They do in half precision on the CPU and on a GPU; a shape that was seen before then costs less than some tokens
+    more. See infra/decisions.
+    """
+    device = sequences.prompt_tokens.device.type
+    return sequences.packed(multiple=1 if device == "cpu" and not torch.is_autocast_enabled("cpu") else _MULTIPLE)
 
 
 def _packed_inputs(packed: Packed) -> dict[str, Any]:
@@ -85,6 +97,7 @@ def _packed_inputs(packed: Packed) -> dict[str, Any]:
         "attention_mask": None,
         "position_ids": packed.positions,
         "sequence_lengths": packed.lengths,
+        "sequence_ends": packed.ends,
     }
 
 

@@ -15,25 +15,14 @@ from components.core.checks import require_finite
 from components.language_model.best_of_n import BestOfN, candidate_numbers
 from components.language_model.cache import make_room
 from components.language_model.forward import in_microbatches, position_ids, sequence_scores
+from components.language_model.gpu_decoding import can_decode_on_gpu, decode_on_gpu
+from components.language_model.sampling import draw
 from components.language_model.sequences import Sequences, pad_left, pad_right
 from components.language_model.text import Codec
 
 # Rows that have ended are taken out of the batch once they are this share of it: less often costs idle rows, more
 # often costs copies of the key-value cache.
 _COMPACTION_SHARE = 0.25
-
-
-def uniforms(count: int, length: int, generator: torch.Generator) -> Tensor:
-    """Uniform numbers in [0, 1), one per response token. Shapes: (count, length)."""
-    return torch.rand(count, length, generator=generator, dtype=torch.float64)
-
-
-def _draw(logits: Tensor, numbers: Tensor, temperature: float) -> Tensor:
-    """Invert the distribution function at the given numbers. Shapes: (B, V), (B,) -> (B,)."""
-    distribution = torch.softmax(logits.double() / temperature, dim=-1).cumsum(dim=-1)
-    thresholds = numbers[:, None] * distribution[:, -1:]
-    drawn = torch.searchsorted(distribution, thresholds, right=True).squeeze(1)
-    return drawn.clamp(max=logits.shape[-1] - 1)
 
 
 @torch.no_grad()
@@ -99,15 +88,17 @@ def _generate_batch(
         logits_to_keep=1,
     )
     cache = output.past_key_values
-    make_room(cache, numbers.shape[1])
     next_position = positions[:, -1:] + 1
+    if can_decode_on_gpu(cache, device):
+        return decode_on_gpu(policy, output, mask, next_position, numbers, temperature, codec)
+    make_room(cache, numbers.shape[1])
     responses = torch.full((len(prompts), numbers.shape[1]), codec.pad_id, device=device)
     lengths = torch.zeros(len(prompts), dtype=torch.long, device=device)
     active = torch.arange(len(prompts), device=device)  # the rows of `responses` still in the batch
     ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)  # of the rows in the batch
 
     for step in range(numbers.shape[1]):
-        drawn = _draw(output.logits[:, -1], numbers[active, step], temperature)
+        drawn = draw(output.logits[:, -1], numbers[active, step], temperature)
         running = active[~ended]
         responses[running, step] = drawn[~ended]
         lengths[running] = step + 1

@@ -12,15 +12,17 @@ from components.language_model.text import Codec
 
 
 class Packed(NamedTuple):
-    """B sequences one behind the other in one row, without padding: S real tokens, R of them in responses.
+    """B sequences one behind the other in one row, without padding: S tokens, R of them in responses.
 
-    Shapes: tokens and positions (1, S); lengths, B numbers that sum to S; before (R,) the index of the token before
-    each response token, row by row; last (B,) the index of each sequence's last token.
+    Shapes: tokens and positions (1, S); lengths, B numbers that sum to S, and ends (B + 1,), their running sum from 0
+    on in int32; before (R,) the index of the token before each response token, row by row; last (B,) the index of each
+    sequence's last token.
     """
 
     tokens: Tensor
     positions: Tensor
     lengths: list[int]
+    ends: Tensor
     before: Tensor
     last: Tensor
 
@@ -60,16 +62,24 @@ class Sequences(NamedTuple):
             response_mask[:, :response_width],
         )
 
-    def packed(self) -> Packed:
-        """The real tokens alone."""
+    def packed(self, multiple: int = 1) -> Packed:
+        """The real tokens alone, but for a last sequence of filling up to a multiple, which nobody reads.
+
+        Filling makes equal shapes of many unequal ones; see `forward`.
+        """
         mask = self.mask
         lengths = mask.sum(dim=1)
         index = mask.flatten().cumsum(dim=0).view_as(mask) - 1
-        positions = mask.cumsum(dim=1) - 1
         before = index[:, self.prompt_mask.shape[1] :][self.response_mask] - 1
-        return Packed(
-            self.tokens[mask][None], positions[mask][None], lengths.tolist(), before, lengths.cumsum(dim=0) - 1
-        )
+        tokens, positions = self.tokens[mask], (mask.cumsum(dim=1) - 1)[mask]
+        last = lengths.cumsum(dim=0) - 1
+        filling = -len(tokens) % multiple
+        if filling:
+            more = torch.arange(filling, device=mask.device)
+            tokens, positions = torch.cat([tokens, torch.zeros_like(more)]), torch.cat([positions, more])
+            lengths = torch.cat([lengths, lengths.new_tensor([filling])])
+        ends = torch.nn.functional.pad(lengths.cumsum(dim=0), (1, 0)).int()
+        return Packed(tokens[None], positions[None], lengths.tolist(), ends, before, last)
 
     def responses(self) -> list[list[int]]:
         """The tokens of each response, without padding."""

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from components.config import Params, Ppo
 from components.core.checks import require_finite
 from components.language_model.forward import in_microbatches, response_logprobs, sequence_scores
-from components.language_model.generation import generate, uniforms
+from components.language_model.generation import generate
+from components.language_model.sampling import uniforms
 from components.language_model.sequences import Sequences, pad_left
 from components.language_model.text import Codec
 from components.measurement import Yardsticks, rubric_of

@@ -54,7 +54,7 @@ def update(
     trained_tokens = 0
     for epoch in range(settings.epochs):
         order = torch.randperm(len(mask), generator=generator(seed, "ppo", "minibatches", iteration, epoch))
-        for rows in torch.chunk(order, settings.minibatches):
+        for rows in torch.chunk(order.to(mask.device), settings.minibatches):
             steps.append(_step(accelerator, model, optimizer, rollouts, credit, rows, kl_coef, settings, iteration))
             trained_tokens += int(rollouts.sequences.mask[rows].sum())
             if _moved_too_far(steps[-1], settings):

@@ -17,7 +17,7 @@ from components.language_model.acceleration import start_accelerator
 from components.language_model.ensemble import Ensemble
 from components.language_model.fitting import fit
 from components.language_model.forward import in_microbatches, sequence_scores
-from components.language_model.generation import generate, uniforms
+from components.language_model.generation import generate
 from components.language_model.loading import (
     ScalarModel,
     load_codec,
@@ -25,6 +25,7 @@ from components.language_model.loading import (
     new_scalar_model,
     save_scorer,
 )
+from components.language_model.sampling import uniforms
 from components.language_model.sequences import Sequences, comparison_pairs
 from components.language_model.text import Codec
 from components.profile import span

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 from collections.abc import Callable
 from pathlib import Path
@@ -81,9 +80,9 @@ def ppo(options: argparse.Namespace) -> dict[str, Any]:
     make_codec = Codec if options.eos == "on" else CodecWithoutEnd
     codec = make_codec(tokenizer, TextFormat("{prompt}", workload.LONGEST_PROMPT, options.response_tokens))
     model = ActorCritic(load_policy(folder / "policy"), load_scalar_model(folder / "scalar"))
-    scalar = load_scalar_model(folder / "scalar")
-    yardsticks = Yardsticks(load_policy(folder / "policy"), scalar, scalar, codec)
-    optimizer = make_optimizer(model, params.ppo)
+    scalar = load_scalar_model(folder / "scalar").to(accelerator.device)
+    yardsticks = Yardsticks(load_policy(folder / "policy").to(accelerator.device), scalar, scalar, codec)
+    optimizer = make_optimizer(model.to(accelerator.device), params.ppo)
     for group in optimizer.param_groups:
         group["lr"] = workload.LEARNING_RATE
     prepared, optimizer = accelerator.prepare(model, optimizer)
@@ -121,7 +120,7 @@ def ppo(options: argparse.Namespace) -> dict[str, Any]:
                 "update_gflops_per_s": flops / (ended - scored) / 1e9,
             }
         )
-    peak = workload.matmul_peak(options.precision, clock)
+    peak = workload.matmul_peak(options.precision, options.device, clock)
     result = {name: statistics.median(row[name] for row in rows[1:]) for name in rows[0]}
     return result | {"peak_gflops_per_s": peak, "share_of_peak": result["update_gflops_per_s"] / peak}
 
@@ -144,7 +143,7 @@ def check(
         for prompt, there, response, counted in zip(*rollouts.sequences, strict=True)
     ]
     advantages = [row[counted] for row, counted in zip(credit.advantages, mask, strict=True)]
-    expected = workload.plain_first_update(folder, pairs, advantages)
+    expected = workload.plain_first_update(folder, str(accelerator.device), pairs, advantages)
     return {
         name: {"ours": found[name], "plain_float32": expected[name]}
         for name in ("value_loss", "policy_gradient_norm", "value_gradient_norm")
@@ -157,8 +156,8 @@ def fitting(options: argparse.Namespace) -> dict[str, Any]:
     accelerator = start_accelerator()
     prompts, chosen, rejected = workload.preferences(options.size)
     count = len(prompts)
-    both = build_sequences(prompts + prompts, chosen + rejected, workload.PAD_ID)
-    model: Any = load_policy(options.folder / "policy")
+    both = build_sequences(prompts + prompts, chosen + rejected, workload.PAD_ID).to(accelerator.device)
+    model: Any = load_policy(options.folder / "policy").to(accelerator.device)
     loss_sum: Callable[[nn.Module, Tensor], Tensor]
     lengths = both.mask.sum(dim=1)
     weights = torch.ones(count)
@@ -176,13 +175,13 @@ def fitting(options: argparse.Namespace) -> dict[str, Any]:
             return -masked_sum(response_logprobs(model, part, 1.0), part.response_mask)
 
     elif options.work == "reward_model":
-        model = load_scalar_model(options.folder / "scalar")
+        model = load_scalar_model(options.folder / "scalar").to(accelerator.device)
 
         def loss_sum(model: nn.Module, index: Tensor) -> Tensor:
             return bradley_terry_loss(*sequence_scores(model, pair(index)).chunk(2)).sum()
 
     else:
-        reference = load_policy(options.folder / "policy")
+        reference = load_policy(options.folder / "policy").to(accelerator.device)
 
         def of_responses(policy: nn.Module, part: Sequences) -> Tensor:
             return masked_sum(response_logprobs(policy, part, 1.0), part.response_mask, dim=1)
@@ -228,7 +227,7 @@ def fitting(options: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     options = workload.options()
     result = ppo(options) if options.work == "ppo" else fitting(options)
-    result["peak_memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    result["peak_memory_mib"] = workload.peak_memory_mib(options.device)
     print(json.dumps(result), flush=True)
 
 

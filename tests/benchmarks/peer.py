@@ -54,7 +54,7 @@ def run(command: list[str], environment: dict[str, str], cores: list[int]) -> di
     return result
 
 
-def environment_of(side: str, precision: str, threads: int) -> dict[str, str]:
+def environment_of(side: str, precision: str, device: str, threads: int) -> dict[str, str]:
     """Threads for both; what a stage's process is started with for ours alone."""
     common = {
         "OMP_NUM_THREADS": str(threads),
@@ -66,16 +66,19 @@ def environment_of(side: str, precision: str, threads: int) -> dict[str, str]:
     }
     if side == "trl":
         return common
-    accelerate = {"use_cpu": True, "mixed_precision": "no" if precision == "float32" else precision}
-    return common | torch_environment(accelerate) | {"PYTHONPATH": str(ROOT)}
+    accelerate = {"use_cpu": device == "cpu", "mixed_precision": "no" if precision == "float32" else precision}
+    return common | torch_environment(accelerate) | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
 
 
 def measure(side: str, work: str, size: str, precision: str, options: argparse.Namespace, *more: str) -> dict[str, Any]:
-    python, script = (sys.executable, "ours.py") if side == "ours" else (str(trl_python()), "trl_side.py")
+    python, script = (sys.executable, "ours.py")
+    if side == "trl":
+        python, script = str(options.trl_python or trl_python()), "trl_side.py"
     command = [python, str(HERE / script), "--folder", str(CACHE / size), "--size", size, "--precision", precision]
     command += ["--work", "ppo" if work == "ppo_eos" else work, "--eos", "on" if work == "ppo_eos" else "off"]
-    command += ["--clock", options.clock, "--updates", str(options.updates), *more]
-    return run(command, environment_of(side, precision, len(options.cores)), options.cores)
+    command += ["--device", options.device, "--clock", "gpu" if options.device == "cuda" else options.clock]
+    command += ["--updates", str(options.updates), *more]
+    return run(command, environment_of(side, precision, options.device, len(options.cores)), options.cores)
 
 
 def ratios_of(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, float]:
@@ -155,13 +158,15 @@ def growth(size: str, options: argparse.Namespace) -> list[dict[str, Any]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", nargs="+", choices=("S", "M"), default=["S", "M"])
+    parser.add_argument("--sizes", nargs="+", choices=("S", "M", "L"), default=["S", "M"])
     parser.add_argument("--works", nargs="+", choices=WORKS, default=list(WORKS))
     parser.add_argument("--precision", choices=("float32", "bf16"), default="bf16", help="ours")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--cores", nargs="+", type=int, default=[0], help="which cores; a thread for each")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: on a busy machine, one core")
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--updates", type=int, default=2, help="after one to warm up")
+    parser.add_argument("--trl-python", type=Path, help="a Python that has TRL; by default one is made")
     parser.add_argument("--growth", action="store_true", help="also measure more and longer rollouts, ours alone")
     parser.add_argument("--out", type=Path, default=CACHE / "peer.json")
     options = parser.parse_args()

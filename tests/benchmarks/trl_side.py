@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import statistics
 import tempfile
 from typing import Any
@@ -30,7 +29,6 @@ COMMON = {
     "save_strategy": "no",
     "logging_strategy": "no",
     "disable_tqdm": True,
-    "use_cpu": True,
     "gradient_checkpointing": False,
     "seed": 1,
 }
@@ -54,6 +52,7 @@ def ppo(options: argparse.Namespace, folder: str) -> dict[str, Any]:
     config = PPOConfig(
         output_dir=folder,
         **COMMON,
+        use_cpu=options.device == "cpu",
         bf16=options.precision == "bf16",
         gradient_accumulation_steps=options.rollouts // workload.MICROBATCH,
         num_ppo_epochs=workload.EPOCHS,
@@ -133,6 +132,7 @@ def fitting(options: argparse.Namespace, folder: str) -> dict[str, Any]:
     clock = Clock(workload.CLOCKS[options.clock])
     common = COMMON | {
         "output_dir": folder,
+        "use_cpu": options.device == "cpu",
         "bf16": options.precision == "bf16",
         "gradient_accumulation_steps": workload.FIT_BATCH // workload.MICROBATCH,
         "num_train_epochs": 1,
@@ -186,7 +186,7 @@ def main() -> None:
     options = workload.options()
     with tempfile.TemporaryDirectory() as folder:
         result = ppo(options, folder) if options.work == "ppo" else fitting(options, folder)
-    result["peak_memory_mib"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    result["peak_memory_mib"] = workload.peak_memory_mib(options.device)
     print(json.dumps(result), flush=True)
 
 

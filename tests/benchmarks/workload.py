@@ -1,6 +1,7 @@
 """The work that both sides do: checkpoints, prompts and settings. Imported in both environments: torch, transformers.
 
-Sizes: S = 4 layers, hidden 128, vocabulary 512; M = 6 layers, hidden 384, vocabulary 2,048; both Llama, from scratch.
+Sizes: S = 4 layers, hidden 128, vocabulary 512; M = 6 layers, hidden 384, vocabulary 2,048; L, for a GPU = 24 layers,
+hidden 896, vocabulary 32,000 (0.44 billion parameters). All Llama, from scratch.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +21,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassifi
 SHAPES = {
     "S": {"layers": 4, "hidden": 128, "heads": 4, "intermediate": 512, "vocabulary": 512},
     "M": {"layers": 6, "hidden": 384, "heads": 6, "intermediate": 1024, "vocabulary": 2048},
+    "L": {"layers": 24, "hidden": 896, "heads": 14, "intermediate": 4864, "vocabulary": 32000},
 }
 PAD_ID, EOS_ID = 0, 1
 SHORTEST_PROMPT, LONGEST_PROMPT = 8, 56  # about 32 on average
@@ -26,7 +29,18 @@ MEAN_LENGTH_WITH_EOS = 24  # what the end token's probability is set to
 EPOCHS, MINIBATCHES, MICROBATCH = 4, 2, 16
 LEARNING_RATE, KL_COEF, VALUE_LOSS_COEF = 3e-6, 0.05, 0.1
 FIT_BATCH, FIT_STEPS = 32, 8
-CLOCKS: dict[str, Callable[[], float]] = {"cpu": time.process_time, "wall": time.perf_counter}
+
+
+def _clock_behind_the_gpu() -> float:
+    torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+CLOCKS: dict[str, Callable[[], float]] = {
+    "cpu": time.process_time,
+    "wall": time.perf_counter,
+    "gpu": _clock_behind_the_gpu,
+}
 
 
 def make(folder: Path, size: str, seed: int = 1) -> None:
@@ -112,20 +126,28 @@ def flops_of_updates(size: str, lengths: list[int], responses: int) -> float:
     return 3.0 * forward * EPOCHS
 
 
-def matmul_peak(precision: str, clock: Callable[[], float]) -> float:
+def matmul_peak(precision: str, device: str, clock: Callable[[], float]) -> float:
     """GFLOP/s of a large matrix product in the precision given, the best of some."""
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
-    left, right = torch.randn(2, 1536, 1536).to(dtype)
+    size = 1536 if device == "cpu" else 8192
+    left, right = torch.randn(2, size, size, device=device).to(dtype)
     best = math.inf
     for _ in range(8):
         started = clock()
         left @ right
         best = min(best, clock() - started)
-    return 2 * 1536**3 / best / 1e9
+    return 2 * size**3 / best / 1e9
+
+
+def peak_memory_mib(device: str) -> float:
+    """Of this process: resident, or what tensors took of the GPU."""
+    if device == "cuda":
+        return torch.cuda.max_memory_allocated() / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def plain_first_update(
-    folder: Path, pairs: list[tuple[list[int], list[int]]], advantages: list[torch.Tensor]
+    folder: Path, device: str, pairs: list[tuple[list[int], list[int]]], advantages: list[torch.Tensor]
 ) -> dict[str, float]:
     """Value loss and gradient norms of the first step: plain Hugging Face in float32, one unpadded sequence at a time.
 
@@ -134,15 +156,17 @@ def plain_first_update(
     Args:
         advantages: whitened, as they enter the policy's gradient; those of the value loss are computed here.
     """
-    policy = LlamaForCausalLM.from_pretrained(folder / "policy", dtype=torch.float32)
-    value = LlamaForSequenceClassification.from_pretrained(folder / "scalar", dtype=torch.float32)
+    policy = LlamaForCausalLM.from_pretrained(folder / "policy", dtype=torch.float32).to(device)
+    value = LlamaForSequenceClassification.from_pretrained(folder / "scalar", dtype=torch.float32).to(device)
     count = sum(len(response) for _, response in pairs)
     value_loss = 0.0
     for (prompt, response), advantage in zip(pairs, advantages, strict=True):
-        tokens = torch.tensor([prompt + response])
+        tokens = torch.tensor([prompt + response], device=device)
         before = slice(len(prompt) - 1, -1)
         logprobs = (
-            policy(tokens).logits[0, before].log_softmax(-1)[torch.arange(len(response)), tokens[0, len(prompt) :]]
+            policy(tokens)
+            .logits[0, before]
+            .log_softmax(-1)[torch.arange(len(response), device=device), tokens[0, len(prompt) :]]
         )
         (-(advantage * logprobs).sum() / count).backward()
         scalars = value.score(value.model(tokens).last_hidden_state)[0, :, 0]
@@ -154,7 +178,7 @@ def plain_first_update(
             after = numbers[step + 1] if step + 1 < len(numbers) else 0.0
             following = reward + after - numbers[step] + 0.95 * following
             returns.append(following + numbers[step])
-        loss = 0.5 * (values - torch.tensor(returns[::-1])).square().sum() / count
+        loss = 0.5 * (values - torch.tensor(returns[::-1], device=device)).square().sum() / count
         (VALUE_LOSS_COEF * loss).backward()
         value_loss += float(loss.detach())
 
@@ -174,6 +198,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--size", choices=SHAPES, required=True)
     parser.add_argument("--precision", choices=("float32", "bf16"), required=True)
     parser.add_argument("--eos", choices=("on", "off"), default="off")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
     parser.add_argument("--updates", type=int, default=2, help="after one to warm up")
     parser.add_argument("--rollouts", type=int, default=64)

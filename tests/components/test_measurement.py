@@ -58,7 +58,8 @@ def test_every_number_is_hugging_faces(
     records: list[Record], policy: Any, yardsticks: Yardsticks, params: Params, prompts: list[Record]
 ) -> None:
     """The tokens of a response cannot be had back from its text, so they are drawn once more."""
-    from components.language_model.generation import generate, uniforms
+    from components.language_model.generation import generate
+    from components.language_model.sampling import uniforms
     from components.seeding import generator
 
     codec = yardsticks.codec

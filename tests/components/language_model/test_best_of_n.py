@@ -16,7 +16,7 @@ from components.errors import ArtifactError, TrainingError
 from components.language_model.answering import Answerer
 from components.language_model.best_of_n import BestOfN, candidate_numbers
 from components.language_model.forward import response_logits, sequence_scores
-from components.language_model.generation import generate, uniforms
+from components.language_model.generation import generate
 from components.language_model.loading import (
     ScalarModel,
     load_policy,
@@ -25,6 +25,7 @@ from components.language_model.loading import (
     save_policy,
     save_scalar_model,
 )
+from components.language_model.sampling import uniforms
 from components.language_model.sequences import Sequences, build_sequences
 from components.language_model.text import Codec
 

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from components.language_model import generation
 from components.language_model.forward import response_logprobs
-from components.language_model.generation import generate, uniforms
+from components.language_model.generation import generate
 from components.language_model.loading import load_policy
+from components.language_model.sampling import draw, uniforms
 from components.language_model.sequences import Sequences
 from components.language_model.text import Codec
 
@@ -159,7 +160,7 @@ def test_responses_are_as_frequent_as_they_are_probable(
 def test_a_token_of_no_probability_is_never_drawn() -> None:
     logits = torch.tensor([[-torch.inf, 0.0, -torch.inf, 0.0, -torch.inf]]).expand(4, 5)
     numbers = torch.tensor([0.0, 0.4999, 0.5, 1.0 - 2**-53], dtype=torch.float64)
-    assert generation._draw(logits, numbers, 1.0).tolist() == [1, 1, 3, 3]
+    assert draw(logits, numbers, 1.0).tolist() == [1, 1, 3, 3]
 
 
 def test_uniforms_are_of_the_generator_alone() -> None:

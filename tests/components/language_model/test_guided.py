@@ -16,9 +16,10 @@ from components.digests import digest
 from components.errors import ArtifactError
 from components.language_model.answering import Answerer
 from components.language_model.forward import response_logits, response_logprobs
-from components.language_model.generation import generate, uniforms
+from components.language_model.generation import generate
 from components.language_model.guided import GuidedPolicy, new_heads
 from components.language_model.loading import load_policy, save_policy
+from components.language_model.sampling import uniforms
 from components.language_model.sequences import Sequences
 from components.language_model.text import Codec
 

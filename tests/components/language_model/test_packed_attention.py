@@ -133,3 +133,23 @@ def test_in_half_precision_attention_is_computed_in_float32(models: list[Any], s
         patch.setattr("components.language_model.attention.scaled_dot_product_attention", spy)
         response_logprobs(models[0], sequences, 0.7)
     assert seen and set(seen) == {torch.float32}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_on_a_gpu_packed_sequences_give_what_the_cpu_gives(
+    models: list[Any], sequences: Sequences, precision: torch.dtype
+) -> None:
+    expected = numbers(models, sequences)
+    expected_gradients = gradients(models, expected)
+    torch.use_deterministic_algorithms(True)
+    moved = [model.cuda() for model in models]
+    with torch.autocast("cuda", dtype=precision, enabled=precision != torch.float32):
+        found = numbers(moved, sequences.to(torch.device("cuda")))
+    tolerance = 1e-4 if precision == torch.float32 else 0.1
+    for ours, column in zip(found, expected, strict=True):
+        # reason: bfloat16 has 8 bits, and the logits of these models reach 10; see `tolerance`
+        torch.testing.assert_close(ours.cpu().float(), column, rtol=tolerance, atol=tolerance)  # reason: above
+    for ours, gradient in zip(gradients(moved, found), expected_gradients, strict=True):
+        error = (ours.cpu() - gradient).norm() / gradient.norm()
+        assert error < (1e-4 if precision == torch.float32 else 0.05)

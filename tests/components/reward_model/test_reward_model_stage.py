@@ -18,8 +18,9 @@ from components.artifacts import read_jsonl, write_jsonl
 from components.config import Params, load_params
 from components.digests import digest
 from components.errors import ArtifactError, DataError, ProximalError
-from components.language_model.generation import generate, uniforms
+from components.language_model.generation import generate
 from components.language_model.loading import load_codec, load_policy
+from components.language_model.sampling import uniforms
 from components.reward_model.run import run
 from components.seeding import generator
 
