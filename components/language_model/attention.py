@@ -33,6 +33,18 @@ def takes_packed_sequences(model: Any) -> bool:
     return getattr(getattr(model, "config", None), "_attn_implementation", None) == _NAME
 
 
+def attention_dtype(part: Tensor) -> torch.dtype:
+    """What attention to this query, key or value is computed in.
+
+    On the CPU float32 or wider, as in half precision its kernels are up to four times slower; see infra/decisions. On a
+    GPU what autocast says.
+    """
+    device = part.device.type
+    if device == "cpu":
+        return torch.promote_types(part.dtype, torch.float32)
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else part.dtype
+
+
 def _mask(batch_size: int, q_length: int, kv_length: int, **options: Any) -> Tensor | None:
     """None for what `_attention` does without a mask: packed sequences, and one batch of whole ones."""
     from transformers.masking_utils import sdpa_mask
@@ -54,36 +66,31 @@ def _attention(
     sequence_ends: Tensor | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
-    """Attention within each sequence.
-
-    On the CPU it is computed in float32 or wider, as in half precision its kernels are up to four times slower; on a
-    GPU in half precision, where there is autocast, by one kernel for all sequences. See infra/decisions.
+    """Attention within each sequence; on a GPU in half precision by one kernel for all of them.
 
     Args:
-        sequence_ends: (B + 1,) where the sequences end, a 0 first; int32.
+        sequence_lengths, sequence_ends: the `lengths` and `ends` of a `Packed`.
 
     Shapes: query (1, heads, S, D), key and value (1, key-value heads, S, D), S = sum(sequence_lengths) ->
         (1, S, heads, D). Without sequence_lengths as Hugging Face's own.
     """
     from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-    device, dtype = query.device.type, query.dtype
-    if device == "cpu":
-        working_dtype = torch.promote_types(dtype, torch.float32)
-    else:
-        working_dtype = dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else dtype
-    query, key, value = (part.to(working_dtype) for part in (query, key, value))
+    device, computed_in = query.device.type, attention_dtype(query)
+    # On the CPU it is widened, and the model goes on in its own; on a GPU it goes on in what it would be cast to next.
+    given_back = query.dtype if device == "cpu" else computed_in
+    query, key, value = (part.to(computed_in) for part in (query, key, value))
     window, scale = options.get("sliding_window"), options.get("scaling")
     with torch.autocast(device, enabled=False):
         if sequence_lengths is None or sequence_ends is None:
             if attention_mask is None:  # see `_mask`: whole sequences, which a window may cut
                 attention_mask = _window(query.shape[2], window, query.device)
             output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
-        elif device == "cuda" and working_dtype in (torch.float16, torch.bfloat16):
+        elif device == "cuda" and computed_in in (torch.float16, torch.bfloat16):
             output = _all_at_once(query, key, value, sequence_ends, max(sequence_lengths), window, scale)
         else:
             output = _one_by_one(query, key, value, sequence_lengths, window, scale)
-    return output.to(dtype).contiguous(), None
+    return output.to(given_back).contiguous(), None
 
 
 def _all_at_once(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
+
+from components.language_model.attention import attention_dtype
 
 
 class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
@@ -33,9 +34,7 @@ class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
 
     def _fill(self, parts: list[Tensor]) -> None:
         self._count = parts[0].shape[2]
-        dtype = parts[0].dtype
-        if parts[0].device.type == "cpu":  # where attention is computed in float32: widened once, not at every token
-            dtype = torch.promote_types(dtype, torch.float32)
+        dtype = attention_dtype(parts[0])  # cast once, not at every token
         self._stored = [part.new_empty(*part.shape[:2], self._capacity, part.shape[3], dtype=dtype) for part in parts]
         for stored, part in zip(self._stored, parts, strict=True):
             stored[:, :, : self._count] = part

@@ -15,7 +15,7 @@ from components.core.checks import require_finite
 from components.language_model.best_of_n import BestOfN, candidate_numbers
 from components.language_model.cache import make_room
 from components.language_model.forward import in_microbatches, position_ids, sequence_scores
-from components.language_model.gpu_decoding import can_decode_on_gpu, decode_on_gpu
+from components.language_model.gpu_decoding import Decoding, can_decode_on_gpu, decode_on_gpu
 from components.language_model.sampling import draw
 from components.language_model.sequences import Sequences, pad_left, pad_right
 from components.language_model.text import Codec
@@ -90,7 +90,7 @@ def _generate_batch(
     cache = output.past_key_values
     next_position = positions[:, -1:] + 1
     if can_decode_on_gpu(cache, device):
-        return decode_on_gpu(policy, output, mask, next_position, numbers, temperature, codec)
+        return decode_on_gpu(Decoding(policy, output, mask, next_position, numbers, temperature, codec))
     make_room(cache, numbers.shape[1])
     responses = torch.full((len(prompts), numbers.shape[1]), codec.pad_id, device=device)
     lengths = torch.zeros(len(prompts), dtype=torch.long, device=device)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
+from components.language_model.attention import attention_dtype
 from components.language_model.sampling import draw
 from components.language_model.text import Codec
 
@@ -37,7 +38,7 @@ class FixedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
 
     def __init__(self, keys: Tensor, values: Tensor, capacity: int, slot: Tensor) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.dtype, self.device, self.is_initialized = _dtype(keys), keys.device, True
+        self.dtype, self.device, self.is_initialized = attention_dtype(keys), keys.device, True
         self._slot = slot
         # Zeros: attention multiplies what the mask leaves out by 0, which memory as it comes may not survive.
         self.keys, self.values = (
@@ -53,13 +54,15 @@ class FixedLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         return self.keys, self.values
 
 
-def _dtype(part: Tensor) -> torch.dtype:
-    """What attention on a GPU computes in."""
-    return torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else part.dtype
+class Decoding:
+    """The rows that are being decoded; `step` draws a token for each and asks the policy for the next logits.
 
-
-class _Decoding:
-    """The rows that are being decoded; `step` draws a token for each and asks the policy for the next logits."""
+    Args:
+        output: what the policy gave for the prompts, with a cache that `can_decode_on_gpu`.
+        mask: (B, P) which of the prompts' tokens count.
+        next_position: (B, 1) of each response's first token.
+        numbers: (B, T) uniform numbers.
+    """
 
     def __init__(
         self,
@@ -115,26 +118,10 @@ class _Decoding:
             setattr(self, name, getattr(self, name)[rows])
 
 
-def decode_on_gpu(
-    policy: Any,
-    output: Any,
-    mask: Tensor,
-    next_position: Tensor,
-    numbers: Tensor,
-    temperature: float,
-    codec: Codec,
-) -> list[list[int]]:
-    """Sample a response to every prompt; `generation.generate` says more.
-
-    Args:
-        output: what the policy gave for the prompts, with a cache that `can_decode_on_gpu`.
-        mask: (B, P) which of the prompts' tokens count.
-        next_position: (B, 1) of each response's first token.
-        numbers: (B, T) uniform numbers.
-    """
-    responses: list[list[int]] = [[] for _ in range(len(mask))]
-    decoding = _Decoding(policy, output, mask, next_position, numbers, temperature, codec)
-    left = numbers.shape[1]
+def decode_on_gpu(decoding: Decoding) -> list[list[int]]:
+    """Sample a response to every prompt; `generation.generate` says more."""
+    count, left = decoding.responses.shape
+    responses: list[list[int]] = [[] for _ in range(count)]
     with _no_order_to_keep():
         while left > 0:
             left -= _replay(decoding, left)
@@ -148,7 +135,7 @@ def decode_on_gpu(
     return responses
 
 
-def _replay(decoding: _Decoding, most: int) -> int:
+def _replay(decoding: Decoding, most: int) -> int:
     """Take up to `most` steps, fewer if enough rows end before.
 
     Returns:

@@ -14,9 +14,9 @@ from components.language_model.text import Codec
 class Packed(NamedTuple):
     """B sequences one behind the other in one row, without padding: S tokens, R of them in responses.
 
-    Shapes: tokens and positions (1, S); lengths, B numbers that sum to S, and ends (B + 1,), their running sum from 0
-    on in int32; before (R,) the index of the token before each response token, row by row; last (B,) the index of each
-    sequence's last token.
+    Shapes: tokens and positions (1, S); lengths, B numbers (one more where there is filling) that sum to S; ends, their
+    running sum from 0 on, in int32; before (R,) the index of the token before each response token, row by row;
+    last (B,) the index of each sequence's last token.
     """
 
     tokens: Tensor
@@ -72,14 +72,14 @@ class Sequences(NamedTuple):
         index = mask.flatten().cumsum(dim=0).view_as(mask) - 1
         before = index[:, self.prompt_mask.shape[1] :][self.response_mask] - 1
         tokens, positions = self.tokens[mask], (mask.cumsum(dim=1) - 1)[mask]
-        last = lengths.cumsum(dim=0) - 1
         filling = -len(tokens) % multiple
         if filling:
             more = torch.arange(filling, device=mask.device)
             tokens, positions = torch.cat([tokens, torch.zeros_like(more)]), torch.cat([positions, more])
             lengths = torch.cat([lengths, lengths.new_tensor([filling])])
-        ends = torch.nn.functional.pad(lengths.cumsum(dim=0), (1, 0)).int()
-        return Packed(tokens[None], positions[None], lengths.tolist(), ends, before, last)
+        ends = torch.nn.functional.pad(lengths.cumsum(dim=0), (1, 0))
+        last = ends[1 : len(self) + 1] - 1
+        return Packed(tokens[None], positions[None], lengths.tolist(), ends.int(), before, last)
 
     def responses(self) -> list[list[int]]:
         """The tokens of each response, without padding."""

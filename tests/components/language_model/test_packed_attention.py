@@ -148,8 +148,8 @@ def test_on_a_gpu_packed_sequences_give_what_the_cpu_gives(
         found = numbers(moved, sequences.to(torch.device("cuda")))
     tolerance = 1e-4 if precision == torch.float32 else 0.1
     for ours, column in zip(found, expected, strict=True):
-        # reason: bfloat16 has 8 bits, and the logits of these models reach 10; see `tolerance`
-        torch.testing.assert_close(ours.cpu().float(), column, rtol=tolerance, atol=tolerance)  # reason: above
+        found_here = ours.cpu().float()
+        torch.testing.assert_close(found_here, column, rtol=tolerance, atol=tolerance)  # reason: 8 bits in bfloat16
     for ours, gradient in zip(gradients(moved, found), expected_gradients, strict=True):
         error = (ours.cpu() - gradient).norm() / gradient.norm()
         assert error < (1e-4 if precision == torch.float32 else 0.05)

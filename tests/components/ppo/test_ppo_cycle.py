@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 
 from components import paths
@@ -24,6 +25,7 @@ from components.ppo.cycle import learning_rates, run_cycle
 from components.ppo.rollouts import roll_out
 
 CPU = torch.device("cpu")
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
 class Interruption(Exception):
@@ -44,7 +46,8 @@ def cycle(world: Path) -> Callable[..., list[CurveRow]]:
         stop_in: int | None = None,
         on_iteration: Callable[[Yardsticks], None] | None = None,
     ) -> list[CurveRow]:
-        yardsticks = Yardsticks.load(CPU)
+        accelerator = start_accelerator()
+        yardsticks = Yardsticks.load(accelerator.device)
 
         def after(row: CurveRow) -> None:
             if on_iteration:
@@ -53,11 +56,26 @@ def cycle(world: Path) -> Callable[..., list[CurveRow]]:
                 raise Interruption
 
         job = Cycle(number, start, Path(work), prompts, [], after)
-        run_cycle(start_accelerator(), params, job, yardsticks)
+        run_cycle(accelerator, params, job, yardsticks)
         curve: list[CurveRow] = read_json(Path(work, "curve.json"))
         return curve
 
     return run
+
+
+@pytest.fixture
+def use_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Lets what follows in the test compute on a GPU, in a precision of Accelerate's."""
+
+    def use(precision: str) -> None:
+        monkeypatch.setenv("ACCELERATE_USE_CPU", "false")
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", precision)
+        AcceleratorState._reset_state(reset_partial_state=True)
+        assert start_accelerator().device.type == "cuda"
+
+    yield use
+    monkeypatch.undo()
+    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 EVERYTHING = {
@@ -214,6 +232,31 @@ def test_learning_rates_as_worked_by_hand(tiny_params: Any) -> None:
     expected = [(0, 6), (6, 12), (6, 12), (4, 8), (2, 4), (0, 0), (0, 0)]
     assert [rate for pair in found for rate in pair] == pytest.approx([rate for pair in expected for rate in pair])
     assert {learning_rates(tiny_params(ppo=rates).ppo, iteration) for iteration in range(9)} == {(6.0, 12.0)}
+
+
+@needs_gpu
+def test_on_a_gpu_in_float32_it_is_the_cpus_cycle(cycle: Any, use_gpu: Any, tiny_params: Any) -> None:
+    params = tiny_params(ppo={"iterations_per_cycle": 2})
+    expected = cycle(params, "cpu")
+    use_gpu("no")
+    found = cycle(params, "gpu")
+    for row, other in zip(found, expected, strict=True):
+        assert row == pytest.approx(other, rel=0.02, abs=2e-3)  # reason: sums in another order, two iterations long
+
+
+@needs_gpu
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_on_a_gpu_twice_and_interrupted_it_gives_the_same_bytes(
+    cycle: Any, use_gpu: Any, tiny_params: Any, precision: str
+) -> None:
+    use_gpu(precision)
+    params = tiny_params()
+    curve = cycle(params, "whole")
+    assert cycle(params, "again") == curve
+    with pytest.raises(Interruption):
+        cycle(params, "resumed", stop_in=3)
+    assert cycle(params, "resumed") == curve
+    assert digest(Path("whole")) == digest(Path("again")) == digest(Path("resumed"))
 
 
 def cut_short(file: Path) -> None:
