@@ -107,6 +107,8 @@ def kl_divergence(logits: Tensor, other_logits: Tensor, temperature: float = 1.0
 def _require_tokens(logits: Tensor, tokens: Tensor) -> None:
     require_integer(tokens=tokens)
     require_shape(logits.shape[:-1], tokens=tokens)
+    if tokens.is_cuda and torch.cuda.is_current_stream_capturing():
+        return  # nothing can be read while a CUDA graph is recorded
     vocabulary = logits.shape[-1]
     known = bool(((tokens >= 0) & (tokens < vocabulary)).all())
     require(known, "tokens", expected=f"0 .. {vocabulary - 1}", found="a token outside of the vocabulary")

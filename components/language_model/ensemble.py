@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,8 +21,12 @@ class Ensemble(nn.Module):
         self.mode = mode
         self.std_coef = std_coef
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor) -> Tensor:
-        """The combined scalar at every position. Shapes: all arguments and the result (B, S)."""
-        inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
+    @property
+    def config(self) -> Any:
+        """The first member's: all are of one architecture."""
+        return self.members[0].config
+
+    def forward(self, **inputs: Any) -> Tensor:
+        """The combined scalar at every position; see `ScalarModel.forward`. Shapes: (B, S)."""
         scalars = torch.stack([member(**inputs).flatten() for member in self.members])
-        return ensemble_score(scalars, self.mode, self.std_coef).reshape(input_ids.shape)
+        return ensemble_score(scalars, self.mode, self.std_coef).reshape(inputs["input_ids"].shape)

@@ -17,78 +17,103 @@ from components.core.masks import last_true_index
 from components.language_model.attention import takes_packed_sequences
 from components.language_model.sequences import Packed, Sequences, microbatches
 
-_MULTIPLE = 64  # see `_packed`
-
 
 def position_ids(mask: Tensor) -> Tensor:
     """Positions that count real tokens only, so that padding moves nothing. Shapes: (B, S) -> (B, S)."""
     return (mask.long().cumsum(dim=1) - 1).clamp(min=0)
 
 
-def response_logits(policy: nn.Module, sequences: Sequences) -> Tensor:
+def prepared(sequences: Sequences | Packed, *models: nn.Module, any_lengths: bool = False) -> Sequences | Packed:
+    """Packed, if all of these models take that: once for all of them.
+
+    Filled up where matrix products make, or look for, a kernel for every shape that they see. They do in half precision
+    on the CPU and on a GPU; a shape that was seen before then costs less than some tokens more. On a GPU equal shapes
+    are also what `cuda_graphs` lives on. See infra/decisions.
+
+    Args:
+        any_lengths: for what is recorded, and replayed for sequences of other lengths.
+    """
+    if isinstance(sequences, Packed) or not all(takes_packed_sequences(model) for model in models):
+        return sequences
+    if sequences.prompt_tokens.device.type != "cpu":
+        packed = sequences.packed(_to_an_eighth, _to_an_eighth)
+        return packed._replace(lengths=()) if any_lengths else packed
+    return sequences.packed(_to_a_multiple_of_64) if torch.is_autocast_enabled("cpu") else sequences.packed()
+
+
+def _to_a_multiple_of_64(count: int) -> int:
+    return -(-count // 64) * 64
+
+
+def _to_an_eighth(count: int) -> int:
+    """Up by at most an eighth, to one of few numbers."""
+    step = max(64, 2 ** (count.bit_length() - 1) // 8)
+    full: int = -(-count // step) * step
+    return full
+
+
+def response_logits(policy: nn.Module, sequences: Sequences | Packed) -> Tensor:
     """Logits that predict each response token, 0 where there is none. Shapes: (B, T, V)."""
-    return _in_place(_logits(policy, sequences), sequences.response_mask)
+    sequences = prepared(sequences, policy)
+    return _in_place(_logits(policy, sequences), sequences)
 
 
-def response_logprobs(policy: nn.Module, sequences: Sequences, temperature: float) -> Tensor:
+def response_logprobs(policy: nn.Module, sequences: Sequences | Packed, temperature: float) -> Tensor:
     """Logprobs of the response tokens, 0 where there is none. Shapes: (B, T). Units: nats."""
-    mask = sequences.response_mask
-    return _in_place(token_logprobs(_logits(policy, sequences), sequences.response_tokens[mask], temperature), mask)
+    sequences = prepared(sequences, policy)
+    return _in_place(token_logprobs(_logits(policy, sequences), _tokens(sequences), temperature), sequences)
 
 
-def response_logprobs_and_entropy(policy: nn.Module, sequences: Sequences, temperature: float) -> tuple[Tensor, Tensor]:
+def response_logprobs_and_entropy(
+    policy: nn.Module, sequences: Sequences | Packed, temperature: float
+) -> tuple[Tensor, Tensor]:
     """Logprobs of the response tokens, and the entropy of the distributions they were drawn from, else 0.
 
     Shapes: (B, T) each. Units: nats.
     """
-    mask = sequences.response_mask
-    both = token_logprobs_and_entropy(_logits(policy, sequences), sequences.response_tokens[mask], temperature)
-    return _in_place(both.logprobs, mask), _in_place(both.entropy, mask)
+    sequences = prepared(sequences, policy)
+    both = token_logprobs_and_entropy(_logits(policy, sequences), _tokens(sequences), temperature)
+    return _in_place(both.logprobs, sequences), _in_place(both.entropy, sequences)
 
 
-def response_values(model: nn.Module, sequences: Sequences) -> Tensor:
+def response_values(model: nn.Module, sequences: Sequences | Packed) -> Tensor:
     """The value of the state before each response token, 0 where there is none. Shapes: (B, T)."""
-    mask = sequences.response_mask
-    if takes_packed_sequences(model):
-        packed = _packed(sequences)
-        values = model(**_packed_inputs(packed))[0, packed.before]
+    sequences = prepared(sequences, model)
+    if isinstance(sequences, Packed):
+        values = model(**_packed_inputs(sequences))[0, sequences.before]
     else:
         start = sequences.prompt_tokens.shape[1] - 1
-        values = model(**_padded_inputs(sequences))[:, start:-1][mask]
-    return _in_place(values, mask)
+        values = model(**_padded_inputs(sequences))[:, start:-1][sequences.response_mask]
+    return _in_place(values, sequences)
 
 
-def sequence_scores(model: nn.Module, sequences: Sequences) -> Tensor:
+def sequence_scores(model: nn.Module, sequences: Sequences | Packed) -> Tensor:
     """The reward model's score, read at the last real token of the response. Shapes: (B,)."""
-    if takes_packed_sequences(model):
-        packed = _packed(sequences)
-        scores: Tensor = model(**_packed_inputs(packed))[0, packed.last]
+    sequences = prepared(sequences, model)
+    if isinstance(sequences, Packed):
+        scores: Tensor = model(**_packed_inputs(sequences))[0, sequences.last]
         return scores
     last = last_true_index(sequences.response_mask) + sequences.prompt_tokens.shape[1]
     scores = model(**_padded_inputs(sequences)).gather(1, last[:, None]).squeeze(1)
     return scores
 
 
-def _logits(policy: nn.Module, sequences: Sequences) -> Tensor:
+def _logits(policy: nn.Module, sequences: Sequences | Packed) -> Tensor:
     """Logits that predict the response tokens, one behind the other, row by row. Shapes: (tokens, V)."""
     logits: Tensor
-    if takes_packed_sequences(policy):
-        packed = _packed(sequences)
-        logits = policy(**_packed_inputs(packed), use_cache=False, logits_to_keep=packed.before).logits
+    if isinstance(sequences, Packed):
+        logits = policy(**_packed_inputs(sequences), use_cache=False, logits_to_keep=sequences.before).logits
         return logits[0]
     width = sequences.response_tokens.shape[1]
     logits = policy(**_padded_inputs(sequences), use_cache=False, logits_to_keep=width + 1).logits
     return logits[:, :-1][sequences.response_mask]
 
 
-def _packed(sequences: Sequences) -> Packed:
-    """Packed, and filled up where matrix products make, or look for, a kernel for every shape that they see.
-
-    They do in half precision on the CPU and on a GPU; a shape that was seen before then costs less than some tokens
-    more. See infra/decisions.
-    """
-    device = sequences.prompt_tokens.device.type
-    return sequences.packed(multiple=1 if device == "cpu" and not torch.is_autocast_enabled("cpu") else _MULTIPLE)
+def _tokens(sequences: Sequences | Packed) -> Tensor:
+    """The response tokens, one behind the other, row by row. Shapes: (tokens,)."""
+    if isinstance(sequences, Packed):
+        return sequences.response_tokens
+    return sequences.response_tokens[sequences.response_mask]
 
 
 def _packed_inputs(packed: Packed) -> dict[str, Any]:
@@ -97,6 +122,7 @@ def _packed_inputs(packed: Packed) -> dict[str, Any]:
         "attention_mask": None,
         "position_ids": packed.positions,
         "sequence_lengths": packed.lengths,
+        "longest_sequence": packed.longest,
         "sequence_ends": packed.ends,
     }
 
@@ -106,21 +132,23 @@ def _padded_inputs(sequences: Sequences) -> dict[str, Tensor]:
     return {"input_ids": sequences.tokens, "attention_mask": mask.long(), "position_ids": position_ids(mask)}
 
 
-def _in_place(column: Tensor, mask: Tensor) -> Tensor:
-    """Numbers of response tokens, back in their rows. Shapes: (tokens, ...), (B, T) -> (B, T, ...)."""
-    result = column.new_zeros(*mask.shape, *column.shape[1:])
-    result[mask] = column
+def _in_place(column: Tensor, sequences: Sequences | Packed) -> Tensor:
+    """Numbers of response tokens, back in their rows. Shapes: (tokens, ...) -> (B, T, ...)."""
+    if isinstance(sequences, Packed):
+        return sequences.in_place(column)
+    result = column.new_zeros(*sequences.response_mask.shape, *column.shape[1:])
+    result[sequences.response_mask] = column
     return result
 
 
 @torch.no_grad()
 def in_microbatches(
-    function: Callable[[Sequences], tuple[Tensor, ...]], sequences: Sequences, size: int
+    function: Callable[[Sequences], tuple[Tensor, ...]], sequences: Sequences, size: int, *, trim: bool = True
 ) -> tuple[Tensor, ...]:
     """Apply a function of sequences part by part and put the results, (B,) or (B, T), back in order; no gradients."""
     results: list[Tensor] = []
     width = sequences.response_tokens.shape[1]
-    for index, part in microbatches(sequences, size):
+    for index, part in microbatches(sequences, size, trim=trim):
         outputs = function(part)
         if not results:
             results = [

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from components.language_model.text import Codec
+
+Fill = Callable[[int], int]
+
+
+def _nothing(count: int) -> int:
+    return count
 
 
 class Packed(NamedTuple):
@@ -16,15 +23,28 @@ class Packed(NamedTuple):
 
     Shapes: tokens and positions (1, S); lengths, B numbers (one more where there is filling) that sum to S; ends, their
     running sum from 0 on, in int32; before (R,) the index of the token before each response token, row by row;
-    last (B,) the index of each sequence's last token.
+    response_tokens (R,), and places (R,) where each stands in a (B, T) of responses, whose size is `shape`; last (B,)
+    the index of each sequence's last token. `longest` is no less than any of the lengths. Where attention
+    to all sequences is one kernel (see `attention`), lengths may be empty, as it asks for ends alone.
     """
 
     tokens: Tensor
     positions: Tensor
-    lengths: list[int]
+    lengths: tuple[int, ...]
+    longest: int
     ends: Tensor
     before: Tensor
+    response_tokens: Tensor
+    places: Tensor
+    shape: tuple[int, int]
     last: Tensor
+
+    def in_place(self, column: Tensor) -> Tensor:
+        """Numbers of response tokens, back in their rows, 0 elsewhere. Shapes: (R, ...) -> (B, T, ...)."""
+        count = self.shape[0] * self.shape[1]
+        result = column.new_zeros(count + 1, *column.shape[1:])  # the last is where filling goes
+        result[self.places] = column
+        return result[:count].view(*self.shape, *column.shape[1:])
 
 
 class Sequences(NamedTuple):
@@ -52,34 +72,55 @@ class Sequences(NamedTuple):
 
     def rows(self, index: Tensor | slice) -> Sequences:
         """Some of the sequences, without the padding that only the others needed."""
-        prompt_mask, response_mask = self.prompt_mask[index], self.response_mask[index]
+        prompt_tokens, prompt_mask, response_tokens, response_mask = self.untrimmed(index)
         prompt_width = max(1, int(prompt_mask.sum(dim=1).max()))
         response_width = max(1, int(response_mask.sum(dim=1).max()))
         return Sequences(
-            self.prompt_tokens[index][:, -prompt_width:],
+            prompt_tokens[:, -prompt_width:],
             prompt_mask[:, -prompt_width:],
-            self.response_tokens[index][:, :response_width],
+            response_tokens[:, :response_width],
             response_mask[:, :response_width],
         )
 
-    def packed(self, multiple: int = 1) -> Packed:
-        """The real tokens alone, but for a last sequence of filling up to a multiple, which nobody reads.
+    def untrimmed(self, index: Tensor | slice) -> Sequences:
+        """Some of the sequences, as wide as all."""
+        return Sequences(*(field[index] for field in self))
+
+    def packed(self, fill: Fill = _nothing, fill_responses: Fill = _nothing) -> Packed:
+        """The real tokens alone, but for a last sequence of filling, which nobody reads.
 
         Filling makes equal shapes of many unequal ones; see `forward`.
+
+        Args:
+            fill, fill_responses: from a number of tokens, and of response tokens, to how many it is filled up to.
         """
-        mask = self.mask
+        mask, width = self.mask, self.prompt_mask.shape[1]
         lengths = mask.sum(dim=1)
         index = mask.flatten().cumsum(dim=0).view_as(mask) - 1
-        before = index[:, self.prompt_mask.shape[1] :][self.response_mask] - 1
+        before = index[:, width:][self.response_mask] - 1
+        places = self.response_mask.flatten().nonzero().squeeze(1)
         tokens, positions = self.tokens[mask], (mask.cumsum(dim=1) - 1)[mask]
-        filling = -len(tokens) % multiple
-        if filling:
+        response_tokens = self.response_tokens[self.response_mask]
+        if filling := fill(len(tokens)) - len(tokens):
             more = torch.arange(filling, device=mask.device)
             tokens, positions = torch.cat([tokens, torch.zeros_like(more)]), torch.cat([positions, more])
             lengths = torch.cat([lengths, lengths.new_tensor([filling])])
-        ends = torch.nn.functional.pad(lengths.cumsum(dim=0), (1, 0))
-        last = ends[1 : len(self) + 1] - 1
-        return Packed(tokens[None], positions[None], lengths.tolist(), ends.int(), before, last)
+        if more_responses := fill_responses(len(places)) - len(places):
+            before, response_tokens = (pad(part, (0, more_responses)) for part in (before, response_tokens))
+            places = pad(places, (0, more_responses), value=self.response_mask.numel())
+        ends, numbers = pad(lengths.cumsum(dim=0), (1, 0)), lengths.tolist()
+        return Packed(
+            tokens=tokens[None],
+            positions=positions[None],
+            lengths=tuple(numbers),
+            longest=fill(max(numbers)),
+            ends=ends.int(),
+            before=before,
+            response_tokens=response_tokens,
+            places=places,
+            shape=(len(self), self.response_mask.shape[1]),
+            last=ends[1 : len(self) + 1] - 1,
+        )
 
     def responses(self) -> list[list[int]]:
         """The tokens of each response, without padding."""
@@ -118,8 +159,12 @@ def comparison_pairs(rows: list[dict[str, str]], codec: Codec) -> Sequences:
     return build_sequences(prompts + prompts, responses, codec.pad_id)
 
 
-def microbatches(sequences: Sequences, size: int) -> Iterator[tuple[Tensor, Sequences]]:
-    """Parts of at most `size` sequences, of like length together so that little is padded, with their row numbers."""
+def microbatches(sequences: Sequences, size: int, *, trim: bool = True) -> Iterator[tuple[Tensor, Sequences]]:
+    """Parts of at most `size` sequences, of like length together so that little is padded, with their row numbers.
+
+    Args:
+        trim: whether each part is without the padding that only the others need.
+    """
     order = torch.argsort(sequences.mask.sum(dim=1), stable=True, descending=True)
     for index in torch.split(order, size):
-        yield index, sequences.rows(index)
+        yield index, sequences.rows(index) if trim else sequences.untrimmed(index)

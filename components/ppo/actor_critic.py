@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from components.language_model.forward import response_logprobs_and_entropy, response_values
+from components.language_model.forward import prepared, response_logprobs_and_entropy, response_values
 from components.language_model.loading import ScalarModel
-from components.language_model.sequences import Sequences
+from components.language_model.sequences import Packed, Sequences
 
 
 class ActorCriticOutput(NamedTuple):
@@ -28,7 +28,12 @@ class ActorCritic(nn.Module):
         self.policy = policy
         self.value_model = value_model
 
-    def forward(self, sequences: Sequences, temperature: float) -> ActorCriticOutput:
+    @property
+    def models(self) -> tuple[nn.Module, ...]:
+        return (self.policy,) if self.value_model is None else (self.policy, self.value_model)
+
+    def forward(self, sequences: Sequences | Packed, temperature: float) -> ActorCriticOutput:
+        sequences = prepared(sequences, *self.models)
         logprobs, entropy = response_logprobs_and_entropy(self.policy, sequences, temperature)
         if self.value_model is None:
             return ActorCriticOutput(logprobs, entropy, torch.zeros_like(logprobs))

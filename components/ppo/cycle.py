@@ -25,8 +25,8 @@ from components.ppo import checkpoint
 from components.ppo.actor_critic import ActorCritic
 from components.ppo.checkpoint import Progress
 from components.ppo.credit import Credit, assign_credit
-from components.ppo.rollouts import Rollouts, roll_out, true_scores
-from components.ppo.update import Statistics, update
+from components.ppo.rollouts import Collector, Rollouts, true_scores
+from components.ppo.update import Statistics, Updater
 
 logger = logging.getLogger("proximal")
 
@@ -74,6 +74,8 @@ def run_cycle(accelerator: Accelerator, params: Params, cycle: Cycle, yardsticks
     prompts = list(zip(texts, yardsticks.codec.encode_prompts(texts), strict=True))
     moved = None if reference is yardsticks.reference else reference
     prepared, optimizer = accelerator.prepare(model, optimizer)
+    collector = Collector(accelerator, model, reference, yardsticks, params)
+    updater = Updater(accelerator, prepared, optimizer, settings, params.seed)
     end = cycle.number * settings.iterations_per_cycle
     while progress.iteration < end:
         started = time.monotonic()
@@ -82,7 +84,7 @@ def run_cycle(accelerator: Accelerator, params: Params, cycle: Cycle, yardsticks
         asked = rows_of_iteration(prompts, groups, iteration, params.seed, "ppo/prompts")
         batch = [prompt for prompt in asked for _ in range(settings.responses_per_prompt)]
         tokens = [prompt for _, prompt in batch]
-        rollouts = roll_out(accelerator, model, reference, yardsticks, tokens, params, iteration)
+        rollouts = collector.roll_out(tokens, iteration)
         if settings.reward == "rubric":
             scores = true_scores(rollouts, [text for text, _ in batch], yardsticks.codec, params)
             rollouts = rollouts._replace(scores=scores)
@@ -90,9 +92,7 @@ def run_cycle(accelerator: Accelerator, params: Params, cycle: Cycle, yardsticks
         rolled_out = time.monotonic()
         for group, rate in zip(optimizer.param_groups, learning_rates(settings, iteration), strict=False):
             group["lr"] = rate
-        statistics = update(
-            accelerator, prepared, optimizer, rollouts, credit, kl_coef, settings, params.seed, iteration
-        )
+        statistics = updater.update(rollouts, credit, kl_coef, iteration)
         row = _curve_row(cycle.number, progress, rollouts, credit, statistics)
         curve.append(row)
         progress = Progress(iteration + 1, _next_kl_coef(kl_coef, row["kl"], settings), moments)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, cast
 
 import torch
@@ -10,10 +11,11 @@ from torch import Tensor, nn
 
 from components.config import Params, Ppo
 from components.core.checks import require_finite
-from components.language_model.forward import in_microbatches, response_logprobs, sequence_scores
+from components.language_model.cuda_graphs import Recorded, can_record
+from components.language_model.forward import in_microbatches, prepared, response_logprobs, sequence_scores
 from components.language_model.generation import generate
 from components.language_model.sampling import uniforms
-from components.language_model.sequences import Sequences, pad_left
+from components.language_model.sequences import Packed, Sequences, pad_left
 from components.language_model.text import Codec
 from components.measurement import Yardsticks, rubric_of
 from components.ppo.actor_critic import ActorCritic
@@ -38,59 +40,74 @@ class Rollouts(NamedTuple):
     entropy: Tensor
 
 
-@torch.no_grad()
-@span("rollouts")
-def roll_out(
-    accelerator: Accelerator,
-    model: ActorCritic,
-    reference: nn.Module,
-    yardsticks: Yardsticks,
-    prompts: list[list[int]],
-    params: Params,
-    iteration: int,
-) -> Rollouts:
-    """Answer the prompts and record logprobs, reference logprobs, values and scores.
+class Collector:
+    """Collects rollouts, iteration by iteration."""
 
-    Every process works on its share of the prompts; all of them return the whole batch, so that advantages are
-    whitened over it and minibatches are cut from it alike everywhere.
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        model: ActorCritic,
+        reference: nn.Module,
+        yardsticks: Yardsticks,
+        params: Params,
+    ) -> None:
+        self._accelerator, self._model, self._reference = accelerator, model, reference
+        self._yardsticks, self._params = yardsticks, params
+        self._settings = cast(Ppo, params.alignment)
+        self._models = (*model.models, reference, yardsticks.reward_model)
+        self._measure: Callable[[Sequences | Packed], tuple[Tensor, ...]] = self._forward
+        self._recorded = can_record(accelerator, *self._models)
+        if self._recorded:
+            self._measure = Recorded(self._forward)
 
-    Raises:
-        TrainingError: a recorded number is not finite; the rows are named.
-    """
-    settings, codec = cast(Ppo, params.alignment), yardsticks.codec
-    numbers = uniforms(
-        len(prompts),
-        params.language_model.max_response_tokens,
-        generator(params.seed, "ppo", "responses", iteration),
-    )
-    share = slice(accelerator.process_index, None, accelerator.num_processes)
-    with accelerator.autocast():  # as in the update: sampled from, recorded and compared in one precision
-        sequences = generate(
-            model.policy,
-            codec,
-            prompts[share],
-            numbers[share],
-            temperature=settings.temperature,
-            batch_size=params.measurement.batch_size,
-        ).to(accelerator.device)
+    @torch.no_grad()
+    @span("rollouts")
+    def roll_out(self, prompts: list[list[int]], iteration: int) -> Rollouts:
+        """Answer the prompts and record logprobs, reference logprobs, values and scores.
 
-    def record(part: Sequences) -> tuple[Tensor, ...]:
-        output = model(part, settings.temperature)
-        return (
-            *output,
-            response_logprobs(reference, part, settings.temperature),
-            sequence_scores(yardsticks.reward_model, part),
+        Every process works on its share of the prompts; all of them return the whole batch, so that advantages are
+        whitened over it and minibatches are cut from it alike everywhere.
+
+        Raises:
+            TrainingError: a recorded number is not finite; the rows are named.
+        """
+        accelerator, params, codec = self._accelerator, self._params, self._yardsticks.codec
+        numbers = uniforms(
+            len(prompts),
+            params.language_model.max_response_tokens,
+            generator(params.seed, "ppo", "responses", iteration),
         )
+        share = slice(accelerator.process_index, None, accelerator.num_processes)
+        with accelerator.autocast():  # as in the update: sampled from, recorded and compared in one precision
+            sequences = generate(
+                self._model.policy,
+                codec,
+                prompts[share],
+                numbers[share],
+                temperature=self._settings.temperature,
+                batch_size=params.measurement.batch_size,
+            ).to(accelerator.device)
+            columns = in_microbatches(
+                lambda part: self._measure(prepared(part, *self._models, any_lengths=self._recorded)),
+                sequences,
+                self._settings.microbatch_size,
+                trim=not self._recorded,
+            )
+        sequences, columns = _gather(accelerator, prompts, sequences, columns, params, codec.pad_id)
+        logprobs, entropy, values, ref_logprobs, scores = columns
+        mask = sequences.response_mask
+        for name, column in zip(("old_logprobs", "entropy", "values", "ref_logprobs", "scores"), columns, strict=True):
+            require_finite(f"ppo, iteration {iteration + 1}, {name}", column, mask if column.dim() == 2 else None)
+        ended = ((sequences.response_tokens == codec.eos_id) & mask).any(dim=1)
+        return Rollouts(sequences, scores, ended, logprobs, ref_logprobs, values, entropy)
 
-    with accelerator.autocast():
-        recorded = in_microbatches(record, sequences, settings.microbatch_size)
-    sequences, recorded = _gather(accelerator, prompts, sequences, recorded, params, codec.pad_id)
-    logprobs, entropy, values, ref_logprobs, scores = recorded
-    mask = sequences.response_mask
-    for name, column in zip(("old_logprobs", "entropy", "values", "ref_logprobs", "scores"), recorded, strict=True):
-        require_finite(f"ppo, iteration {iteration + 1}, {name}", column, mask if column.dim() == 2 else None)
-    ended = ((sequences.response_tokens == codec.eos_id) & mask).any(dim=1)
-    return Rollouts(sequences, scores, ended, logprobs, ref_logprobs, values, entropy)
+    def _forward(self, part: Sequences | Packed) -> tuple[Tensor, ...]:
+        temperature = self._settings.temperature
+        return (
+            *self._model(part, temperature),
+            response_logprobs(self._reference, part, temperature),
+            sequence_scores(self._yardsticks.reward_model, part),
+        )
 
 
 def true_scores(rollouts: Rollouts, prompts: list[str], codec: Codec, params: Params) -> Tensor:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -14,7 +16,9 @@ from components.core.kl import kl_estimate
 from components.core.losses import aggregate, policy_loss, value_loss
 from components.core.stats import masked_sum, masked_var
 from components.errors import TrainingError
-from components.language_model.sequences import microbatches
+from components.language_model.cuda_graphs import Recorded, can_record
+from components.language_model.forward import prepared
+from components.language_model.sequences import Packed, Sequences, microbatches
 from components.ppo.actor_critic import ActorCritic
 from components.ppo.credit import Credit
 from components.ppo.rollouts import Rollouts
@@ -24,47 +28,157 @@ from components.seeding import generator
 Statistics = dict[str, float]
 
 
-@span("updates")
-def update(
-    accelerator: Accelerator,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    rollouts: Rollouts,
-    credit: Credit,
-    kl_coef: float,
-    settings: Ppo,
-    seed: int,
-    iteration: int,
-) -> Statistics:
-    """Several epochs of minibatch steps on one batch of rollouts; the model changes in place.
+class Microbatch(NamedTuple):
+    """B sequences and what is known of them. Shapes: mask and what follows it (B, T), but for the last three, ()."""
 
-    Stops early once a step finds the policy more than max_update_kl_nats_per_token away from the rollouts' policy.
+    sequences: Packed | Sequences
+    mask: Tensor
+    old_logprobs: Tensor
+    ref_logprobs: Tensor
+    advantages: Tensor
+    old_values: Tensor
+    returns: Tensor
+    kl_coef: Tensor
+    tokens: Tensor  # response tokens of the whole step
+    counted: Tensor  # what the losses are means over: the step's tokens, or its sequences
 
-    Returns:
-        Means over all steps: policy_loss, value_loss, entropy, clip_fraction, value_clip_fraction, approx_kl (old to
-        new policy, 0.5 * squared log-ratio), ratio_max, gradient norms; of the batch explained_variance (with a
-        value model); and the number of steps, and of trained_tokens (prompts and responses, as often as they went
-        through a step).
-    Raises:
-        TrainingError: a loss or ratio that is not finite; the rows are named.
-    """
-    statistics = {"explained_variance": _explained_variance(rollouts, credit)} if settings.has_value_model else {}
-    mask = rollouts.sequences.response_mask
-    steps: list[Statistics] = []
-    trained_tokens = 0
-    for epoch in range(settings.epochs):
-        order = torch.randperm(len(mask), generator=generator(seed, "ppo", "minibatches", iteration, epoch))
-        for rows in torch.chunk(order.to(mask.device), settings.minibatches):
-            steps.append(_step(accelerator, model, optimizer, rollouts, credit, rows, kl_coef, settings, iteration))
-            trained_tokens += int(rollouts.sequences.mask[rows].sum())
+
+class Outcome(NamedTuple):
+    """What a microbatch adds to its step. Shapes: () each, but for terms (losses, B, T): the first of `measured`."""
+
+    objective: Tensor
+    measured: dict[str, Tensor]
+    ratio_max: Tensor
+    terms: Tensor
+
+
+class Updater:
+    """Moves a model, in place, iteration by iteration."""
+
+    def __init__(
+        self, accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer, settings: Ppo, seed: int
+    ) -> None:
+        self._accelerator, self._model, self._optimizer = accelerator, model, optimizer
+        self._settings, self._seed = settings, seed
+        self._inner: ActorCritic = accelerator.unwrap_model(model)
+        # Several processes talk to each other in a backward pass, which a graph has no part in.
+        self._recorded = accelerator.num_processes == 1 and can_record(accelerator, *self._inner.models)
+        self._accumulate: Callable[[Microbatch], Outcome] = self._forward_and_backward
+        if self._recorded:
+            self._accumulate = Recorded(self._forward_and_backward)
+
+    @span("updates")
+    def update(self, rollouts: Rollouts, credit: Credit, kl_coef: float, iteration: int) -> Statistics:
+        """Several epochs of minibatch steps on one batch of rollouts.
+
+        Stops early once a step finds the policy more than max_update_kl_nats_per_token away from the rollouts' policy.
+
+        Returns:
+            Means over all steps: policy_loss, value_loss, entropy, clip_fraction, value_clip_fraction, approx_kl (old
+            to new policy, 0.5 * squared log-ratio), ratio_max, gradient norms; of the batch explained_variance (with a
+            value model); and the number of steps, and of trained_tokens (prompts and responses, as often as they went
+            through a step).
+        Raises:
+            TrainingError: a loss or ratio that is not finite; the rows are named.
+        """
+        settings = self._settings
+        statistics = {"explained_variance": _explained_variance(rollouts, credit)} if settings.has_value_model else {}
+        mask = rollouts.sequences.response_mask
+        steps: list[Statistics] = []
+        trained_tokens = 0
+        for epoch in range(settings.epochs):
+            order = torch.randperm(len(mask), generator=generator(self._seed, "ppo", "minibatches", iteration, epoch))
+            for rows in torch.chunk(order.to(mask.device), settings.minibatches):
+                steps.append(self._step(rollouts, credit, rows, kl_coef, iteration))
+                trained_tokens += int(rollouts.sequences.mask[rows].sum())
+                if _moved_too_far(steps[-1], settings):
+                    break
             if _moved_too_far(steps[-1], settings):
                 break
-        if _moved_too_far(steps[-1], settings):
-            break
-    for name in steps[0]:
-        values = [step[name] for step in steps]
-        statistics[name] = max(values) if name == "ratio_max" else sum(values) / len(values)
-    return statistics | {"steps": len(steps), "trained_tokens": trained_tokens}
+        for name in steps[0]:
+            values = [step[name] for step in steps]
+            statistics[name] = max(values) if name == "ratio_max" else sum(values) / len(values)
+        return statistics | {"steps": len(steps), "trained_tokens": trained_tokens}
+
+    def _step(self, rollouts: Rollouts, credit: Credit, rows: Tensor, kl_coef: float, iteration: int) -> Statistics:
+        """One optimiser step. Losses are means over all tokens (or sequences) of the minibatch, in whatever parts."""
+        accelerator, settings = self._accelerator, self._settings
+        tokens = float(rollouts.sequences.response_mask[rows].sum())
+        counted = tokens if settings.loss_aggregation == "token_mean" else float(len(rows))
+        numbers = credit.advantages.new_tensor([kl_coef, tokens, counted])
+        share = rows[accelerator.process_index :: accelerator.num_processes]
+        mine = rollouts.sequences.untrimmed(share)
+        # Without the padding that a part does not need, unless shapes are to be equal.
+        parts = list(microbatches(mine, settings.microbatch_size, trim=not self._recorded))
+        sums: dict[str, Tensor] = {}
+        ratio_max = torch.zeros((), device=credit.advantages.device)
+        for number, (index, sequences) in enumerate(parts, start=1):
+            chosen = share[index]
+            microbatch = self._microbatch(sequences, chosen, rollouts, credit, numbers)
+            with contextlib.nullcontext() if number == len(parts) else accelerator.no_sync(self._model):
+                outcome = self._accumulate(microbatch)
+            _require_finite(outcome, microbatch.mask, chosen, iteration)
+            for name, term in outcome.measured.items():
+                sums[name] = sums.get(name, torch.zeros_like(term)) + term
+            ratio_max = torch.maximum(ratio_max, outcome.ratio_max)
+        norms = {"policy_gradient_norm": _clip(self._inner.policy, settings.gradient_clip)}
+        if self._inner.value_model is not None:
+            norms["value_gradient_norm"] = _clip(self._inner.value_model, settings.gradient_clip)
+        self._optimizer.step()
+        self._optimizer.zero_grad(set_to_none=not self._recorded)  # a graph adds to the gradients that it knows
+        totals = accelerator.reduce(torch.stack(list(sums.values())), reduction="sum").tolist()
+        ratio_max = accelerator.gather(ratio_max.reshape(1)).max()
+        return {**dict(zip(sums, totals, strict=True)), **norms, "ratio_max": float(ratio_max)}
+
+    def _microbatch(
+        self, sequences: Sequences, rows: Tensor, rollouts: Rollouts, credit: Credit, numbers: Tensor
+    ) -> Microbatch:
+        width = sequences.response_tokens.shape[1]
+        columns = (rollouts.old_logprobs, rollouts.ref_logprobs, credit.advantages, rollouts.values, credit.returns)
+        with self._accelerator.autocast():
+            inputs = prepared(sequences, *self._inner.models, any_lengths=self._recorded)
+        return Microbatch(inputs, sequences.response_mask, *(column[rows, :width] for column in columns), *numbers)
+
+    def _forward_and_backward(self, batch: Microbatch) -> Outcome:
+        """Add the gradients of a microbatch's share of the losses."""
+        settings, mask = self._settings, batch.mask
+        new = self._model(batch.sequences, settings.temperature)
+        policy = policy_loss(
+            new.logprobs,
+            batch.old_logprobs,
+            batch.advantages,
+            mask,
+            clip_low=settings.clip_range_low,
+            clip_high=settings.clip_range_high,
+            dual_clip=settings.dual_clip,
+        )
+        value = value_loss(
+            new.values, batch.old_values, batch.returns, mask, value_clip_range=settings.value_clip_range
+        )
+        terms = {"policy_loss": policy.loss, "value_loss": value.loss, "entropy": new.entropy}
+        if settings.kl_placement == "loss":
+            terms["kl_loss"] = kl_estimate(new.logprobs, batch.ref_logprobs, settings.kl_estimator)
+        losses = {
+            # Divided here, not there: the count is a tensor, as in a graph it differs from replay to replay.
+            name: aggregate(term, mask, settings.loss_aggregation, 1.0) / batch.counted
+            for name, term in terms.items()
+        }
+        objective = losses["policy_loss"]
+        if settings.entropy_coef > 0:  # with 0, its gradient is not computed in vain
+            objective = objective - settings.entropy_coef * losses["entropy"]
+        if settings.kl_placement == "loss":
+            objective = objective + batch.kl_coef * losses["kl_loss"]
+        objective = objective + settings.value_loss_coef * losses["value_loss"]
+        # Data parallelism averages gradients over the processes; the loss is already a share of the whole mean.
+        self._accelerator.backward(objective * self._accelerator.num_processes)
+        log_ratio = (new.logprobs - batch.old_logprobs).detach()
+        measured = {name: loss.detach() for name, loss in losses.items()} | {
+            "clip_fraction": masked_sum(policy.clipped.float(), mask) / batch.tokens,
+            "value_clip_fraction": masked_sum(value.clipped.float(), mask) / batch.tokens,
+            "approx_kl": masked_sum(0.5 * log_ratio.square(), mask) / batch.tokens,
+        }
+        ratio_max = torch.where(mask, policy.ratio, 0.0).max()
+        return Outcome(objective.detach(), measured, ratio_max, torch.stack([term.detach() for term in terms.values()]))
 
 
 def _moved_too_far(step: Statistics, settings: Ppo) -> bool:
@@ -72,94 +186,20 @@ def _moved_too_far(step: Statistics, settings: Ppo) -> bool:
     return limit is not None and step["approx_kl"] > limit
 
 
-def _step(
-    accelerator: Accelerator,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    rollouts: Rollouts,
-    credit: Credit,
-    rows: Tensor,
-    kl_coef: float,
-    settings: Ppo,
-    iteration: int,
-) -> Statistics:
-    """One optimiser step. Losses are means over all tokens (or sequences) of the minibatch, however it is cut up."""
-    tokens = float(rollouts.sequences.response_mask[rows].sum())
-    counted = tokens if settings.loss_aggregation == "token_mean" else float(len(rows))
-    share = rows[accelerator.process_index :: accelerator.num_processes]
-    parts = list(microbatches(rollouts.sequences.rows(share), settings.microbatch_size))
-    sums: dict[str, Tensor] = {}
-    ratio_max = torch.zeros((), device=credit.advantages.device)
-    for number, (index, sequences) in enumerate(parts, start=1):
-        chosen, width = share[index], sequences.response_tokens.shape[1]
-        mask = sequences.response_mask
-
-        def of(column: Tensor, chosen: Tensor = chosen, width: int = width) -> Tensor:
-            return column[chosen, :width]
-
-        last = number == len(parts)
-        with contextlib.nullcontext() if last else accelerator.no_sync(model):
-            new = model(sequences, settings.temperature)
-            policy = policy_loss(
-                new.logprobs,
-                of(rollouts.old_logprobs),
-                of(credit.advantages),
-                mask,
-                clip_low=settings.clip_range_low,
-                clip_high=settings.clip_range_high,
-                dual_clip=settings.dual_clip,
-            )
-            value = value_loss(
-                new.values,
-                of(rollouts.values),
-                of(credit.returns),
-                mask,
-                value_clip_range=settings.value_clip_range,
-            )
-            per_token = {"policy_loss": policy.loss, "value_loss": value.loss, "entropy": new.entropy}
-            if settings.kl_placement == "loss":
-                per_token["kl_loss"] = kl_estimate(new.logprobs, of(rollouts.ref_logprobs), settings.kl_estimator)
-            losses = {
-                name: aggregate(term, mask, settings.loss_aggregation, counted) for name, term in per_token.items()
-            }
-            objective = losses["policy_loss"]
-            if settings.entropy_coef > 0:  # with 0, its gradient is not computed in vain
-                objective = objective - settings.entropy_coef * losses["entropy"]
-            if settings.kl_placement == "loss":
-                objective = objective + kl_coef * losses["kl_loss"]
-            objective = objective + settings.value_loss_coef * losses["value_loss"]
-            if not torch.isfinite(objective):
-                of_rows = torch.stack([masked_sum(term.detach(), mask, dim=1) for term in per_token.values()])
-                broken = chosen[~torch.isfinite(of_rows).all(dim=0)]
-                named = broken if len(broken) else chosen  # finite rows can overflow together
-                raise TrainingError(
-                    "the PPO objective is not finite",
-                    where=f"ppo, iteration {iteration + 1}, rollouts {named.tolist()[:8]}",
-                    expected="a number",
-                    found=", ".join(f"{name} {float(loss)}" for name, loss in losses.items()),
-                    do="the last finished iteration is kept; lower ppo.learning_rate and run again",
-                )
-            # Data parallelism averages gradients over the processes; the loss is already a share of the whole mean.
-            accelerator.backward(objective * accelerator.num_processes)
-        log_ratio = (new.logprobs - of(rollouts.old_logprobs)).detach()
-        measured = {
-            **losses,
-            "clip_fraction": masked_sum(policy.clipped.float(), mask) / tokens,
-            "value_clip_fraction": masked_sum(value.clipped.float(), mask) / tokens,
-            "approx_kl": masked_sum(0.5 * log_ratio.square(), mask) / tokens,
-        }
-        for name, term in measured.items():
-            sums[name] = sums.get(name, torch.zeros_like(term)) + term.detach()
-        ratio_max = torch.maximum(ratio_max, torch.where(mask, policy.ratio, 0.0).max().detach())
-    inner: ActorCritic = accelerator.unwrap_model(model)
-    norms = {"policy_gradient_norm": _clip(inner.policy, settings.gradient_clip)}
-    if inner.value_model is not None:
-        norms["value_gradient_norm"] = _clip(inner.value_model, settings.gradient_clip)
-    optimizer.step()
-    optimizer.zero_grad()
-    totals = accelerator.reduce(torch.stack(list(sums.values())), reduction="sum").tolist()
-    ratio_max = accelerator.gather(ratio_max.reshape(1)).max()
-    return {**dict(zip(sums, totals, strict=True)), **norms, "ratio_max": float(ratio_max)}
+def _require_finite(outcome: Outcome, mask: Tensor, rows: Tensor, iteration: int) -> None:
+    if torch.isfinite(outcome.objective):
+        return
+    of_rows = torch.where(mask, outcome.terms, 0).sum(dim=2)
+    broken = rows[~torch.isfinite(of_rows).all(dim=0)]
+    named = broken if len(broken) else rows  # finite rows can overflow together
+    losses = list(outcome.measured.items())[: len(outcome.terms)]
+    raise TrainingError(
+        "the PPO objective is not finite",
+        where=f"ppo, iteration {iteration + 1}, rollouts {named.tolist()[:8]}",
+        expected="a number",
+        found=", ".join(f"{name} {float(loss)}" for name, loss in losses),
+        do="the last finished iteration is kept; lower ppo.learning_rate and run again",
+    )
 
 
 def _clip(module: nn.Module, limit: float) -> float:

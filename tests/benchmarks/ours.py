@@ -34,8 +34,8 @@ from components.ppo import rollouts as rollouts_module
 from components.ppo.actor_critic import ActorCritic
 from components.ppo.credit import assign_credit
 from components.ppo.cycle import make_optimizer
-from components.ppo.rollouts import roll_out
-from components.ppo.update import update
+from components.ppo.rollouts import Collector
+from components.ppo.update import Updater
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -86,6 +86,8 @@ def ppo(options: argparse.Namespace) -> dict[str, Any]:
     for group in optimizer.param_groups:
         group["lr"] = workload.LEARNING_RATE
     prepared, optimizer = accelerator.prepare(model, optimizer)
+    collector = Collector(accelerator, model, yardsticks.reference, yardsticks, params)
+    updater = Updater(accelerator, prepared, optimizer, params.ppo, seed=1)
     prompts = json.loads((folder / "prompts.json").read_text())
     seconds_of_generation: list[float] = []
 
@@ -100,12 +102,12 @@ def ppo(options: argparse.Namespace) -> dict[str, Any]:
     for iteration in range(1 + options.updates):
         batch = prompts[iteration * options.rollouts :][: options.rollouts]
         started = clock()
-        rollouts = roll_out(accelerator, model, yardsticks.reference, yardsticks, batch, params, iteration)
+        rollouts = collector.roll_out(batch, iteration)
         credit, _ = assign_credit(rollouts, workload.KL_COEF, RunningMoments(), params.ppo)
         scored = clock()
         if iteration == 0 and options.check:
             return check(accelerator, prepared, optimizer, rollouts, credit, params, folder)
-        update(accelerator, prepared, optimizer, rollouts, credit, workload.KL_COEF, params.ppo, 1, iteration)
+        updater.update(rollouts, credit, workload.KL_COEF, iteration)
         ended = clock()
         lengths = rollouts.sequences.mask.sum(dim=1).tolist()
         responses = int(rollouts.sequences.response_mask.sum())
@@ -134,7 +136,7 @@ def check(
 ) -> dict[str, Any]:
     """One optimiser step over all rollouts, and the same in plain float32 Hugging Face, a sequence at a time."""
     one_step = params.ppo.model_copy(update={"epochs": 1, "minibatches": 1})
-    found = update(accelerator, model, optimizer, rollouts, credit, workload.KL_COEF, one_step, 1, 0)
+    found = Updater(accelerator, model, optimizer, one_step, 1).update(rollouts, credit, workload.KL_COEF, 0)
     mask = rollouts.sequences.response_mask
     pairs = [
         (prompt[there].tolist(), response[counted].tolist())

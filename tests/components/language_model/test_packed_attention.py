@@ -20,7 +20,7 @@ from components.language_model.forward import (
     sequence_scores,
 )
 from components.language_model.loading import load_policy, load_scalar_model
-from components.language_model.sequences import Sequences, build_sequences
+from components.language_model.sequences import Packed, Sequences, build_sequences
 
 
 @pytest.fixture
@@ -28,7 +28,7 @@ def models(stored_policy: Path, stored_scalar_model: Path) -> list[Any]:
     return [load_policy(stored_policy), load_scalar_model(stored_scalar_model)]
 
 
-def numbers(models: list[Any], sequences: Sequences) -> list[Tensor]:
+def numbers(models: list[Any], sequences: Sequences | Packed) -> list[Tensor]:
     policy, scalar = models
     return [
         response_logits(policy, sequences),
@@ -61,6 +61,23 @@ def test_packed_and_padded_agree_in_numbers_and_gradients(
     for ours, expected in zip(packed_gradients, gradients(models, padded), strict=True):
         scale = expected.abs().max()
         torch.testing.assert_close(ours / scale, expected / scale, rtol=0, atol=1e-4)
+
+
+def test_filling_changes_neither_numbers_nor_gradients(models: list[Any], sequences: Sequences) -> None:
+    plain, filled = sequences.packed(), sequences.packed(lambda count: count + 5, lambda count: count + 3)
+    assert filled.tokens.shape[1] == plain.tokens.shape[1] + 5
+    assert len(filled.before) == len(filled.places) == len(filled.response_tokens) == len(plain.before) + 3
+    found, expected = numbers(models, filled), numbers(models, plain)
+    for ours, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(ours, other, rtol=0, atol=2e-5)
+    for ours, other in zip(gradients(models, found), gradients(models, expected), strict=True):
+        torch.testing.assert_close(ours / other.abs().max(), other / other.abs().max(), rtol=0, atol=1e-4)
+
+
+def test_on_a_gpu_lengths_are_filled_up_by_an_eighth_at_most_to_few_numbers() -> None:
+    filled = [forward._to_an_eighth(count) for count in range(1, 20_000)]
+    assert all(count <= full <= max(count + 63, count * 9 / 8) for count, full in enumerate(filled, start=1))
+    assert len(set(filled)) < 60
 
 
 def test_a_module_of_ones_own_with_hugging_faces_call_gets_padded_batches(
@@ -115,7 +132,7 @@ def test_packed_tokens_lie_one_behind_the_other() -> None:
     packed = build_sequences([[5, 6, 7], [8]], [[20], [22, 23]], pad_id=0).packed()
     assert packed.tokens.tolist() == [[5, 6, 7, 20, 8, 22, 23]]
     assert packed.positions.tolist() == [[0, 1, 2, 3, 0, 1, 2]]
-    assert packed.lengths == [4, 3]
+    assert packed.lengths == (4, 3)
     assert packed.before.tolist() == [2, 4, 5]  # 7 before 20, 8 before 22, 22 before 23
     assert packed.last.tolist() == [3, 6]
 

@@ -18,7 +18,7 @@ from components.measurement import Yardsticks
 from components.method import rows_of_iteration
 from components.ppo.actor_critic import ActorCritic
 from components.ppo.checkpoint import load_model
-from components.ppo.rollouts import Rollouts, roll_out
+from components.ppo.rollouts import Collector, Rollouts
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def rollouts(
 ) -> Rollouts:
     """Eight responses, some of which end, to eight prompts."""
     batch = rows_of_iteration(prompts, params.ppo.rollouts_per_iteration, 0, params.seed, "ppo/prompts")
-    return roll_out(accelerator, model, yardsticks.reference, yardsticks, batch, params, iteration=0)
+    return Collector(accelerator, model, yardsticks.reference, yardsticks, params).roll_out(batch, iteration=0)
 
 
 @pytest.fixture

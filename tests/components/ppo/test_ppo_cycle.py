@@ -22,7 +22,7 @@ from components.measurement import Yardsticks
 from components.method import CurveRow, Cycle, rows_of_iteration
 from components.ppo.checkpoint import load_model
 from components.ppo.cycle import learning_rates, run_cycle
-from components.ppo.rollouts import roll_out
+from components.ppo.rollouts import Collector
 
 CPU = torch.device("cpu")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
@@ -156,7 +156,7 @@ def test_a_curve_row_tells_of_the_rollouts_it_comes_from(cycle: Any, tiny_params
     row = cycle(params, "work")[0]
     model, yardsticks = load_model(paths.SFT / "policy", paths.REWARD_MODEL / "model"), Yardsticks.load(CPU)
     batch = rows_of_iteration(prompts, 8, 0, params.seed, "ppo/prompts")
-    rollouts = roll_out(start_accelerator(), model, yardsticks.reference, yardsticks, batch, params, 0)
+    rollouts = Collector(start_accelerator(), model, yardsticks.reference, yardsticks, params).roll_out(batch, 0)
     mask = rollouts.sequences.response_mask
     gaps = [float((a - b)[m].sum()) for a, b, m in zip(rollouts.old_logprobs, rollouts.ref_logprobs, mask, strict=True)]
     assert (row["cycle"], row["iteration"]) == (1, 1)
@@ -257,6 +257,24 @@ def test_on_a_gpu_twice_and_interrupted_it_gives_the_same_bytes(
         cycle(params, "resumed", stop_in=3)
     assert cycle(params, "resumed") == curve
     assert digest(Path("whole")) == digest(Path("again")) == digest(Path("resumed"))
+
+
+@needs_gpu
+def test_recording_an_updates_kernels_changes_no_byte(
+    cycle: Any, use_gpu: Any, tiny_params: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replays: list[Any] = []
+    replay = torch.cuda.CUDAGraph.replay
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: (replays.append(graph), replay(graph)))
+    use_gpu("bf16")
+    with monkeypatch.context() as patch:
+        for module in ("rollouts", "update"):
+            patch.setattr(f"components.ppo.{module}.Recorded", lambda function: function)
+        plain = cycle(tiny_params(), "plain")
+    of_decoding = len(replays)
+    assert cycle(tiny_params(), "recorded") == plain
+    assert len(replays) > 2 * of_decoding  # the updates' own came to them
+    assert digest(Path("recorded")) == digest(Path("plain"))
 
 
 def cut_short(file: Path) -> None:

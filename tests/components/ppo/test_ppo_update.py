@@ -19,7 +19,7 @@ from components.ppo.actor_critic import ActorCritic
 from components.ppo.credit import Credit, assign_credit
 from components.ppo.cycle import make_optimizer
 from components.ppo.rollouts import Rollouts
-from components.ppo.update import Statistics, update
+from components.ppo.update import Statistics, Updater
 from components.seeding import generator
 
 Pairs = list[tuple[list[int], list[int]]]
@@ -65,7 +65,8 @@ def updated(
     def run(rollouts: Rollouts, credit: Credit, settings: Ppo, optimizer: Any = None) -> tuple[Weights, Statistics]:
         trained = copy.deepcopy(model)
         optimizer = (optimizer or gradient_descent)(trained)
-        statistics = update(accelerator, trained, optimizer, rollouts, credit, KL_COEF, settings, seed=1, iteration=0)
+        updater = Updater(accelerator, trained, optimizer, settings, seed=1)
+        statistics = updater.update(rollouts, credit, KL_COEF, iteration=0)
         return weights_of(trained), statistics
 
     return run
@@ -300,7 +301,8 @@ def test_an_update_needs_no_value_model(
     for value_model in (copy.deepcopy(model.value_model), None):
         pair = ActorCritic(copy.deepcopy(model.policy), value_model)
         optimizer = torch.optim.SGD(pair.policy.parameters(), lr=POLICY_RATE)
-        found = update(accelerator, pair, optimizer, rollouts, credit, KL_COEF, chosen, seed=1, iteration=0)
+        updater = Updater(accelerator, pair, optimizer, chosen, seed=1)
+        found = updater.update(rollouts, credit, KL_COEF, iteration=0)
         assert "explained_variance" not in found  # nothing was explained
         weights.append(weights_of(pair.policy))
     assert_close(weights[1], weights[0])

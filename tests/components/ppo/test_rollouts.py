@@ -19,7 +19,7 @@ from components.measurement import Yardsticks
 from components.ppo.actor_critic import ActorCritic
 from components.ppo.checkpoint import load_model
 from components.ppo.cycle import make_optimizer
-from components.ppo.rollouts import Rollouts, roll_out
+from components.ppo.rollouts import Collector, Rollouts
 
 Pairs = list[tuple[list[int], list[int]]]
 TEMPERATURE = 0.8
@@ -60,7 +60,7 @@ def test_ended_says_which_responses_have_their_end_token(
 ) -> None:
     ended: list[bool] = []
     for iteration in range(6):  # until both kinds have been seen
-        rollouts = roll_out(accelerator, model, yardsticks.reference, yardsticks, prompts, params, iteration)
+        rollouts = Collector(accelerator, model, yardsticks.reference, yardsticks, params).roll_out(prompts, iteration)
         for row, mask in enumerate(rollouts.sequences.response_mask):
             ended.append(int(rollouts.sequences.response_tokens[row][mask][-1]) == yardsticks.codec.eos_id)
             assert bool(rollouts.ended[row]) == ended[-1]
@@ -78,7 +78,9 @@ def test_the_number_of_rows_worked_on_at_once_changes_nothing(
         changed = tiny_params(
             measurement={"batch_size": batch_size}, ppo={"microbatch_size": microbatch_size, "minibatches": 1}
         )
-        rollouts = roll_out(accelerator, model, yardsticks.reference, yardsticks, prompts[:8], changed, iteration=1)
+        rollouts = Collector(accelerator, model, yardsticks.reference, yardsticks, changed).roll_out(
+            prompts[:8], iteration=1
+        )
         mask = rollouts.sequences.response_mask
         recorded = [column[mask] if column.dim() == 2 else column for column in rollouts[1:]]
         return *rollouts.sequences, *recorded
@@ -98,7 +100,7 @@ def test_iterations_and_seeds_answer_differently_and_each_answers_alike_again(
 ) -> None:
     def answers(seed: int, iteration: int) -> Any:
         params = tiny_params(seed=seed)
-        rollouts = roll_out(accelerator, model, yardsticks.reference, yardsticks, prompts, params, iteration)
+        rollouts = Collector(accelerator, model, yardsticks.reference, yardsticks, params).roll_out(prompts, iteration)
         return rollouts.sequences.response_tokens.tolist()
 
     assert answers(1, 0) == answers(1, 0)
@@ -112,12 +114,14 @@ def test_a_nan_weight_stops_and_names_the_rows_that_it_reached(
     """The value model's embedding of one token is NaN: the rows with that token in their prompt are broken."""
     counts = [sum(token in prompt for prompt in prompts) for token in range(300)]
     rare = next(token for token, count in enumerate(counts) if 0 < count < 4 and token > 2)
-    answered = roll_out(accelerator, model, yardsticks.reference, yardsticks, prompts, params, 0).sequences.tokens
+    answered = (
+        Collector(accelerator, model, yardsticks.reference, yardsticks, params).roll_out(prompts, 0).sequences.tokens
+    )
     expected = (answered == rare).any(dim=1).nonzero().flatten().tolist()
     with torch.no_grad():
         model.value_model.classifier.get_input_embeddings().weight[rare] = torch.nan
     with pytest.raises(TrainingError, match="values") as caught:
-        roll_out(accelerator, model, yardsticks.reference, yardsticks, prompts, params, 0)
+        Collector(accelerator, model, yardsticks.reference, yardsticks, params).roll_out(prompts, 0)
     assert caught.value.where == f"ppo, iteration 1, values, row(s) {', '.join(map(str, expected))}"
 
 
@@ -127,7 +131,7 @@ def test_a_broken_policy_stops_too(
     with torch.no_grad():
         model.policy.lm_head.weight[3, 0] = torch.nan
     with pytest.raises(TrainingError, match=r"old_logprobs, row\(s\) 0, 1, 2"):
-        roll_out(accelerator, model, yardsticks.reference, yardsticks, prompts, params, 0)
+        Collector(accelerator, model, yardsticks.reference, yardsticks, params).roll_out(prompts, 0)
 
 
 def test_in_half_precision_policy_and_reference_are_computed_alike(
@@ -139,7 +143,7 @@ def test_in_half_precision_policy_and_reference_are_computed_alike(
         accelerator = Accelerator(mixed_precision="bf16", cpu=True)
         model = load_model(paths.SFT / "policy", paths.REWARD_MODEL / "model")
         accelerator.prepare(model, make_optimizer(model, params.ppo))
-        rollouts = roll_out(accelerator, model, yardsticks.reference, yardsticks, prompts, params, 0)
+        rollouts = Collector(accelerator, model, yardsticks.reference, yardsticks, params).roll_out(prompts, 0)
     finally:
         AcceleratorState._reset_state(reset_partial_state=True)
     mask = rollouts.sequences.response_mask

@@ -18,7 +18,7 @@ from components.measurement import Yardsticks
 from components.method import Cycle, rows_of_iteration
 from components.ppo.checkpoint import load_model
 from components.ppo.cycle import run_cycle
-from components.ppo.rollouts import Rollouts, roll_out, true_scores
+from components.ppo.rollouts import Collector, Rollouts, true_scores
 from components.randomwalks.graph import make_graph
 
 
@@ -51,7 +51,7 @@ def test_an_iteration_trains_on_the_verdicts(world: Path, yardsticks: Yardsticks
     texts = [text for text in asked for _ in range(2)]
     model, codec = load_model(paths.SFT / "policy", paths.REWARD_MODEL / "model"), yardsticks.codec
     tokens = codec.encode_prompts(texts)
-    rollouts = roll_out(start_accelerator(), model, yardsticks.reference, yardsticks, tokens, params, 0)
+    rollouts = Collector(start_accelerator(), model, yardsticks.reference, yardsticks, params).roll_out(tokens, 0)
     responses = [
         codec.decode([tokens[mask].tolist()])[0] for tokens, mask in zip(*rollouts.sequences[2:], strict=True)
     ]
