@@ -26,10 +26,9 @@ from pathlib import Path
 from typing import Any
 
 import click
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
 from components import paths, profile
+from components.compute import accelerate_config, torch_environment
 from components.config import BestOfN, Params, Ppo, load_params
 from components.errors import USER_ERROR_STATUS, ConfigError, ProximalError
 
@@ -92,60 +91,6 @@ def _import_stage(module: str) -> Any:
     gc.freeze()
     gc.enable()
     return imported
-
-
-def accelerate_config(path: Path) -> dict[str, Any]:
-    """The Accelerate config file that params name.
-
-    Raises:
-        ConfigError: absent, or without one of the keys read here.
-    """
-    try:
-        content = YAML(typ="safe").load(path)
-        missing = [key for key in ("num_processes", "mixed_precision", "use_cpu") if key not in content]
-    except (OSError, YAMLError, TypeError) as fault:
-        raise ConfigError(
-            "the Accelerate config cannot be read",
-            where=f"compute.accelerate_config: {path}",
-            expected="a file that `accelerate config` makes, such as those in infra/accelerate/",
-            found=" ".join(str(fault).split()),
-        ) from fault
-    if missing:
-        raise ConfigError(
-            "the Accelerate config lacks a key", where=str(path), expected=", ".join(missing), found="no such key"
-        )
-    if type(content["num_processes"]) is not int or content["num_processes"] < 1:
-        raise ConfigError(
-            "the Accelerate config has a wrong value",
-            where=f"{path}: num_processes",
-            expected="a whole number from 1 on",
-            found=repr(content["num_processes"]),
-        )
-    return dict(content)
-
-
-def torch_environment(accelerate: dict[str, Any]) -> dict[str, str]:
-    """What torch and its companions read when they are first imported, but for the number of threads."""
-    return {
-        "TOKENIZERS_PARALLELISM": os.environ.get("TOKENIZERS_PARALLELISM", "false"),
-        # A stage says itself how far it is.
-        "HF_HUB_DISABLE_PROGRESS_BARS": os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS", "1"),
-        # Waiting threads sleep. By default they spin, which takes the core away from whoever they wait for as soon as
-        # the machine has other work. A short spin before that is most of what two threads gain; see infra/decisions.
-        "OMP_WAIT_POLICY": "PASSIVE",
-        "GOMP_SPINCOUNT": "1000",
-        # One instruction set on every x86 machine: without these two, sums are split differently on a CPU with other
-        # vector units and the same params give other bytes. Costs little; see infra/decisions.
-        "MKL_CBWR": "AVX2",
-        "ATEN_CPU_CAPABILITY": "avx2",
-        # In bfloat16 oneDNN compiles a kernel for every shape, and packed batches have many: a thousand of them took
-        # 0.2 GiB more than these, and more rollouts more, at the same speed; see infra/decisions.
-        "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
-        # Without it cuBLAS refuses to multiply where deterministic algorithms are asked for.
-        "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-        "ACCELERATE_MIXED_PRECISION": str(accelerate["mixed_precision"]),
-        "ACCELERATE_USE_CPU": str(accelerate["use_cpu"]).lower(),
-    }
 
 
 def _set_environment(cpu_threads: int, accelerate: dict[str, Any]) -> None:

@@ -22,9 +22,10 @@ from prefect.states import Completed, Failed
 from prefect.tasks import Task
 
 from components import warm
+from components.compute import accelerate_config, torch_environment
 from components.config import load_params
 from components.errors import USER_ERROR_STATUS
-from components.launch import STATUS_FILE_VARIABLE, accelerate_config, torch_environment
+from components.launch import STATUS_FILE_VARIABLE
 from components.paths import PARAMS
 from components.profile import FILE_VARIABLE
 from flows.graph import Stage

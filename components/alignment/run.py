@@ -46,7 +46,7 @@ def run(params: Params, cycle: int) -> None:
     comparisons = read_jsonl(comparisons_source)
     accelerator = start_accelerator()
     yardsticks = Yardsticks.load(accelerator.device)
-    work = paths.WORK / f"alignment-{cycle}-{_work_key(params, cycle, inputs)}"
+    work = paths.WORK / f"alignment-{cycle}-{_work_key(params, cycle, inputs, accelerator.mixed_precision)}"
 
     with stage_run("alignment", params, inputs=inputs, cycle=cycle) as run:
         run.dataset("prompts", prompts_source)
@@ -101,11 +101,12 @@ def _validate(policy: Path, yardsticks: Yardsticks, params: Params, prompts: lis
     return measure(load_policy(policy).to(device), yardsticks, params, prompts, samples, "validation")
 
 
-def _work_key(params: Params, cycle: int, inputs: list[Path]) -> str:
-    """Names the work folder: an interrupted cycle goes on only with the same params and the same inputs."""
+def _work_key(params: Params, cycle: int, inputs: list[Path], precision: str) -> str:
+    """Names the work folder: an interrupted cycle goes on only with the same params, precision and inputs."""
     content = {
         "params": params.values(without=_AFTERWARDS),
         "cycle": cycle,
+        "precision": precision,
         "inputs": {str(path): digest(path) for path in inputs},
     }
     return digest_of_values(content)[:16]

@@ -47,7 +47,8 @@ def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> 
 
     Shapes: logits (..., V), tokens (...) -> (...), float32 (float64 for float64 logits).
     Units: nats.
-    Raises: ValueError for shapes, a temperature that is not above 0, or a token outside of 0 .. V-1.
+    Raises: ValueError for shapes, a temperature that is not above 0, or a token outside of 0 .. V-1 (on the CPU; a
+    GPU refuses it in its own words).
 
     Holds:
         token_logprobs_are_taken_from_vocabulary_logprobs: to the bit.
@@ -107,8 +108,8 @@ def kl_divergence(logits: Tensor, other_logits: Tensor, temperature: float = 1.0
 def _require_tokens(logits: Tensor, tokens: Tensor) -> None:
     require_integer(tokens=tokens)
     require_shape(logits.shape[:-1], tokens=tokens)
-    if tokens.is_cuda and torch.cuda.is_current_stream_capturing():
-        return  # nothing can be read while a CUDA graph is recorded
+    if tokens.device.type != "cpu":
+        return  # to look would wait for the device, and nothing can be read while a graph is recorded; gather refuses
     vocabulary = logits.shape[-1]
     known = bool(((tokens >= 0) & (tokens < vocabulary)).all())
     require(known, "tokens", expected=f"0 .. {vocabulary - 1}", found="a token outside of the vocabulary")

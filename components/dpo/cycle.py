@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from components.artifacts import atomic_folder, read_json, write_json
 from components.config import Dpo, Params
 from components.dpo.reference import reference_logprobs
-from components.dpo.update import update
+from components.dpo.update import Updater
 from components.language_model.loading import load_policy, save_policy
 from components.language_model.optimizer_state import load_optimizer, save_optimizer
 from components.language_model.sequences import comparison_pairs
@@ -65,24 +65,14 @@ def run_cycle(accelerator: Accelerator, params: Params, cycle: Cycle, yardsticks
     )
     watched = rows_of_iteration(cycle.prompts, settings.progress_prompts, 0, params.seed, "dpo/progress")
     prepared, optimizer = accelerator.prepare(policy, optimizer)
+    updater = Updater(accelerator, prepared, optimizer, pairs, ref_logprobs, ids, settings, temperature=temperature)
     while iteration < end:
         started = time.monotonic()
         factor = warm_up_factor(settings.learning_rate_warmup_iterations, iteration)
         for group in optimizer.param_groups:
             group["lr"] = factor * settings.learning_rate
         rows = torch.tensor(used[iteration])
-        statistics = update(
-            accelerator,
-            prepared,
-            optimizer,
-            pairs,
-            ref_logprobs,
-            rows,
-            ids,
-            settings,
-            temperature=temperature,
-            iteration=iteration,
-        )
+        statistics = updater.update(rows, iteration)
         iteration += 1
         if accelerator.is_main_process:
             updated = time.monotonic()

@@ -8,15 +8,14 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from components.core.stats import masked_sum
 from components.language_model.forward import in_microbatches, response_logprobs
-from components.language_model.sequences import Sequences
+from components.language_model.sequences import Packed, Sequences
 from components.profile import span
 
 
-def sequence_logprobs(policy: nn.Module, sequences: Sequences, temperature: float) -> Tensor:
+def sequence_logprobs(policy: nn.Module, sequences: Sequences | Packed, temperature: float) -> Tensor:
     """Logprobs of whole responses. Shapes: (B,). Units: nats per response."""
-    return masked_sum(response_logprobs(policy, sequences, temperature), sequences.response_mask, dim=1)
+    return response_logprobs(policy, sequences, temperature).sum(dim=1)
 
 
 @span("updates")

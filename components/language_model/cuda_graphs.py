@@ -6,16 +6,14 @@ starts them all at once. `gpu_decoding` does the same for a decoding step, which
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable, Hashable
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
-from accelerate import Accelerator
 from accelerate.utils import recursively_apply
-from torch import Tensor, nn
-
-from components.language_model.attention import takes_packed_sequences
+from torch import Tensor
 
 Inputs = TypeVar("Inputs")
 Outputs = TypeVar("Outputs")
@@ -25,10 +23,10 @@ Outputs = TypeVar("Outputs")
 _LEAST_SHARE_OF_STARTING = 0.8
 
 
-def can_record(accelerator: Accelerator, *models: nn.Module) -> bool:
-    """Whether passes through these models have the same kernels whatever the lengths: with attention in one of them."""
-    half = accelerator.mixed_precision in ("bf16", "fp16")
-    return accelerator.device.type == "cuda" and half and all(takes_packed_sequences(model) for model in models)
+@functools.cache
+def recording_stream() -> torch.cuda.Stream:
+    """The one stream to record on: every further one that multiplies matrices is given a workspace of its own."""
+    return torch.cuda.Stream()  # type: ignore[no-untyped-call]
 
 
 class Recorded(Generic[Inputs, Outputs]):
@@ -80,7 +78,7 @@ class Recorded(Generic[Inputs, Outputs]):
         # Autocast keeps its casts of weights. A graph must make its own, of the weights as they are then, and nobody
         # else may be given them.
         torch.clear_autocast_cache()
-        with torch.cuda.graph(graph, pool=self._memory):
+        with torch.cuda.graph(graph, pool=self._memory, stream=recording_stream()):
             outputs = self._function(places)
         torch.clear_autocast_cache()
         return _Recording(graph, places, outputs)

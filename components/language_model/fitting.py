@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from components.config import Optimisation
 from components.errors import DataError, TrainingError
+from components.language_model.passes import Passes
+from components.language_model.sequences import Packed, Sequences
 from components.profile import span
 
 logger = logging.getLogger("proximal")
@@ -32,7 +34,8 @@ def learning_rate_factor(step: int, total_steps: int, warmup_fraction: float) ->
 def fit(
     accelerator: Accelerator,
     model: nn.Module,
-    loss_sum: Callable[[nn.Module, Tensor], Tensor],
+    sequences_of: Callable[[Tensor], Sequences],
+    loss_sum: Callable[[nn.Module, Sequences | Packed], Tensor],
     weights: Tensor,
     lengths: Tensor,
     settings: Optimisation,
@@ -46,7 +49,8 @@ def fit(
     number of processes.
 
     Args:
-        loss_sum: the summed loss of the examples with the given row numbers (a 1-D tensor).
+        sequences_of: those of the examples with the given row numbers (a 1-D tensor), with all of their padding.
+        loss_sum: the summed loss of the examples with these sequences.
         weights: (N,) each example's share of the mean: its response tokens for SFT, 1 for a comparison.
         lengths: (N,) tokens of each example; those of like length share a microbatch, so that little is padded.
         on_step: called with the step's number and loss.
@@ -72,6 +76,14 @@ def fit(
     )
     prepared, optimizer = accelerator.prepare(model, optimizer)
     prepared.train()
+
+    def forward_and_backward(inputs: tuple[Sequences | Packed, Tensor]) -> Tensor:
+        loss = loss_sum(prepared, inputs[0]) / inputs[1]
+        # Data parallelism averages gradients over the processes; the loss is already a share of the whole mean.
+        accelerator.backward(loss * accelerator.num_processes)
+        return loss.detach()
+
+    accumulate = Passes(accelerator, forward_and_backward, model, backward=True)
     losses: list[float] = []
     started = reported = time.monotonic()
     for epoch in range(settings.epochs):
@@ -81,7 +93,7 @@ def fit(
             factor = learning_rate_factor(step, total_steps, settings.warmup_fraction)
             for group in optimizer.param_groups:
                 group["lr"] = settings.learning_rate * factor
-            loss, broken = _backward(accelerator, prepared, loss_sum, weights, lengths, batch, settings.microbatch_size)
+            loss, broken = _backward(accelerator, prepared, accumulate, sequences_of, weights, lengths, batch, settings)
             norm = float(accelerator.clip_grad_norm_(prepared.parameters(), settings.gradient_clip))
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 raise TrainingError(
@@ -92,7 +104,7 @@ def fit(
                     do=f"lower {label}.learning_rate, or look at these examples",
                 )
             optimizer.step()
-            optimizer.zero_grad()
+            accumulate.zero_grad(optimizer)
             losses.append(loss)
             on_step(step, loss)
             if accelerator.is_main_process and time.monotonic() - reported > _PROGRESS_SECONDS:
@@ -109,11 +121,12 @@ def fit(
 def _backward(
     accelerator: Accelerator,
     model: nn.Module,
-    loss_sum: Callable[[nn.Module, Tensor], Tensor],
+    accumulate: Passes[tuple[Sequences | Packed, Tensor], Tensor],
+    sequences_of: Callable[[Tensor], Sequences],
     weights: Tensor,
     lengths: Tensor,
     batch: Tensor,
-    microbatch_size: int,
+    settings: Optimisation,
 ) -> tuple[float, list[int]]:
     """Accumulate the gradients of one batch.
 
@@ -121,16 +134,15 @@ def _backward(
         Its loss over all processes, and the examples of this process's first microbatch whose loss is not finite.
     """
     share = batch[accelerator.process_index :: accelerator.num_processes]
-    parts = torch.split(share[torch.argsort(lengths[share], stable=True)], microbatch_size)
+    parts = torch.split(share[torch.argsort(lengths[share], stable=True)], settings.microbatch_size)
+    weight = weights[batch].sum().to(accelerator.device)
     total = torch.zeros((), device=accelerator.device)
     broken: list[int] = []
     for number, part in enumerate(parts, start=1):
-        last = number == len(parts)
-        with contextlib.nullcontext() if last else accelerator.no_sync(model):
-            loss = loss_sum(model, part) / weights[batch].sum()
-            # Data parallelism averages gradients over the processes; the loss is already a share of the whole mean.
-            accelerator.backward(loss * accelerator.num_processes)
-            total += loss.detach()
-            if not broken and not torch.isfinite(loss):
-                broken = part.tolist()
+        sequences = sequences_of(part).rows(slice(None), trim=accumulate.trim).to(accelerator.device)
+        with contextlib.nullcontext() if number == len(parts) else accelerator.no_sync(model):
+            loss = accumulate((accumulate.inputs(sequences), weight))
+        total += loss
+        if not broken and not torch.isfinite(loss):
+            broken = part.tolist()
     return float(accelerator.reduce(total, reduction="sum")), broken

@@ -36,7 +36,7 @@ def prepared(sequences: Sequences | Packed, *models: nn.Module, any_lengths: boo
     if isinstance(sequences, Packed) or not all(takes_packed_sequences(model) for model in models):
         return sequences
     if sequences.prompt_tokens.device.type != "cpu":
-        packed = sequences.packed(_to_an_eighth, _to_an_eighth)
+        packed = sequences.packed(_to_a_quarter, _to_a_quarter)
         return packed._replace(lengths=()) if any_lengths else packed
     return sequences.packed(_to_a_multiple_of_64) if torch.is_autocast_enabled("cpu") else sequences.packed()
 
@@ -45,9 +45,9 @@ def _to_a_multiple_of_64(count: int) -> int:
     return -(-count // 64) * 64
 
 
-def _to_an_eighth(count: int) -> int:
-    """Up by at most an eighth, to one of few numbers."""
-    step = max(64, 2 ** (count.bit_length() - 1) // 8)
+def _to_a_quarter(count: int) -> int:
+    """Up by a quarter at most, to one of few numbers."""
+    step = max(64, 2 ** (count.bit_length() - 1) // 4)
     full: int = -(-count // step) * step
     return full
 

@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
 from components.language_model.attention import attention_dtype
+from components.language_model.cuda_graphs import recording_stream
 from components.language_model.sampling import draw
 from components.language_model.text import Codec
 
@@ -141,7 +142,7 @@ def _replay(decoding: Decoding, most: int) -> int:
     Returns:
         How many were taken.
     """
-    stream, steps = torch.cuda.Stream(), 0  # type: ignore[no-untyped-call]
+    stream, steps = recording_stream(), 0
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):  # what the first step sets up must not be recorded
         decoding.step()

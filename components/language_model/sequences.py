@@ -70,9 +70,15 @@ class Sequences(NamedTuple):
     def __len__(self) -> int:  # the number of sequences, not of fields
         return self.prompt_tokens.shape[0]
 
-    def rows(self, index: Tensor | slice) -> Sequences:
-        """Some of the sequences, without the padding that only the others needed."""
-        prompt_tokens, prompt_mask, response_tokens, response_mask = self.untrimmed(index)
+    def rows(self, index: Tensor | slice, *, trim: bool = True) -> Sequences:
+        """Some of the sequences.
+
+        Args:
+            trim: whether without the padding that only the others needed.
+        """
+        prompt_tokens, prompt_mask, response_tokens, response_mask = (field[index] for field in self)
+        if not trim:
+            return Sequences(prompt_tokens, prompt_mask, response_tokens, response_mask)
         prompt_width = max(1, int(prompt_mask.sum(dim=1).max()))
         response_width = max(1, int(response_mask.sum(dim=1).max()))
         return Sequences(
@@ -81,10 +87,6 @@ class Sequences(NamedTuple):
             response_tokens[:, :response_width],
             response_mask[:, :response_width],
         )
-
-    def untrimmed(self, index: Tensor | slice) -> Sequences:
-        """Some of the sequences, as wide as all."""
-        return Sequences(*(field[index] for field in self))
 
     def packed(self, fill: Fill = _nothing, fill_responses: Fill = _nothing) -> Packed:
         """The real tokens alone, but for a last sequence of filling, which nobody reads.
@@ -113,7 +115,7 @@ class Sequences(NamedTuple):
             tokens=tokens[None],
             positions=positions[None],
             lengths=tuple(numbers),
-            longest=fill(max(numbers)),
+            longest=fill(max(mask.shape[1], (len(tokens) + 3) // 4)),
             ends=ends.int(),
             before=before,
             response_tokens=response_tokens,
@@ -160,11 +162,7 @@ def comparison_pairs(rows: list[dict[str, str]], codec: Codec) -> Sequences:
 
 
 def microbatches(sequences: Sequences, size: int, *, trim: bool = True) -> Iterator[tuple[Tensor, Sequences]]:
-    """Parts of at most `size` sequences, of like length together so that little is padded, with their row numbers.
-
-    Args:
-        trim: whether each part is without the padding that only the others need.
-    """
+    """Parts of at most `size` sequences, of like length together so that little is padded, with their row numbers."""
     order = torch.argsort(sequences.mask.sum(dim=1), stable=True, descending=True)
     for index in torch.split(order, size):
-        yield index, sequences.rows(index) if trim else sequences.untrimmed(index)
+        yield index, sequences.rows(index, trim=trim)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple, cast
 
 import torch
@@ -11,9 +10,9 @@ from torch import Tensor, nn
 
 from components.config import Params, Ppo
 from components.core.checks import require_finite
-from components.language_model.cuda_graphs import Recorded, can_record
-from components.language_model.forward import in_microbatches, prepared, response_logprobs, sequence_scores
+from components.language_model.forward import in_microbatches, response_logprobs, sequence_scores
 from components.language_model.generation import generate
+from components.language_model.passes import Passes
 from components.language_model.sampling import uniforms
 from components.language_model.sequences import Packed, Sequences, pad_left
 from components.language_model.text import Codec
@@ -54,11 +53,8 @@ class Collector:
         self._accelerator, self._model, self._reference = accelerator, model, reference
         self._yardsticks, self._params = yardsticks, params
         self._settings = cast(Ppo, params.alignment)
-        self._models = (*model.models, reference, yardsticks.reward_model)
-        self._measure: Callable[[Sequences | Packed], tuple[Tensor, ...]] = self._forward
-        self._recorded = can_record(accelerator, *self._models)
-        if self._recorded:
-            self._measure = Recorded(self._forward)
+        scorer = yardsticks.reward_model
+        self._measure = Passes(accelerator, self._forward, *model.models, reference, scorer, backward=False)
 
     @torch.no_grad()
     @span("rollouts")
@@ -88,10 +84,10 @@ class Collector:
                 batch_size=params.measurement.batch_size,
             ).to(accelerator.device)
             columns = in_microbatches(
-                lambda part: self._measure(prepared(part, *self._models, any_lengths=self._recorded)),
+                lambda part: self._measure(self._measure.inputs(part)),
                 sequences,
                 self._settings.microbatch_size,
-                trim=not self._recorded,
+                trim=self._measure.trim,
             )
         sequences, columns = _gather(accelerator, prompts, sequences, columns, params, codec.pad_id)
         logprobs, entropy, values, ref_logprobs, scores = columns

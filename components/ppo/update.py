@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -16,8 +15,7 @@ from components.core.kl import kl_estimate
 from components.core.losses import aggregate, policy_loss, value_loss
 from components.core.stats import masked_sum, masked_var
 from components.errors import TrainingError
-from components.language_model.cuda_graphs import Recorded, can_record
-from components.language_model.forward import prepared
+from components.language_model.passes import Passes
 from components.language_model.sequences import Packed, Sequences, microbatches
 from components.ppo.actor_critic import ActorCritic
 from components.ppo.credit import Credit
@@ -61,11 +59,7 @@ class Updater:
         self._accelerator, self._model, self._optimizer = accelerator, model, optimizer
         self._settings, self._seed = settings, seed
         self._inner: ActorCritic = accelerator.unwrap_model(model)
-        # Several processes talk to each other in a backward pass, which a graph has no part in.
-        self._recorded = accelerator.num_processes == 1 and can_record(accelerator, *self._inner.models)
-        self._accumulate: Callable[[Microbatch], Outcome] = self._forward_and_backward
-        if self._recorded:
-            self._accumulate = Recorded(self._forward_and_backward)
+        self._accumulate = Passes(accelerator, self._forward_and_backward, *self._inner.models, backward=True)
 
     @span("updates")
     def update(self, rollouts: Rollouts, credit: Credit, kl_coef: float, iteration: int) -> Statistics:
@@ -107,9 +101,8 @@ class Updater:
         counted = tokens if settings.loss_aggregation == "token_mean" else float(len(rows))
         numbers = credit.advantages.new_tensor([kl_coef, tokens, counted])
         share = rows[accelerator.process_index :: accelerator.num_processes]
-        mine = rollouts.sequences.untrimmed(share)
-        # Without the padding that a part does not need, unless shapes are to be equal.
-        parts = list(microbatches(mine, settings.microbatch_size, trim=not self._recorded))
+        mine = rollouts.sequences.rows(share, trim=False)
+        parts = list(microbatches(mine, settings.microbatch_size, trim=self._accumulate.trim))
         sums: dict[str, Tensor] = {}
         ratio_max = torch.zeros((), device=credit.advantages.device)
         for number, (index, sequences) in enumerate(parts, start=1):
@@ -125,7 +118,7 @@ class Updater:
         if self._inner.value_model is not None:
             norms["value_gradient_norm"] = _clip(self._inner.value_model, settings.gradient_clip)
         self._optimizer.step()
-        self._optimizer.zero_grad(set_to_none=not self._recorded)  # a graph adds to the gradients that it knows
+        self._accumulate.zero_grad(self._optimizer)
         totals = accelerator.reduce(torch.stack(list(sums.values())), reduction="sum").tolist()
         ratio_max = accelerator.gather(ratio_max.reshape(1)).max()
         return {**dict(zip(sums, totals, strict=True)), **norms, "ratio_max": float(ratio_max)}
@@ -135,8 +128,7 @@ class Updater:
     ) -> Microbatch:
         width = sequences.response_tokens.shape[1]
         columns = (rollouts.old_logprobs, rollouts.ref_logprobs, credit.advantages, rollouts.values, credit.returns)
-        with self._accelerator.autocast():
-            inputs = prepared(sequences, *self._inner.models, any_lengths=self._recorded)
+        inputs = self._accumulate.inputs(sequences)
         return Microbatch(inputs, sequences.response_mask, *(column[rows, :width] for column in columns), *numbers)
 
     def _forward_and_backward(self, batch: Microbatch) -> Outcome:

@@ -26,7 +26,7 @@ from components.language_model.loading import (
     save_scorer,
 )
 from components.language_model.sampling import uniforms
-from components.language_model.sequences import Sequences, comparison_pairs
+from components.language_model.sequences import Packed, Sequences, comparison_pairs
 from components.language_model.text import Codec
 from components.profile import span
 from components.seeding import derive_seed, generator
@@ -51,11 +51,11 @@ def run(params: Params, stage: str) -> None:
     members = [new_scalar_model(policy_folder, derive_seed(seed, stage, "head", *own)) for own in own_names]
     pairs = comparison_pairs(rows, codec)
 
-    def loss_sum(model: nn.Module, index: Tensor) -> Tensor:
-        # Chosen and rejected go through in one pass: they share most of their padding.
-        both = torch.cat([index, index + len(rows)])
-        scores = sequence_scores(model, pairs.rows(both).to(accelerator.device))
-        chosen, rejected = scores.chunk(2)
+    def chosen_and_rejected(index: Tensor) -> Sequences:
+        return pairs.rows(torch.cat([index, index + len(rows)]), trim=False)
+
+    def loss_sum(model: nn.Module, part: Sequences | Packed) -> Tensor:
+        chosen, rejected = sequence_scores(model, part).chunk(2)
         return bradley_terry_loss(chosen, rejected).sum()
 
     inputs = [policy_folder, source, heldout_source, prompts_source]
@@ -71,6 +71,7 @@ def run(params: Params, stage: str) -> None:
             losses = fit(
                 accelerator,
                 member,
+                chosen_and_rejected,
                 loss_sum,
                 weights=torch.ones(len(rows)),
                 lengths=pairs.mask.sum(dim=1).reshape(2, -1).amax(dim=0),

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from components import paths
 from components.artifacts import atomic_folder, read_jsonl, write_json
 from components.config import Params
-from components.core.stats import masked_sum
 from components.language_model.acceleration import start_accelerator
 from components.language_model.fitting import fit
 from components.language_model.forward import response_logprobs
@@ -18,7 +17,7 @@ from components.language_model.loading import (
     new_policy,
     save_policy,
 )
-from components.language_model.sequences import build_sequences
+from components.language_model.sequences import Packed, Sequences, build_sequences
 from components.language_model.text import Codec, TextFormat, train_tokenizer
 from components.seeding import derive_seed, generator
 from components.tracking import stage_run
@@ -34,15 +33,15 @@ def run(params: Params) -> None:
     responses = codec.encode_responses([row["response"] for row in rows])
     sequences = build_sequences(prompts, responses, codec.pad_id)
 
-    def loss_sum(model: nn.Module, index: Tensor) -> Tensor:
-        part = sequences.rows(index).to(accelerator.device)
-        return -masked_sum(response_logprobs(model, part, temperature=1.0), part.response_mask)
+    def loss_sum(model: nn.Module, part: Sequences | Packed) -> Tensor:
+        return -response_logprobs(model, part, temperature=1.0).sum()
 
     with stage_run("sft", params, inputs=[source]) as run:
         run.dataset("demonstrations", source)
         losses = fit(
             accelerator,
             policy,
+            lambda index: sequences.rows(index, trim=False),
             loss_sum,
             weights=sequences.response_mask.sum(dim=1),
             lengths=sequences.mask.sum(dim=1),

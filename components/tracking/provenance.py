@@ -25,13 +25,14 @@ HOST, PID, STARTED = "process_host", "process_pid", "process_started"
 
 
 def provenance_tags(params: Params) -> dict[str, str]:
-    """Tags that every run carries: commit, data, params, flow run and process."""
+    """Tags that every run carries: commit, data, params, precision, flow run and process."""
     commit = _git("rev-parse", "HEAD")
     return {
         "git_commit": commit or "none",
         "git_dirty": str(bool(_git("status", "--porcelain", "--untracked-files=no"))).lower(),
         "mlflow.source.git.commit": commit,
         "data_md5": pinned_data() or "none",
+        "mixed_precision": os.environ.get("ACCELERATE_MIXED_PRECISION", ""),
         "params_sha256": digest_of_values(params.model_dump(mode="json")),
         "prefect_flow_run_id": os.environ.get("PROXIMAL_FLOW_RUN_ID", ""),
         HOST: socket.gethostname(),

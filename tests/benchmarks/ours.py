@@ -1,6 +1,6 @@
 """Our side of tests/benchmarks/peer.py: one measurement in this process, printed as one line of JSON.
 
-It drives the stages' own code: roll_out, assign_credit, update and fit.
+It drives the stages' own code: Collector, assign_credit, the Updaters of PPO and DPO, and fit.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,16 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
 from components.config import Optimisation, Params, parse_params
-from components.core.losses import bradley_terry_loss, dpo_loss
-from components.core.stats import RunningMoments, masked_sum
+from components.core.losses import bradley_terry_loss
+from components.core.stats import RunningMoments
+from components.dpo.reference import reference_logprobs
+from components.dpo.update import Updater as DpoUpdater
 from components.language_model.acceleration import start_accelerator
 from components.language_model.fitting import fit
-from components.language_model.forward import in_microbatches, response_logprobs, sequence_scores
+from components.language_model.forward import response_logprobs, sequence_scores
 from components.language_model.generation import generate
 from components.language_model.loading import load_policy, load_scalar_model
-from components.language_model.sequences import Sequences, build_sequences
+from components.language_model.sequences import Packed, Sequences, build_sequences
 from components.language_model.text import Codec, TextFormat
 from components.measurement import Yardsticks
 from components.ppo import rollouts as rollouts_module
@@ -150,49 +151,38 @@ def check(
     }
 
 
+def preferences(options: argparse.Namespace) -> Sequences:
+    """The chosen responses to all prompts, then the rejected ones."""
+    prompts, chosen, rejected = workload.preferences(options.size)
+    return build_sequences(prompts + prompts, chosen + rejected, workload.PAD_ID)
+
+
 def fitting(options: argparse.Namespace) -> dict[str, Any]:
-    """Tokens a second of `fit` with the loss of SFT, of the reward model or of DPO."""
+    """Tokens a second of `fit` with the loss of SFT or of the reward model."""
     clock = workload.CLOCKS[options.clock]
     accelerator = start_accelerator()
-    prompts, chosen, rejected = workload.preferences(options.size)
-    count = len(prompts)
-    both = build_sequences(prompts + prompts, chosen + rejected, workload.PAD_ID).to(accelerator.device)
-    model: Any = load_policy(options.folder / "policy").to(accelerator.device)
-    loss_sum: Callable[[nn.Module, Tensor], Tensor]
-    lengths = both.mask.sum(dim=1)
-    weights = torch.ones(count)
-    per_pair = lengths[:count] + lengths[count:]
-    per_example = per_pair
-
-    def pair(index: Tensor) -> Sequences:
-        return both.rows(torch.cat([index, index + count]))
-
+    both = preferences(options)
+    count, lengths = len(both) // 2, both.mask.sum(dim=1)
     if options.work == "sft":
+        model: Any = load_policy(options.folder / "policy")
         weights, per_example = both.response_mask[:count].sum(dim=1).float(), lengths[:count]
 
-        def loss_sum(model: nn.Module, index: Tensor) -> Tensor:
-            part = both.rows(index)
-            return -masked_sum(response_logprobs(model, part, 1.0), part.response_mask)
+        def sequences_of(index: Tensor) -> Sequences:
+            return both.rows(index, trim=False)
 
-    elif options.work == "reward_model":
-        model = load_scalar_model(options.folder / "scalar").to(accelerator.device)
-
-        def loss_sum(model: nn.Module, index: Tensor) -> Tensor:
-            return bradley_terry_loss(*sequence_scores(model, pair(index)).chunk(2)).sum()
+        def loss_sum(model: nn.Module, part: Sequences | Packed) -> Tensor:
+            return -response_logprobs(model, part, 1.0).sum()
 
     else:
-        reference = load_policy(options.folder / "policy").to(accelerator.device)
+        model = load_scalar_model(options.folder / "scalar")
+        weights, per_example = torch.ones(count), lengths[:count] + lengths[count:]
 
-        def of_responses(policy: nn.Module, part: Sequences) -> Tensor:
-            return masked_sum(response_logprobs(policy, part, 1.0), part.response_mask, dim=1)
+        def sequences_of(index: Tensor) -> Sequences:
+            return both.rows(torch.cat([index, index + count]), trim=False)
 
-        def reference_logprobs() -> Tensor:
-            with accelerator.autocast():
-                return in_microbatches(lambda part: (of_responses(reference, part),), both, workload.MICROBATCH)[0]
-
-        def loss_sum(model: nn.Module, index: Tensor) -> Tensor:
-            ref_chosen, ref_rejected = of_reference[index], of_reference[index + count]
-            return dpo_loss(*of_responses(model, pair(index)).chunk(2), ref_chosen, ref_rejected, beta=0.1).sum()
+        def loss_sum(model: nn.Module, part: Sequences | Packed) -> Tensor:
+            chosen, rejected = sequence_scores(model, part).chunk(2)
+            return bradley_terry_loss(chosen, rejected).sum()
 
     settings = Optimisation(
         learning_rate=workload.LEARNING_RATE,
@@ -204,13 +194,10 @@ def fitting(options: argparse.Namespace) -> dict[str, Any]:
         microbatch_size=workload.MICROBATCH,
     )
     times = [clock()]
-    if options.work == "dpo":
-        of_reference = reference_logprobs()  # once for all steps, and its share of the time on every step
-    share = (clock() - times[0]) / (count // workload.FIT_BATCH)
-    times = [clock()]
     fit(
         accelerator,
-        model,
+        model.to(accelerator.device),
+        sequences_of,
         loss_sum,
         weights,
         lengths[:count],
@@ -219,14 +206,44 @@ def fitting(options: argparse.Namespace) -> dict[str, Any]:
         lambda step, loss: times.append(clock()),
         options.work,
     )
-    steps = [after - before + share for before, after in zip(times, times[1:], strict=False)]
-    per_step = statistics.median(steps[2:])
-    return {"tokens_per_s": float(per_example.float().mean()) * workload.FIT_BATCH / per_step}
+    return tokens_per_second(times, per_example)
+
+
+def dpo(options: argparse.Namespace) -> dict[str, Any]:
+    """Tokens a second of DPO's steps, and of the reference's logprobs, computed once for all of them."""
+    clock = workload.CLOCKS[options.clock]
+    accelerator = start_accelerator()
+    pairs = preferences(options)
+    count, lengths = len(pairs) // 2, pairs.mask.sum(dim=1)
+    changes = {"batch_size": workload.FIT_BATCH, "microbatch_size": workload.MICROBATCH, "gradient_clip": 1.0}
+    settings = params_of_the_work(options).dpo.model_copy(update=changes)
+    policy, reference = (load_policy(options.folder / "policy").to(accelerator.device) for _ in range(2))
+    optimizer = torch.optim.AdamW(policy.parameters(), lr=workload.LEARNING_RATE, fused=True)
+    prepared, optimizer = accelerator.prepare(policy, optimizer)
+    started = clock()
+    ref_logprobs = reference_logprobs(
+        accelerator, reference, pairs, [list(range(count))], temperature=1.0, microbatch_size=workload.MICROBATCH
+    )
+    share = (clock() - started) / (count // workload.FIT_BATCH)
+    ids = [str(row) for row in range(count)]
+    updater = DpoUpdater(accelerator, prepared, optimizer, pairs, ref_logprobs, ids, settings, temperature=1.0)
+    times = [clock()]
+    for number, rows in enumerate(torch.arange(count).split(workload.FIT_BATCH), start=1):
+        updater.update(rows, number)
+        times.append(clock() + number * share)
+    return tokens_per_second(times, lengths[:count] + lengths[count:])
+
+
+def tokens_per_second(times: list[float], tokens: Tensor) -> dict[str, float]:
+    """From when each step ended, the first ones warming up, and the tokens of each example."""
+    steps = [after - before for before, after in zip(times, times[1:], strict=False)]
+    return {"tokens_per_s": float(tokens.float().mean()) * workload.FIT_BATCH / statistics.median(steps[2:])}
 
 
 def main() -> None:
     options = workload.options()
-    result = ppo(options) if options.work == "ppo" else fitting(options)
+    measure = {"ppo": ppo, "sft": fitting, "reward_model": fitting, "dpo": dpo}[options.work]
+    result = measure(options)
     result["peak_memory_mib"] = workload.peak_memory_mib(options.device)
     if "update_gflops_per_s" in result:  # afterwards: its matrices would count as memory of the update
         peak = workload.matmul_peak(options.precision, options.device, workload.CLOCKS[options.clock])

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from components.launch import torch_environment
+from components.compute import torch_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent

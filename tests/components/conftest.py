@@ -20,11 +20,12 @@ os.environ.update(
 
 import contextlib
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from ruamel.yaml import YAML
 
 from components.artifacts import write_jsonl
@@ -194,3 +195,30 @@ def world(trained_world: Path, tracking: str, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking)
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture
+def use_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
+    """Lets what follows in the test compute on a GPU, in a precision of Accelerate's."""
+    from accelerate.state import AcceleratorState
+
+    from components.language_model.acceleration import start_accelerator
+
+    def use(precision: str) -> None:
+        monkeypatch.setenv("ACCELERATE_USE_CPU", "false")
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", precision)
+        AcceleratorState._reset_state(reset_partial_state=True)
+        assert start_accelerator().device.type == "cuda"
+
+    yield use
+    monkeypatch.undo()
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture
+def replays(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The CUDA graphs that were replayed, in their order."""
+    seen: list[Any] = []
+    replay = torch.cuda.CUDAGraph.replay
+    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: (seen.append(graph), replay(graph)))
+    return seen

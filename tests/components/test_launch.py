@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -109,25 +110,6 @@ def test_bad_params_end_in_one_message_and_status_2(start: Any, world: Path, tmp
 
 
 @pytest.mark.parametrize(
-    ("content", "named"),
-    [
-        ("use_cpu: true\n", "num_processes, mixed_precision"),
-        ("num_processes: two\nuse_cpu: true\nmixed_precision: 'no'\n", "num_processes"),
-        ("num_processes: 0\nuse_cpu: true\nmixed_precision: 'no'\n", "num_processes"),
-        ("", "infra/accelerate/cpu.yaml"),
-        ("{", "infra/accelerate/cpu.yaml"),
-    ],
-)
-def test_a_bad_accelerate_config_is_named(world: Path, content: str, named: str) -> None:
-    from components.errors import ConfigError
-    from components.launch import accelerate_config
-
-    Path("infra/accelerate/cpu.yaml").write_text(content)
-    with pytest.raises(ConfigError, match=named):
-        accelerate_config(Path("infra/accelerate/cpu.yaml"))
-
-
-@pytest.mark.parametrize(
     ("arguments", "changes", "named"),
     [
         ("alignment --cycle 1", {"ppo": {"rollouts_per_iteration": 9, "minibatches": 3}}, "ppo.rollouts_per_iteration"),
@@ -224,16 +206,20 @@ def test_bfloat16_gives_the_same_bytes_again_and_others_than_float32(
     start: Any, world: Path, change_params: ChangeParams
 ) -> None:
     weights = []
-    for config in ("cpu_bf16", "cpu_bf16", "cpu"):
+    for config in ("cpu_bf16", "cpu_bf16", "cpu", "cpu_auto"):
         change_params(compute={"accelerate_config": f"infra/accelerate/{config}.yaml"})
         process = start("alignment", "--cycle", "1")
         _, errors = process.communicate(timeout=200)
         assert process.returncode == 0, errors
+        if config == "cpu_auto":
+            picked = re.search("cpu_auto.yaml: mixed_precision auto is (bf16|no): this CPU has .*bf16", errors)
+            assert picked, errors
         folder = paths.ALIGNMENT / "1"
         weights.append((folder / "policy" / "model.safetensors").read_bytes())
         shutil.rmtree(folder)
     assert weights[0] == weights[1]
     assert weights[1] != weights[2]
+    assert weights[3] == (weights[0] if picked[1] == "bf16" else weights[2])
 
 
 def test_the_launchers_end_is_the_end_of_its_processes(start: Any, world: Path, change_params: ChangeParams) -> None:

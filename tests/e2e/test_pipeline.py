@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from components import launch, warm
+from components import compute, warm
 from components.helpdesk import world
 
 ROOT = Path(__file__).parents[2]
@@ -51,8 +51,8 @@ def _dvc(workspace: Path, *arguments: str, **environment: str) -> str:
 @contextmanager
 def _warm_process(path: Path) -> Iterator[dict[str, str]]:
     """As a flow starts it; gives the variables by which stages find it."""
-    accelerate = launch.accelerate_config(ROOT / "infra/accelerate/cpu.yaml")
-    environment = os.environ | launch.torch_environment(accelerate) | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    accelerate = compute.accelerate_config(ROOT / "infra/accelerate/cpu.yaml")
+    environment = os.environ | compute.torch_environment(accelerate) | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     with subprocess.Popen([sys.executable, "-P", warm.__file__, "serve", str(path)], env=environment) as process:
         while not path.exists():
             time.sleep(0.02)

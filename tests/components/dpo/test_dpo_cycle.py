@@ -42,11 +42,26 @@ def cycle(world: Path) -> Callable[..., list[CurveRow]]:
                 raise Interruption
 
         job = Cycle(number, start, Path(work), prompts, comparisons, after)
-        run_cycle(start_accelerator(), params, job, Yardsticks.load(CPU))
+        accelerator = start_accelerator()
+        run_cycle(accelerator, params, job, Yardsticks.load(accelerator.device))
         curve: list[CurveRow] = read_json(Path(work, "curve.json"))
         return curve
 
     return run
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_recording_its_passes_changes_no_byte(
+    cycle: Any, use_gpu: Any, tiny_params: Any, replays: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use_gpu("bf16")
+    with monkeypatch.context() as patch:
+        patch.setattr("components.language_model.passes.Recorded", lambda function: function)
+        plain = cycle(tiny_params(), "plain")
+    of_decoding = len(replays)
+    assert cycle(tiny_params(), "recorded") == plain
+    assert len(replays) > 2 * of_decoding
+    assert digest(Path("recorded")) == digest(Path("plain"))
 
 
 @pytest.mark.parametrize("stop_in", [1, 2, 3])
@@ -138,16 +153,17 @@ def test_a_nan_stops_the_cycle_and_the_last_checkpoint_stays_usable(
 
     params = tiny_params()
     expected = cycle(params, "whole")
-    update, comparisons = module.update, read_jsonl(paths.CLEAN / "comparisons_reward_model.jsonl")
+    comparisons = read_jsonl(paths.CLEAN / "comparisons_reward_model.jsonl")
 
-    def after_breaking_it(accelerator: Any, policy: Any, *arguments: Any, iteration: int, **options: Any) -> Any:
-        if iteration == 1:
-            with torch.no_grad():
-                policy.model.norm.weight[0] = torch.nan
-        return update(accelerator, policy, *arguments, iteration=iteration, **options)
+    class BreakingIt(module.Updater):
+        def update(self, rows: Any, iteration: int) -> Any:
+            if iteration == 1:
+                with torch.no_grad():
+                    self._policy.model.norm.weight[0] = torch.nan
+            return super().update(rows, iteration)
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "update", after_breaking_it)
+        patch.setattr(module, "Updater", BreakingIt)
         with pytest.raises(TrainingError, match="dpo, iteration 2, comparisons") as caught:
             cycle(params, "work")
     first = rows_of_iteration([row["id"] for row in comparisons], 4, 1, params.seed, "dpo/comparisons")[:2]

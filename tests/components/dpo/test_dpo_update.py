@@ -15,7 +15,7 @@ from torch import Tensor
 from components.config import Dpo, Params
 from components.dpo.cycle import make_optimizer
 from components.dpo.reference import reference_logprobs
-from components.dpo.update import Statistics, update
+from components.dpo.update import Statistics, Updater
 from components.errors import TrainingError
 from components.language_model.sequences import Sequences
 from components.measurement import Yardsticks
@@ -53,17 +53,8 @@ def updated(
             prepare(trained)
         optimizer = optimizer(trained) if optimizer else torch.optim.SGD(trained.parameters(), lr=RATE)
         arguments = {"pairs": pairs, "ref_logprobs": ref_logprobs} | changes
-        statistics = update(
-            accelerator,
-            trained,
-            optimizer,
-            rows=torch.tensor(rows),
-            ids=ids,
-            settings=settings,
-            temperature=0.8,
-            iteration=0,
-            **arguments,
-        )
+        updater = Updater(accelerator, trained, optimizer, ids=ids, settings=settings, temperature=0.8, **arguments)
+        statistics = updater.update(torch.tensor(rows), iteration=0)
         return {name: weight.detach() for name, weight in trained.named_parameters()}, statistics
 
     return run

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +17,9 @@ from components.core.stats import masked_sum
 from components.errors import DataError, TrainingError
 from components.language_model.acceleration import start_accelerator
 from components.language_model.fitting import fit, learning_rate_factor
-from components.language_model.forward import response_logits
-from components.language_model.sequences import build_sequences
+from components.language_model.forward import response_logits, response_logprobs
+from components.language_model.loading import load_policy
+from components.language_model.sequences import Packed, Sequences, build_sequences
 
 
 @pytest.fixture
@@ -50,12 +52,25 @@ class Line(nn.Module):
         return self.weight * numbers
 
 
+def numbered(index: Tensor) -> Sequences:
+    """Sequences of two tokens, both an example's number."""
+    tokens = index[:, None]
+    mask = torch.ones_like(tokens, dtype=torch.bool)
+    return Sequences(tokens, mask, tokens, mask)
+
+
+def numbers_of(part: Sequences | Packed) -> Tensor:
+    assert isinstance(part, Sequences)  # the line is no model that takes packed ones
+    return part.response_tokens[:, 0]
+
+
 def fit_line(
     accelerator: Accelerator, numbers: Tensor, weights: Tensor, settings: Optimisation, **changes: Any
 ) -> Line:
     line = Line()
     arguments: dict[str, Any] = {
-        "loss_sum": lambda model, index: model(numbers[index]).sum(),
+        "sequences_of": numbered,
+        "loss_sum": lambda model, part: model(numbers[numbers_of(part)]).sum(),
         "weights": weights,
         "lengths": torch.ones(len(numbers)),
         "settings": settings,
@@ -96,7 +111,8 @@ def test_the_loss_is_weighed_over_the_whole_batch(accelerator: Accelerator, sett
         fit(
             accelerator,
             line,
-            lambda model, index: model(numbers[index]).sum(),
+            numbered,
+            lambda model, part: model(numbers[numbers_of(part)]).sum(),
             weights=weights,
             lengths=torch.ones(4),
             settings=settings(microbatch_size=size),
@@ -118,9 +134,9 @@ def test_the_gradient_is_clipped_over_the_whole_batch(accelerator: Accelerator, 
 def test_every_epoch_sees_other_batches_and_no_example_twice(accelerator: Accelerator, settings: Any) -> None:
     seen: list[list[int]] = []
 
-    def loss_sum(model: nn.Module, index: Tensor) -> Tensor:
-        seen.append(index.tolist())
-        loss: Tensor = model(torch.ones(len(index))).sum()
+    def loss_sum(model: nn.Module, part: Sequences | Packed) -> Tensor:
+        seen.append(numbers_of(part).tolist())
+        loss: Tensor = model(torch.ones(len(seen[-1]))).sum()
         return loss
 
     steps: list[int] = []
@@ -141,9 +157,9 @@ def test_every_epoch_sees_other_batches_and_no_example_twice(accelerator: Accele
 def test_examples_of_like_length_share_a_microbatch(accelerator: Accelerator, settings: Any) -> None:
     lengths, seen = torch.tensor([9, 1, 8, 2]), []
 
-    def loss_sum(model: nn.Module, index: Tensor) -> Tensor:
-        seen.append(set(index.tolist()))
-        loss: Tensor = model(torch.ones(len(index))).sum()
+    def loss_sum(model: nn.Module, part: Sequences | Packed) -> Tensor:
+        seen.append(set(numbers_of(part).tolist()))
+        loss: Tensor = model(torch.ones(len(seen[-1]))).sum()
         return loss
 
     changed = settings(microbatch_size=2)
@@ -160,8 +176,8 @@ def test_the_microbatch_size_changes_no_weight(
     responses = [[20, 2], [21, 22, 23, 2], [2], [24, 25, 26, 27, 28], [29, 2], [30]]
     sequences = build_sequences(prompts, responses, pad_id=0)
 
-    def loss_sum(model: nn.Module, index: Tensor) -> Tensor:
-        part = sequences.rows(index)
+    def loss_sum(model: nn.Module, part: Sequences | Packed) -> Tensor:
+        assert isinstance(part, Sequences)
         return masked_sum(cross_entropy(response_logits(model, part), part.response_tokens), part.response_mask)
 
     def weights(microbatch_size: int) -> dict[str, Tensor]:
@@ -172,6 +188,7 @@ def test_the_microbatch_size_changes_no_weight(
         fit(
             accelerator,
             model,
+            lambda index: sequences.rows(index, trim=False),
             loss_sum,
             weights=sequences.response_mask.sum(dim=1),
             lengths=sequences.mask.sum(dim=1),
@@ -204,7 +221,8 @@ def test_a_loss_that_is_not_finite_stops_at_once_and_names_the_examples(
         fit(
             accelerator,
             line,
-            lambda model, index: model(numbers[index]).sum(),
+            numbered,
+            lambda model, part: model(numbers[numbers_of(part)]).sum(),
             weights=torch.ones(16),
             lengths=torch.arange(16),
             settings=settings(batch_size=16, microbatch_size=2, epochs=2),
@@ -225,5 +243,39 @@ def test_a_gradient_that_is_not_finite_stops_even_the_last_step(accelerator: Acc
             torch.ones(4),
             torch.ones(4),
             settings(),
-            loss_sum=lambda model, index: model(torch.zeros(len(index))).abs().sqrt().sum(),
+            loss_sum=lambda model, part: model(torch.zeros(len(numbers_of(part)))).abs().sqrt().sum(),
         )
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_on_a_gpu_recording_its_passes_changes_no_weight(
+    use_gpu: Any, settings: Any, stored_policy: Path, replays: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts = [[2 + row % 3] * (1 + row % 5) for row in range(24)]
+    sequences = build_sequences(prompts, [[3, 4, 5][: 1 + row % 3] for row in range(24)], pad_id=0)
+
+    def weights() -> dict[str, Tensor]:
+        policy = load_policy(stored_policy).cuda()
+        fit(
+            start_accelerator(),
+            policy,
+            lambda index: sequences.rows(index, trim=False),
+            lambda model, part: -response_logprobs(model, part, 1.0).sum(),
+            weights=sequences.response_mask.sum(dim=1),
+            lengths=sequences.mask.sum(dim=1),
+            settings=settings(epochs=4, learning_rate=1e-3, microbatch_size=2),
+            generator=torch.Generator().manual_seed(2),
+            on_step=lambda step, loss: None,
+            label="sft",
+        )
+        return dict(policy.state_dict())
+
+    use_gpu("bf16")
+    with monkeypatch.context() as patch:
+        patch.setattr("components.language_model.passes.Recorded", lambda function: function)
+        plain = weights()
+    assert not replays
+    recorded = weights()
+    assert replays
+    for name, weight in plain.items():
+        assert torch.equal(recorded[name], weight), name

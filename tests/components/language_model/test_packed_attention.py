@@ -74,10 +74,17 @@ def test_filling_changes_neither_numbers_nor_gradients(models: list[Any], sequen
         torch.testing.assert_close(ours / other.abs().max(), other / other.abs().max(), rtol=0, atol=1e-4)
 
 
-def test_on_a_gpu_lengths_are_filled_up_by_an_eighth_at_most_to_few_numbers() -> None:
-    filled = [forward._to_an_eighth(count) for count in range(1, 20_000)]
-    assert all(count <= full <= max(count + 63, count * 9 / 8) for count, full in enumerate(filled, start=1))
-    assert len(set(filled)) < 60
+def test_on_a_gpu_lengths_are_filled_up_by_a_quarter_at_most_to_few_numbers() -> None:
+    filled = [forward._to_a_quarter(count) for count in range(1, 20_000)]
+    assert all(count <= full <= max(count + 63, count * 5 / 4) for count, full in enumerate(filled, start=1))
+    assert len(set(filled)) < 40
+
+
+def test_no_sequence_is_longer_than_the_longest_that_attention_is_told_of(sequences: Sequences) -> None:
+    """What it is told must not depend on more than the shape."""
+    for count in range(1, len(sequences) + 1):
+        packed = sequences.rows(slice(0, count), trim=False).packed(forward._to_a_quarter)
+        assert max(packed.lengths) <= packed.longest
 
 
 def test_a_module_of_ones_own_with_hugging_faces_call_gets_padded_batches(

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 
 from components import paths
@@ -61,21 +60,6 @@ def cycle(world: Path) -> Callable[..., list[CurveRow]]:
         return curve
 
     return run
-
-
-@pytest.fixture
-def use_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
-    """Lets what follows in the test compute on a GPU, in a precision of Accelerate's."""
-
-    def use(precision: str) -> None:
-        monkeypatch.setenv("ACCELERATE_USE_CPU", "false")
-        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", precision)
-        AcceleratorState._reset_state(reset_partial_state=True)
-        assert start_accelerator().device.type == "cuda"
-
-    yield use
-    monkeypatch.undo()
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 EVERYTHING = {
@@ -260,20 +244,16 @@ def test_on_a_gpu_twice_and_interrupted_it_gives_the_same_bytes(
 
 
 @needs_gpu
-def test_recording_an_updates_kernels_changes_no_byte(
-    cycle: Any, use_gpu: Any, tiny_params: Any, monkeypatch: pytest.MonkeyPatch
+def test_recording_its_passes_changes_no_byte(
+    cycle: Any, use_gpu: Any, tiny_params: Any, replays: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    replays: list[Any] = []
-    replay = torch.cuda.CUDAGraph.replay
-    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: (replays.append(graph), replay(graph)))
     use_gpu("bf16")
     with monkeypatch.context() as patch:
-        for module in ("rollouts", "update"):
-            patch.setattr(f"components.ppo.{module}.Recorded", lambda function: function)
+        patch.setattr("components.language_model.passes.Recorded", lambda function: function)
         plain = cycle(tiny_params(), "plain")
     of_decoding = len(replays)
     assert cycle(tiny_params(), "recorded") == plain
-    assert len(replays) > 2 * of_decoding  # the updates' own came to them
+    assert len(replays) > 2 * of_decoding  # those of scoring and of the updates came to them
     assert digest(Path("recorded")) == digest(Path("plain"))
 
 
