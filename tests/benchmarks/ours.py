@@ -244,9 +244,12 @@ def main() -> None:
     options = workload.options()
     measure = {"ppo": ppo, "sft": fitting, "reward_model": fitting, "dpo": dpo}[options.work]
     result = measure(options)
-    result["peak_memory_mib"] = workload.peak_memory_mib(options.device)
+    accelerator = Accelerator()
+    memory = torch.tensor([workload.peak_memory_mib(options.device)], device=accelerator.device)
+    result["peak_memory_mib"] = float(accelerator.gather(memory).sum())
     if "update_gflops_per_s" in result:  # afterwards: its matrices would count as memory of the update
         peak = workload.matmul_peak(options.precision, options.device, workload.CLOCKS[options.clock])
+        peak = float(accelerator.gather(torch.tensor([peak], device=accelerator.device)).sum())
         result |= {"peak_gflops_per_s": peak, "share_of_peak": result["update_gflops_per_s"] / peak}
     print(json.dumps(result), flush=True)
 

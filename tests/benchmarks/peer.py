@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import socket
 import statistics
 import subprocess
 import sys
@@ -38,20 +39,39 @@ def trl_python() -> Path:
     return python
 
 
-def run(command: list[str], environment: dict[str, str], cores: list[int]) -> dict[str, Any]:
-    """The JSON of one measurement."""
-    ended = subprocess.run(
-        command,
-        env=os.environ | environment,
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        preexec_fn=lambda: os.sched_setaffinity(0, cores),
-    )
-    if ended.returncode:
-        raise SystemExit(f"{' '.join(command)} failed:\n{ended.stderr[-3000:]}")
-    result: dict[str, Any] = json.loads(ended.stdout.strip().splitlines()[-1])
+def run(command: list[str], environments: list[dict[str, str]], cores: list[int]) -> dict[str, Any]:
+    """The JSON of one measurement, by a process for each environment; the first one tells it."""
+    started = [
+        subprocess.Popen(
+            command,
+            env=os.environ | environment,
+            cwd=ROOT,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            preexec_fn=lambda: os.sched_setaffinity(0, cores),
+        )
+        for environment in environments
+    ]
+    said = [process.communicate() for process in started]
+    for process, (_, errors) in zip(started, said, strict=True):
+        if process.returncode:
+            raise SystemExit(f"{' '.join(command)} failed:\n{errors[-3000:]}")
+    result: dict[str, Any] = json.loads(said[0][0].strip().splitlines()[-1])
     return result
+
+
+def ranks(count: int) -> list[dict[str, str]]:
+    """What processes that train together find each other by."""
+    if count == 1:
+        return [{}]
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port = listener.getsockname()[1]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
+    return [
+        shared | {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(count)} for rank in range(count)
+    ]
 
 
 def environment_of(side: str, precision: str, device: str, threads: int) -> dict[str, str]:
@@ -78,7 +98,9 @@ def measure(side: str, work: str, size: str, precision: str, options: argparse.N
     command += ["--work", "ppo" if work == "ppo_eos" else work, "--eos", "on" if work == "ppo_eos" else "off"]
     command += ["--device", options.device, "--clock", "gpu" if options.device == "cuda" else options.clock]
     command += ["--updates", str(options.updates), *more]
-    return run(command, environment_of(side, precision, options.device, len(options.cores)), options.cores)
+    processes = options.processes if side == "ours" else 1
+    environment = environment_of(side, precision, options.device, len(options.cores) // processes)
+    return run(command, [environment | rank for rank in ranks(processes)], options.cores)
 
 
 def ratios_of(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, float]:
@@ -163,6 +185,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=("float32", "bf16"), default="bf16", help="ours")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--cores", nargs="+", type=int, default=[0], help="which cores; a thread for each")
+    parser.add_argument("--processes", type=int, default=1, help="of ours, which share the cores; TRL has threads")
     parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: on a busy machine, one core")
     parser.add_argument("--pairs", type=int, default=3)
     parser.add_argument("--updates", type=int, default=2, help="after one to warm up")
