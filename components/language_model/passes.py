@@ -18,8 +18,8 @@ from components.language_model.sequences import Packed, Sequences
 class Passes(Generic[Inputs, Outputs]):
     """A function that passes microbatches through models: replayed as CUDA graphs where that can be, else as it is.
 
-    It can be where attention to all sequences of a batch is one kernel, whatever their lengths: on a GPU, in half
-    precision. Processes that train together talk to each other in a backward pass, which a graph has no part in.
+    It can be where attention to all sequences of a batch is one kernel, whatever their lengths: on a GPU, in bfloat16.
+    Processes that train together talk to each other in a backward pass, which a graph has no part in.
 
     Args:
         function: as `Recorded` wants it.
@@ -34,9 +34,9 @@ class Passes(Generic[Inputs, Outputs]):
         *models: nn.Module,
         backward: bool,
     ) -> None:
-        half = accelerator.device.type == "cuda" and accelerator.mixed_precision in ("bf16", "fp16")
+        one_kernel = accelerator.device.type == "cuda" and accelerator.mixed_precision == "bf16"
         alone = accelerator.num_processes == 1 or not backward
-        self._recorded = half and alone and all(takes_packed_sequences(model) for model in models)
+        self._recorded = one_kernel and alone and all(takes_packed_sequences(model) for model in models)
         self._accelerator, self._models = accelerator, models
         self._function: Callable[[Inputs], Outputs] = Recorded(function) if self._recorded else function
 

@@ -30,6 +30,7 @@ from ruamel.yaml import YAML
 
 from components.artifacts import write_jsonl
 from components.config import Params, load_params, parse_params
+from components.digests import digest
 
 ROOT = Path(__file__).resolve().parents[2]
 Tree = dict[str, Any]
@@ -222,3 +223,22 @@ def replays(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     replay = torch.cuda.CUDAGraph.replay
     monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: (seen.append(graph), replay(graph)))
     return seen
+
+
+@pytest.fixture
+def assert_recording_changes_no_byte(
+    use_gpu: Callable[[str], None], replays: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., None]:
+    """Runs a method's cycle twice on a GPU, once with passes that are not recorded."""
+
+    def check(cycle: Callable[..., Any], params: Params) -> None:
+        use_gpu("bf16")
+        with monkeypatch.context() as patch:
+            patch.setattr("components.language_model.passes.Recorded", lambda function: function)
+            plain = cycle(params, "plain")
+        of_decoding = len(replays)
+        assert cycle(params, "recorded") == plain
+        assert len(replays) > 2 * of_decoding  # those of the passes came to them
+        assert digest(Path("recorded")) == digest(Path("plain"))
+
+    return check

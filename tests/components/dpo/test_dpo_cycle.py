@@ -52,16 +52,9 @@ def cycle(world: Path) -> Callable[..., list[CurveRow]]:
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu_recording_its_passes_changes_no_byte(
-    cycle: Any, use_gpu: Any, tiny_params: Any, replays: list[Any], monkeypatch: pytest.MonkeyPatch
+    cycle: Any, tiny_params: Any, assert_recording_changes_no_byte: Any
 ) -> None:
-    use_gpu("bf16")
-    with monkeypatch.context() as patch:
-        patch.setattr("components.language_model.passes.Recorded", lambda function: function)
-        plain = cycle(tiny_params(), "plain")
-    of_decoding = len(replays)
-    assert cycle(tiny_params(), "recorded") == plain
-    assert len(replays) > 2 * of_decoding
-    assert digest(Path("recorded")) == digest(Path("plain"))
+    assert_recording_changes_no_byte(cycle, tiny_params())
 
 
 @pytest.mark.parametrize("stop_in", [1, 2, 3])

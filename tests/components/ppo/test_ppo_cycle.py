@@ -244,17 +244,10 @@ def test_on_a_gpu_twice_and_interrupted_it_gives_the_same_bytes(
 
 
 @needs_gpu
-def test_recording_its_passes_changes_no_byte(
-    cycle: Any, use_gpu: Any, tiny_params: Any, replays: list[Any], monkeypatch: pytest.MonkeyPatch
+def test_on_a_gpu_recording_its_passes_changes_no_byte(
+    cycle: Any, tiny_params: Any, assert_recording_changes_no_byte: Any
 ) -> None:
-    use_gpu("bf16")
-    with monkeypatch.context() as patch:
-        patch.setattr("components.language_model.passes.Recorded", lambda function: function)
-        plain = cycle(tiny_params(), "plain")
-    of_decoding = len(replays)
-    assert cycle(tiny_params(), "recorded") == plain
-    assert len(replays) > 2 * of_decoding  # those of scoring and of the updates came to them
-    assert digest(Path("recorded")) == digest(Path("plain"))
+    assert_recording_changes_no_byte(cycle, tiny_params())
 
 
 def cut_short(file: Path) -> None:
