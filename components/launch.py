@@ -17,7 +17,6 @@ import importlib
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -31,6 +30,7 @@ from components import paths, profile
 from components.compute import accelerate_config, torch_environment
 from components.config import BestOfN, Params, Ppo, load_params
 from components.errors import USER_ERROR_STATUS, ConfigError, ProximalError
+from components.processes import ranks
 
 STATUS_FILE_VARIABLE = "PROXIMAL_STATUS_FILE"  # where the flow wants to read this process's exit status
 _TOLD_VARIABLE = "PROXIMAL_ERROR_TOLD"  # a file that the first process with an error makes
@@ -155,17 +155,10 @@ def _run_processes(stage: str, cycle: int | None, processes: int) -> int:
         signal.signal(number, stop)
     workers: list[subprocess.Popen[bytes]] = []
     with tempfile.TemporaryDirectory() as folder:
-        shared = {
-            **os.environ,
-            "MASTER_ADDR": "127.0.0.1",
-            "MASTER_PORT": str(_free_port()),
-            "WORLD_SIZE": str(processes),
-            "LOCAL_WORLD_SIZE": str(processes),
-            _TOLD_VARIABLE: str(Path(folder, "told")),
-        }
+        shared = {**os.environ, _TOLD_VARIABLE: str(Path(folder, "told"))}
         try:
-            for rank in range(processes):
-                environment = shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            for rank in ranks(processes):
+                environment = shared | rank
                 # A session of its own: Ctrl-C reaches this process alone, which ends the others in order.
                 workers.append(
                     subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=_die_with_parent)
@@ -202,12 +195,6 @@ def _die_with_parent() -> None:
     """Runs in a new process: whatever ends the parent, SIGKILL included, ends it too."""
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 if __name__ == "__main__":

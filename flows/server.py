@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.errors import EnvironmentFault
+from components.processes import free_port
 from flows import supervise
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def start_local_api(home: Path) -> LocalApi:
     if os.environ.get(API_VARIABLE):
         return LocalApi(None, log)
     home.mkdir(parents=True, exist_ok=True)
-    port = _free_port()
+    port = free_port()
     uvicorn = [sys.executable, "-m", "uvicorn", "--factory", "flows.server:app", "--host", "127.0.0.1"]
     uvicorn += ["--port", str(port), "--log-level", "error", "--lifespan", "on"]
     with log.open("wb") as output:
@@ -88,9 +88,3 @@ def start_local_api(home: Path) -> LocalApi:
 def _end(process: subprocess.Popen[bytes]) -> None:
     process.terminate()
     process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])

@@ -34,7 +34,7 @@ def learning_rate_factor(step: int, total_steps: int, warmup_fraction: float) ->
 def fit(
     accelerator: Accelerator,
     model: nn.Module,
-    sequences_of: Callable[[Tensor], Sequences],
+    sequences_of: Callable[[Tensor, bool], Sequences],
     loss_sum: Callable[[nn.Module, Sequences | Packed], Tensor],
     weights: Tensor,
     lengths: Tensor,
@@ -49,7 +49,8 @@ def fit(
     number of processes.
 
     Args:
-        sequences_of: those of the examples with the given row numbers (a 1-D tensor), with all of their padding.
+        sequences_of: those of the examples with the given row numbers (a 1-D tensor), trimmed or not; see
+            `Sequences.rows`.
         loss_sum: the summed loss of the examples with these sequences.
         weights: (N,) each example's share of the mean: its response tokens for SFT, 1 for a comparison.
         lengths: (N,) tokens of each example; those of like length share a microbatch, so that little is padded.
@@ -122,7 +123,7 @@ def _backward(
     accelerator: Accelerator,
     model: nn.Module,
     accumulate: Passes[tuple[Sequences | Packed, Tensor], Tensor],
-    sequences_of: Callable[[Tensor], Sequences],
+    sequences_of: Callable[[Tensor, bool], Sequences],
     weights: Tensor,
     lengths: Tensor,
     batch: Tensor,
@@ -139,7 +140,7 @@ def _backward(
     total = torch.zeros((), device=accelerator.device)
     broken: list[int] = []
     for number, part in enumerate(parts, start=1):
-        sequences = sequences_of(part).rows(slice(None), trim=accumulate.trim).to(accelerator.device)
+        sequences = sequences_of(part, accumulate.trim).to(accelerator.device)
         with contextlib.nullcontext() if number == len(parts) else accelerator.no_sync(model):
             loss = accumulate((accumulate.inputs(sequences), weight))
         total += loss

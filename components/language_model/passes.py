@@ -23,7 +23,7 @@ class Passes(Generic[Inputs, Outputs]):
 
     Args:
         function: as `Recorded` wants it.
-        models: what it passes `sequences` through.
+        models: what microbatches pass through.
         backward: whether it adds to their gradients.
     """
 

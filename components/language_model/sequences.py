@@ -110,11 +110,12 @@ class Sequences(NamedTuple):
         if more_responses := fill_responses(len(places)) - len(places):
             before, response_tokens = (pad(part, (0, more_responses)) for part in (before, response_tokens))
             places = pad(places, (0, more_responses), value=self.response_mask.numel())
-        ends, numbers = pad(lengths.cumsum(dim=0), (1, 0)), lengths.tolist()
+        ends = pad(lengths.cumsum(dim=0), (1, 0))
         return Packed(
             tokens=tokens[None],
             positions=positions[None],
-            lengths=tuple(numbers),
+            lengths=tuple(lengths.tolist()),
+            # Of the widths alone, so that equal shapes have an equal one: filling is a quarter of all tokens at most.
             longest=fill(max(mask.shape[1], (len(tokens) + 3) // 4)),
             ends=ends.int(),
             before=before,

@@ -181,7 +181,7 @@ def _moved_too_far(step: Statistics, settings: Ppo) -> bool:
 def _require_finite(outcome: Outcome, mask: Tensor, rows: Tensor, iteration: int) -> None:
     if torch.isfinite(outcome.objective):
         return
-    of_rows = torch.where(mask, outcome.terms, 0).sum(dim=2)
+    of_rows = masked_sum(outcome.terms, mask.expand_as(outcome.terms), dim=2)
     broken = rows[~torch.isfinite(of_rows).all(dim=0)]
     named = broken if len(broken) else rows  # finite rows can overflow together
     losses = list(outcome.measured.items())[: len(outcome.terms)]

@@ -51,8 +51,9 @@ def run(params: Params, stage: str) -> None:
     members = [new_scalar_model(policy_folder, derive_seed(seed, stage, "head", *own)) for own in own_names]
     pairs = comparison_pairs(rows, codec)
 
-    def chosen_and_rejected(index: Tensor) -> Sequences:
-        return pairs.rows(torch.cat([index, index + len(rows)]), trim=False)
+    def chosen_and_rejected(index: Tensor, trim: bool) -> Sequences:
+        # They go through in one pass: they share most of their padding.
+        return pairs.rows(torch.cat([index, index + len(rows)]), trim=trim)
 
     def loss_sum(model: nn.Module, part: Sequences | Packed) -> Tensor:
         chosen, rejected = sequence_scores(model, part).chunk(2)

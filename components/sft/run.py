@@ -41,7 +41,7 @@ def run(params: Params) -> None:
         losses = fit(
             accelerator,
             policy,
-            lambda index: sequences.rows(index, trim=False),
+            lambda index, trim: sequences.rows(index, trim=trim),
             loss_sum,
             weights=sequences.response_mask.sum(dim=1),
             lengths=sequences.mask.sum(dim=1),

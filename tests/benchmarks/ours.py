@@ -21,6 +21,7 @@ from transformers import PreTrainedTokenizerFast
 from components.config import Optimisation, Params, parse_params
 from components.core.losses import bradley_terry_loss
 from components.core.stats import RunningMoments
+from components.dpo.cycle import make_optimizer as make_dpo_optimizer
 from components.dpo.reference import reference_logprobs
 from components.dpo.update import Updater as DpoUpdater
 from components.language_model.acceleration import start_accelerator
@@ -167,8 +168,8 @@ def fitting(options: argparse.Namespace) -> dict[str, Any]:
         model: Any = load_policy(options.folder / "policy")
         weights, per_example = both.response_mask[:count].sum(dim=1).float(), lengths[:count]
 
-        def sequences_of(index: Tensor) -> Sequences:
-            return both.rows(index, trim=False)
+        def sequences_of(index: Tensor, trim: bool) -> Sequences:
+            return both.rows(index, trim=trim)
 
         def loss_sum(model: nn.Module, part: Sequences | Packed) -> Tensor:
             return -response_logprobs(model, part, 1.0).sum()
@@ -177,8 +178,8 @@ def fitting(options: argparse.Namespace) -> dict[str, Any]:
         model = load_scalar_model(options.folder / "scalar")
         weights, per_example = torch.ones(count), lengths[:count] + lengths[count:]
 
-        def sequences_of(index: Tensor) -> Sequences:
-            return both.rows(torch.cat([index, index + count]), trim=False)
+        def sequences_of(index: Tensor, trim: bool) -> Sequences:
+            return both.rows(torch.cat([index, index + count]), trim=trim)
 
         def loss_sum(model: nn.Module, part: Sequences | Packed) -> Tensor:
             chosen, rejected = sequence_scores(model, part).chunk(2)
@@ -218,7 +219,9 @@ def dpo(options: argparse.Namespace) -> dict[str, Any]:
     changes = {"batch_size": workload.FIT_BATCH, "microbatch_size": workload.MICROBATCH, "gradient_clip": 1.0}
     settings = params_of_the_work(options).dpo.model_copy(update=changes)
     policy, reference = (load_policy(options.folder / "policy").to(accelerator.device) for _ in range(2))
-    optimizer = torch.optim.AdamW(policy.parameters(), lr=workload.LEARNING_RATE, fused=True)
+    optimizer = make_dpo_optimizer(policy, settings)
+    for group in optimizer.param_groups:
+        group["lr"] = workload.LEARNING_RATE
     prepared, optimizer = accelerator.prepare(policy, optimizer)
     started = clock()
     ref_logprobs = reference_logprobs(

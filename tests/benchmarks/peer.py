@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import socket
 import statistics
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from components.compute import torch_environment
+from components.processes import ranks
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
@@ -61,19 +61,6 @@ def run(command: list[str], environments: list[dict[str, str]], cores: list[int]
     return result
 
 
-def ranks(count: int) -> list[dict[str, str]]:
-    """What processes that train together find each other by."""
-    if count == 1:
-        return [{}]
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
-    return [
-        shared | {"RANK": str(rank), "LOCAL_RANK": str(rank), "LOCAL_WORLD_SIZE": str(count)} for rank in range(count)
-    ]
-
-
 def environment_of(side: str, precision: str, device: str, threads: int) -> dict[str, str]:
     """Threads for both; what a stage's process is started with for ours alone."""
     common = {
@@ -100,7 +87,8 @@ def measure(side: str, work: str, size: str, precision: str, options: argparse.N
     command += ["--updates", str(options.updates), *more]
     processes = options.processes if side == "ours" else 1
     environment = environment_of(side, precision, options.device, len(options.cores) // processes)
-    return run(command, [environment | rank for rank in ranks(processes)], options.cores)
+    found_by = ranks(processes) if processes > 1 else [{}]
+    return run(command, [environment | rank for rank in found_by], options.cores)
 
 
 def ratios_of(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, float]:

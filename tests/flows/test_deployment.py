@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -21,6 +20,7 @@ from typing import Any
 import pytest
 from tiny_project import REPOSITORY, Tiny
 
+from components.processes import free_port
 from flows import supervise
 from flows.workspace import RUNS
 
@@ -49,7 +49,7 @@ def background(command: list[str], environment: dict[str, str], log: Path) -> It
 def test_an_event_runs_the_pipeline_in_a_workspace(tiny: Tiny, prefect_database: Path, tmp_path: Path) -> None:
     tiny.stages(a={"needs": ["data/rows"]}, b={"needs": ["a"]})
     tiny.commit()
-    port = _free_port()
+    port = free_port()
     home = tmp_path / "home"
     home.mkdir()
     shutil.copy(prefect_database, home / "prefect.db")  # spares a minute of migrations
@@ -103,12 +103,6 @@ def test_an_event_runs_the_pipeline_in_a_workspace(tiny: Tiny, prefect_database:
     assert {entry["parent_run"] for entry in tiny.log()} != {None}
     assert list((tiny.folder / RUNS).iterdir()) == []
     assert not (tiny.folder / "a.out").exists()
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def _prefect(*arguments: str, environment: dict[str, str]) -> None:

@@ -52,7 +52,7 @@ class Line(nn.Module):
         return self.weight * numbers
 
 
-def numbered(index: Tensor) -> Sequences:
+def numbered(index: Tensor, trim: bool) -> Sequences:
     """Sequences of two tokens, both an example's number."""
     tokens = index[:, None]
     mask = torch.ones_like(tokens, dtype=torch.bool)
@@ -188,7 +188,7 @@ def test_the_microbatch_size_changes_no_weight(
         fit(
             accelerator,
             model,
-            lambda index: sequences.rows(index, trim=False),
+            lambda index, trim: sequences.rows(index, trim=trim),
             loss_sum,
             weights=sequences.response_mask.sum(dim=1),
             lengths=sequences.mask.sum(dim=1),
@@ -259,7 +259,7 @@ def test_on_a_gpu_recording_its_passes_changes_no_weight(
         fit(
             start_accelerator(),
             policy,
-            lambda index: sequences.rows(index, trim=False),
+            lambda index, trim: sequences.rows(index, trim=trim),
             lambda model, part: -response_logprobs(model, part, 1.0).sum(),
             weights=sequences.response_mask.sum(dim=1),
             lengths=sequences.mask.sum(dim=1),
