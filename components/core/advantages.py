@@ -73,10 +73,11 @@ def rloo(scores: Tensor, group_size: int) -> Tensor:
     Holds:
         advantages_of_a_group_sum_to_zero: so a prompt as a whole pushes nowhere.
         rloo_is_the_distance_from_the_mean_times_g_over_g_minus_one: A_i = G/(G-1) (s_i - mean).
+        a_group_of_equal_scores_has_advantage_zero: exactly, in every dtype and for every group size.
     """
     groups = _groups(scores, group_size)
     mean_of_others = (groups.sum(dim=1, keepdim=True) - groups) / (group_size - 1)
-    return (groups - mean_of_others).reshape(-1)
+    return _nothing_where_all_are_equal(groups, groups - mean_of_others).reshape(-1)
 
 
 def grpo(scores: Tensor, group_size: int, eps: float = 1e-6) -> Tensor:
@@ -90,12 +91,13 @@ def grpo(scores: Tensor, group_size: int, eps: float = 1e-6) -> Tensor:
 
     Holds:
         advantages_of_a_group_sum_to_zero: so a prompt as a whole pushes nowhere.
-        a_group_of_equal_scores_has_advantage_zero: and not NaN.
+        a_group_of_equal_scores_has_advantage_zero: exactly, in every dtype and for every group size.
     """
     require(eps > 0, "eps", expected="a number above 0", found=eps)
     groups = _groups(scores, group_size)
     centred = groups - groups.mean(dim=1, keepdim=True)
-    return (centred / (groups.std(dim=1, keepdim=True) + eps)).reshape(-1)
+    advantages = centred / (groups.std(dim=1, keepdim=True) + eps)
+    return _nothing_where_all_are_equal(groups, advantages).reshape(-1)
 
 
 def spread(per_sequence: Tensor, mask: Tensor) -> Tensor:
@@ -108,6 +110,11 @@ def spread(per_sequence: Tensor, mask: Tensor) -> Tensor:
     require_bool(mask=mask)
     require_shape(mask.shape[:1], per_sequence=per_sequence)
     return torch.where(mask, per_sequence.unsqueeze(1), 0)
+
+
+def _nothing_where_all_are_equal(groups: Tensor, advantages: Tensor) -> Tensor:
+    """Rounding makes the mean of equal float32 numbers a last bit off, and their standard deviation as little as that."""
+    return torch.where(groups.amax(dim=1, keepdim=True) == groups.amin(dim=1, keepdim=True), 0, advantages)
 
 
 def _groups(scores: Tensor, group_size: int) -> Tensor:

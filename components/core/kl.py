@@ -13,7 +13,7 @@ from components.errors import TrainingError
 KlEstimator = Literal["k1", "k2", "k3"]
 
 # exp(20) = 4.9e8: beyond it the estimate says no more than "broken", and float32 overflows at 88.
-_LARGEST_EXPONENT = 20.0
+_LARGEST_LOG_RATIO = 20.0
 _LARGEST_KL_ERROR = 0.2
 
 
@@ -26,8 +26,9 @@ def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: KlEstimator) 
     k1 and k3 are unbiased; k1 can be negative for one token, which is right: do not clamp it. For KL in the
     reward use k1. For KL in the loss the expected gradient of k1 is 0, that of k2 is the gradient of KL(pi,
     pi_ref), and that of k3 the gradient of the other direction, KL(pi_ref, pi): of one token, given what was
-    written before it; what a token does to the KL of later tokens is only seen in the reward. The exponent of
-    k3 is capped at 20.
+    written before it; what a token does to the KL of later tokens is only seen in the reward. In k3 d is held
+    within -20 .. 20, all of it, as verl and OpenRLHF do: with the exponent alone held, the gradient beyond it
+    would be that of the other term, +1, and drive the policy away from the reference.
 
     Shapes: logprobs and ref_logprobs (B, T) -> (B, T).
     Units: nats per token.
@@ -36,6 +37,7 @@ def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: KlEstimator) 
     Holds:
         k1_and_k3_are_unbiased: E_pi[k1] = E_pi[k3] = KL(pi, pi_ref), by enumeration.
         k3_is_never_negative: nor is k2.
+        gradient_of_k3_is_never_of_the_wrong_sign: below the reference it is not above 0; beyond the limit it is 0.
         gradient_of_k1_in_the_loss_is_not_that_of_kl: its expectation is 0.
         gradient_of_k2_in_the_loss_is_that_of_kl: of KL(pi, pi_ref), by enumeration.
         gradient_of_k3_in_the_loss_is_that_of_the_other_kl: of KL(pi_ref, pi), by enumeration.
@@ -47,7 +49,8 @@ def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: KlEstimator) 
     if estimator == "k2":
         return 0.5 * difference.square()
     if estimator == "k3":
-        return (-difference).clamp(max=_LARGEST_EXPONENT).expm1() + difference
+        held = difference.clamp(-_LARGEST_LOG_RATIO, _LARGEST_LOG_RATIO)
+        return (-held).expm1() + held
     raise ValueError(f"estimator: expected k1, k2 or k3, found {estimator!r}")
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from components.core.checks import require, require_bool, require_finite, require_float, require_same_shape
 
-# Inside the square root, so that equal numbers whiten to 0 and not to NaN.
+# Inside the square root, so that nothing is divided by 0.
 _VARIANCE_FLOOR = 1e-8
 
 
@@ -86,8 +86,12 @@ def whiten(x: Tensor, mask: Tensor) -> Tensor:
         whitened_has_mean_zero_and_variance_one: over the selected numbers.
         whitening_ignores_shift_and_scale: whiten(a x + b) = whiten(x) for a > 0.
         permuting_the_rows_permutes_the_result: the order of the batch does not matter.
+        equal_numbers_whiten_to_zero: exactly, in every dtype.
     """
     centred = torch.where(mask, x - masked_mean(x, mask), 0)
+    # The mean of equal float32 numbers may be a few last bits off, which at 1000 is as much as the floor's root.
+    differ = torch.where(mask, x, -torch.inf).amax() > torch.where(mask, x, torch.inf).amin()
+    centred = torch.where(differ, centred, 0)
     return centred * masked_var(x, mask).add(_VARIANCE_FLOOR).rsqrt()
 
 

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
@@ -180,8 +180,16 @@ def test_grpo_of_two_prompts():
     exactly(grpo(scores, 3, eps=1.0), f64([-2.0, -1.0, 3.0, 0.0, 0.0, 0.0]) / (7**0.5 + 1.0))
 
 
-def test_a_group_of_equal_scores_has_advantage_zero():
-    assert torch.equal(grpo(f64([0.7, 0.7, 0.7, 0.7]), 4), torch.zeros(4, dtype=torch.float64))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("estimator", [rloo, grpo])
+@given(group_size=st.integers(2, 16), score=st.floats(-1001, 1001, width=32))
+@example(group_size=7, score=1000.1)
+def test_a_group_of_equal_scores_has_advantage_zero(estimator, dtype, group_size, score):
+    scores = torch.full((2 * group_size,), score, dtype=dtype)
+    scores[group_size:] = torch.arange(group_size)  # another group, whose scores differ
+    first, second = estimator(scores, group_size).split(group_size)
+    assert torch.equal(first, torch.zeros(group_size, dtype=dtype))
+    assert (second.abs() > 0).any()
 
 
 @pytest.mark.parametrize("estimator", [rloo, grpo])

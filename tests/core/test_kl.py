@@ -68,10 +68,21 @@ def test_k1_may_be_negative_for_a_token():
 
 
 def test_k3_does_not_overflow():
-    """A token that the reference finds e^500 times likelier: e^20 - 1 - 500, not infinity."""
+    """A token that the reference finds e^500 times likelier: as at e^20, e^20 - 1 - 20, not infinity."""
     for dtype in (torch.float32, torch.float64):
         estimate = kl_estimate(torch.tensor([[-500.0]], dtype=dtype), torch.tensor([[0.0]], dtype=dtype), "k3")
-        assert_close(estimate.item(), math.exp(20) - 501, rtol=1e-6, atol=0)
+        assert_close(estimate.item(), math.exp(20) - 21, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("difference", "gradient"),
+    [(-19.9, 1 - math.exp(19.9)), (-20.1, 0.0), (-500.0, 0.0), (19.9, 1 - math.exp(-19.9)), (20.1, 0.0)],
+)
+def test_gradient_of_k3_is_never_of_the_wrong_sign(difference, gradient):
+    """d/dd (e^-d - 1 + d) = 1 - e^-d: negative below the reference, positive above, and 0 where d is held."""
+    logprobs = f64([[difference]]).requires_grad_()
+    kl_estimate(logprobs, f64([[0.0]]), "k3").sum().backward()
+    assert_close(logprobs.grad.item(), gradient, rtol=1e-12, atol=0)
 
 
 def test_gradient_of_k1_in_the_loss_is_not_that_of_kl():

@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
@@ -83,8 +83,13 @@ def test_one_number_has_a_biased_variance_of_zero():
     assert masked_var(f64([1.0, 2.0]), torch.tensor([False, True]), unbiased=False) == 0
 
 
-def test_equal_numbers_whiten_to_zero():
-    exactly(whiten(f64([5.0, 5.0, 5.0]), torch.ones(3).bool()), f64([0.0, 0.0, 0.0]))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@given(count=st.integers(2, 16), number=st.floats(-1001, 1001, width=32))
+@example(count=16, number=1000.1)
+def test_equal_numbers_whiten_to_zero(dtype, count, number):
+    x, mask = torch.full((count + 1,), number, dtype=dtype), torch.ones(count + 1).bool()
+    x[-1], mask[-1] = torch.nan, False
+    assert torch.equal(whiten(x, mask), torch.zeros(count + 1, dtype=dtype))
 
 
 def test_the_variance_floor_is_added_to_the_variance():
