@@ -15,13 +15,38 @@ from components.errors import ConfigError
 
 logger = logging.getLogger("proximal")
 _ABOUT_THE_CPU = Path("/proc/cpuinfo")
+# What `accelerate config` writes, with the values that are obeyed here: plain processes on one machine. A key beside
+# num_processes with another value, or one that is not here, would be read by nobody.
+_OFF: tuple[Any, ...] = (None, False, "no", {}, [])
+_OBEYED: dict[str, tuple[Any, ...]] = {
+    "compute_environment": ("LOCAL_MACHINE",),
+    "distributed_type": ("NO", "MULTI_CPU", "MULTI_GPU"),
+    "mixed_precision": ("no", "bf16", "fp16", "auto"),
+    "use_cpu": (True, False),
+    "num_machines": (1,),
+    "machine_rank": (0,),
+    "gpu_ids": (None, "all"),
+    "rdzv_backend": (None, "static"),
+    "same_network": (None, True, False),  # says something of several machines only
+    "main_training_function": (None, "main"),
+    **dict.fromkeys(
+        (
+            *("main_process_ip", "main_process_port", "debug", "enable_cpu_affinity", "downcast_bf16"),
+            *("fsdp_config", "deepspeed_config", "megatron_lm_config", "fp8_config", "parallelism_config"),
+            *("mpirun_config", "dynamo_config", "ipex_config", "commands", "command_file"),
+            *("tpu_env", "tpu_name", "tpu_vm", "tpu_zone", "tpu_use_sudo", "tpu_use_cluster"),
+        ),
+        _OFF,
+    ),
+}
 
 
 def accelerate_config(path: Path) -> dict[str, Any]:
     """The Accelerate config file that params name; its mixed_precision may be `auto`, which is decided here.
 
     Raises:
-        ConfigError: absent, or without one of the keys read here, or with a value that cannot be.
+        ConfigError: absent, without one of the keys read here, or with a key or value that would not be obeyed, such
+            as those of FSDP, DeepSpeed, Megatron, fp8 or several machines.
     """
     try:
         content = YAML(typ="safe").load(path)
@@ -44,9 +69,38 @@ def accelerate_config(path: Path) -> dict[str, Any]:
             expected="a whole number from 1 on",
             found=repr(content["num_processes"]),
         )
+    _require_obeyed(path, content)
     if content["mixed_precision"] == "auto":
         content["mixed_precision"] = _precision_of_this_cpu(path, content)
     return dict(content)
+
+
+def _require_obeyed(path: Path, content: dict[str, Any]) -> None:
+    """Refuse what would be accepted and ignored."""
+    for key, value in content.items():
+        obeyed = _OBEYED.get(key, ())
+        if key != "num_processes" and not any(type(value) is type(each) and value == each for each in obeyed):
+            raise ConfigError(
+                "the Accelerate config asks for what is not supported",
+                where=f"{path}: {key}",
+                expected=" or ".join(map(repr, obeyed)) if obeyed else "no such key",
+                found=repr(value)[:80],
+                do="plain processes on one machine, on CPUs or GPUs, work, as in infra/accelerate/; take this out",
+            )
+    distributed, processes, use_cpu = content.get("distributed_type"), content["num_processes"], content["use_cpu"]
+    contradictions = {
+        "distributed_type": (distributed == "MULTI_GPU" and use_cpu) or (distributed == "MULTI_CPU" and not use_cpu),
+        "num_processes": distributed == "NO" and processes > 1,
+        "mixed_precision": content["mixed_precision"] == "fp16" and use_cpu,
+    }
+    for key, found in contradictions.items():
+        if found:
+            raise ConfigError(
+                "the Accelerate config contradicts itself",
+                where=f"{path}: {key}",
+                expected="MULTI_CPU with use_cpu true, MULTI_GPU and fp16 with false, and one process with NO",
+                found=f"{key} {content[key]}, distributed_type {distributed}, use_cpu {use_cpu}",
+            )
 
 
 def _precision_of_this_cpu(path: Path, content: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -45,6 +45,7 @@ def run(promotion: bool, changes: tuple[str, ...], figures: Path | None, profile
     overrides = dict(_change(text) for text in changes)
     if overrides:
         _require_committed(repository)
+    _require_processes_as_asked(repository, overrides)
     _start(repository)
     from components.artifacts import write_json
     from flows.rlhf import rlhf
@@ -168,8 +169,21 @@ def _require_committed(repository: Path) -> None:
         )
 
 
+def _require_processes_as_asked(repository: Path, overrides: Mapping[str, Any]) -> None:
+    """Refuse an Accelerate config that would not be obeyed, before a server is started and a stage is paid for."""
+    from components.compute import accelerate_config
+    from components.config import load_params
+    from components.paths import PARAMS
+
+    named = load_params(repository / PARAMS).compute.accelerate_config
+    config = repository / str(overrides.get("compute.accelerate_config", named))
+    if config.exists():  # the stage that needs it will say so
+        accelerate_config(config)
+
+
 def _compare(repository: Path, methods: Sequence[str], seeds: Sequence[int]) -> dict[tuple[str, int], dict[str, Any]]:
     _require_committed(repository)
+    _require_processes_as_asked(repository, {})
     _start(repository)
     from flows.compare import compare
 

@@ -191,6 +191,15 @@ def test_a_wrong_type_or_value_is_named_with_what_was_found(refused: Any, key: s
             "must be more than 0.2 * rollouts_per_iteration",
             {"ppo.rollouts_per_iteration": 256, "ppo.kl_horizon_rollouts": 51.2},
         ),
+        *(
+            (f"{method}.kl_estimator", reason, {f"{method}.kl_placement": place, f"{method}.kl_estimator": estimator})
+            for method in ("ppo", "grpo", "rloo")
+            for place, estimator, reason in (
+                ("reward", "k2", "became 1.5 in 30 iterations"),
+                ("reward", "k3", "became 2.3 in 30 iterations"),
+                ("loss", "k1", "became 5.6 in 30 iterations"),
+            )
+        ),
         (
             "ppo.length_penalty.buffer_tokens",
             "9 is larger than limit_tokens 8",
@@ -244,6 +253,12 @@ def test_a_contradiction_is_named_with_its_reason(refused: Any, key: str, reason
     error = refused(**changes)
     assert error.where == f"params.yaml: {key}"
     assert reason in error.expected
+
+
+@pytest.mark.parametrize(("place", "estimator"), [("reward", "k1"), ("loss", "k2"), ("loss", "k3")])
+def test_a_kl_term_that_holds_the_policy_is_taken(shipped: Values, place: str, estimator: str) -> None:
+    chosen = {"ppo.kl_placement": place, "ppo.kl_estimator": estimator}
+    assert parse_params(changed(shipped, chosen), "params.yaml").ppo.kl_placement == place
 
 
 def test_all_faults_are_told_at_once(refused: Any) -> None:

@@ -41,6 +41,25 @@ def test_outside_of_a_repository(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_the_processes_would_not_obey_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    shutil.copy(REPOSITORY / "params.yaml", tmp_path)
+    shutil.copytree(REPOSITORY / "infra/accelerate", tmp_path / "infra/accelerate")
+    config = tmp_path / "infra/accelerate/cpu.yaml"
+    config.write_text(config.read_text().replace('"NO"', "FSDP"))
+    before = sorted(tmp_path.rglob("*"))
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", "run"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: the Accelerate config asks for what is not supported\n")
+    assert "cpu.yaml: distributed_type" in done.stderr and "FSDP" in done.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 def test_a_run_with_changes_wants_a_committed_folder_and_whole_changes(tmp_path: Path) -> None:
     shutil.copy(REPOSITORY / "params.yaml", tmp_path)
     run_command("git", "init", "--quiet", folder=tmp_path)
