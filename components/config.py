@@ -122,6 +122,7 @@ class LanguageModel(Section):
     """Where the policy comes from, and how text becomes tokens."""
 
     checkpoint: Annotated[str, Field(min_length=1)]  # "scratch", a folder, or a Hugging Face name
+    checkpoint_files: Annotated[str, Field(min_length=1)]  # what SFT depends on by content: the folder, or any file
     trust_remote_code: bool
     prompt_template: str
     max_prompt_tokens: Count

@@ -176,9 +176,7 @@ def _require_processes_as_asked(repository: Path, overrides: Mapping[str, Any]) 
     from components.paths import PARAMS
 
     named = load_params(repository / PARAMS).compute.accelerate_config
-    config = repository / str(overrides.get("compute.accelerate_config", named))
-    if config.exists():  # the stage that needs it will say so
-        accelerate_config(config)
+    accelerate_config(repository / str(overrides.get("compute.accelerate_config", named)))
 
 
 def _compare(repository: Path, methods: Sequence[str], seeds: Sequence[int]) -> dict[tuple[str, int], dict[str, Any]]:

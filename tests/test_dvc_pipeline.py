@@ -19,10 +19,9 @@ ROOT = Path(__file__).resolve().parents[1]
 NUMBERLESS = {
     "components": "the package itself, a docstring",
     "components.artifacts": "writes and reads files, whatever is in them",
-    "components.config": "gives the params their types; their values are declared one by one",
     "components.digests": "names content for lineage",
     "components.errors": "what is said when a stage fails, and then it writes nothing",
-    "components.launch": "starts processes; the threads and processes themselves are params",
+    "components.launch": "starts processes; threads are params, and what else it sets is components.compute's",
     "components.paths": "names of files; another name is another out",
     "components.profile": "measures time, and writes it where no stage reads",
     "components.tracking": "writes to MLflow, which no stage reads",
@@ -81,6 +80,38 @@ def code_deps(stage: str) -> list[Path]:
     return [Path(dep) for dep in STAGES[stage]["deps"] if dep.startswith("components/")]
 
 
+def computes(stage: str) -> bool:
+    return bool({"compute", "compute.accelerate_config"} & set(STAGES[stage]["params"]))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_what_a_stage_computes_with_is_seen_by_its_content(stage: str) -> None:
+    """The Accelerate config and what reads it: their path alone would leave an edited file unseen."""
+    with_what = {"${compute.accelerate_config}", "components/compute.py"}
+    assert with_what & set(STAGES[stage]["deps"]) == (with_what if computes(stage) else set())
+    assert computes(stage) == ("components.language_model.loading" in imported(f"{package(stage)}.run"))
+
+
+def test_the_checkpoints_files_are_seen_by_their_content() -> None:
+    assert "${language_model.checkpoint_files}" in STAGES["sft"]["deps"]
+    assert (ROOT / PARAMS["language_model"]["checkpoint_files"]).exists()
+
+
+def test_dvc_depends_on_the_folder_and_the_config_that_params_name(tmp_path: Path) -> None:
+    """As DVC itself resolves the two templates."""
+    from dvc.repo import Repo
+
+    params = load("params.yaml")
+    params["language_model"] |= {"checkpoint": "base", "checkpoint_files": "base"}
+    params["compute"]["accelerate_config"] = "mine.yaml"
+    YAML(typ="safe").dump(params, tmp_path / "params.yaml")
+    (tmp_path / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
+    with Repo.init(str(tmp_path), no_scm=True) as project:
+        deps = {stage.name: {dep.def_path for dep in stage.deps} for stage in project.index.stages}
+    assert {"base", "mine.yaml"} <= deps["sft"]
+    assert all("mine.yaml" in deps[name] for name in ("reward_model", "judge", "alignment@1", "evaluation"))
+
+
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_declared_code_covers_all_that_the_stage_imports(stage: str) -> None:
     modules = imported(f"{package(stage)}.run")
@@ -97,6 +128,7 @@ def test_the_declared_code_covers_all_that_the_stage_imports(stage: str) -> None
 def test_the_declared_code_is_there_and_is_needed(stage: str) -> None:
     """A dependency that a stage does not import would only make it run in vain."""
     sources = {module.replace(".", "/") for module in imported(f"{package(stage)}.run")}
+    sources |= {"components/compute"} if computes(stage) else set()  # what launch sets for it
     for dep in code_deps(stage):
         assert (ROOT / dep).exists()
         name = dep.with_suffix("").as_posix()

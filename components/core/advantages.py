@@ -113,7 +113,7 @@ def spread(per_sequence: Tensor, mask: Tensor) -> Tensor:
 
 
 def _nothing_where_all_are_equal(groups: Tensor, advantages: Tensor) -> Tensor:
-    """The mean of equal float32 numbers may be a last bit off, and their standard deviation as little: noise over noise."""
+    """Rounding leaves equal float32 numbers a last bit from their mean: noise, which is then divided by noise."""
     return torch.where(groups.amax(dim=1, keepdim=True) == groups.amin(dim=1, keepdim=True), 0, advantages)
 
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from torch import Tensor, nn
 
 from components import paths
 from components.artifacts import atomic_folder, read_jsonl, write_json
 from components.config import Params
+from components.digests import digest
+from components.errors import ConfigError
 from components.language_model.acceleration import start_accelerator
 from components.language_model.fitting import fit
 from components.language_model.forward import response_logprobs
@@ -65,12 +69,27 @@ def run(params: Params) -> None:
                 save_policy(accelerator.unwrap_model(policy), codec, folder / "policy")
                 write_json(folder / "metrics.json", metrics)
             run.metrics({f"sft/{name}": value for name, value in metrics.items()})
+            run.tags({"base_model": _base_model(params)})
             run.outputs(sorted(paths.SFT.iterdir()))
+
+
+def _base_model(params: Params) -> str:
+    """Where the weights came from, and of a folder the digest of what is in it, as DVC's."""
+    checkpoint = params.language_model.checkpoint
+    return f"{checkpoint} {digest(Path(checkpoint))}" if Path(checkpoint).is_dir() else checkpoint
 
 
 def _start(params: Params, rows: list[dict[str, str]]) -> tuple[Codec, nn.Module]:
     """The tokenizer and the policy before any training."""
     config = params.language_model
+    if Path(config.checkpoint).is_dir() and Path(config.checkpoint_files) != Path(config.checkpoint):
+        raise ConfigError(
+            "a change in the checkpoint's folder would not be seen",
+            where="language_model.checkpoint_files",
+            expected=config.checkpoint,
+            found=config.checkpoint_files,
+            do="name the folder there too: DVC then runs SFT again when a file in it changes",
+        )
     text_format = TextFormat(config.prompt_template, config.max_prompt_tokens, config.max_response_tokens)
     if config.checkpoint != "scratch":
         return Codec(load_checkpoint_tokenizer(config), text_format), load_checkpoint(config)

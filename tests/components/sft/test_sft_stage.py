@@ -15,7 +15,7 @@ from components import paths
 from components.artifacts import read_jsonl, write_jsonl
 from components.config import Params, load_params
 from components.digests import digest
-from components.errors import DataError
+from components.errors import ConfigError, DataError
 from components.language_model.loading import load_codec, load_policy
 from components.sft.run import run
 
@@ -93,7 +93,9 @@ def test_training_goes_on_from_a_hugging_face_folder(untrained: Path, change_par
     model = GPT2LMHeadModel(GPT2Config(vocab_size=300, n_embd=16, n_layer=1, n_head=2, n_positions=40))
     model.save_pretrained("checkpoint")
     changes = {"learning_rate": 1e-4, "epochs": 1}
-    run(change_params(language_model={"checkpoint": "checkpoint"}, sft=changes))
+    with pytest.raises(ConfigError, match="a change in the checkpoint's folder would not be seen"):
+        run(change_params(language_model={"checkpoint": "checkpoint"}, sft=changes))
+    run(change_params(language_model={"checkpoint": "checkpoint", "checkpoint_files": "checkpoint"}, sft=changes))
     policy = load_policy(paths.SFT / "policy")
     assert type(policy) is GPT2LMHeadModel
     for name, weight in model.named_parameters():
