@@ -6,6 +6,7 @@ module imports no torch.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args
@@ -253,7 +254,7 @@ class Ppo(Section):
     clip_range_high: Positive
     dual_clip: Annotated[float, Field(gt=1.0)] | None
     value_clip_range: Positive | None
-    value_loss_coef: NotNegative
+    value_loss_coef: NotNegative  # felt only where gradient_clip cuts: the two models share no weights, AdamW no scale
     entropy_coef: NotNegative
     loss_aggregation: Literal["token_mean", "sequence_mean"]
     max_update_kl_nats_per_token: Positive | None  # an update stops once it has moved the policy this far
@@ -316,6 +317,11 @@ class Ppo(Section):
     def advantage_estimator(self) -> Literal["gae", "grpo", "rloo"]:
         """The baseline: a learned value (GAE), or the other responses to the prompt (GRPO, RLOO)."""
         return "gae"
+
+    @property
+    def method(self) -> Method:
+        """The name of the section, as errors say it."""
+        return "ppo" if self.advantage_estimator == "gae" else self.advantage_estimator
 
     @property
     def has_value_model(self) -> bool:
@@ -542,6 +548,7 @@ def load_params(path: Path) -> Params:
     """
     try:
         content = YAML(typ="safe").load(path)  # the parser that DVC uses, so both read 1e-4 as a number
+        written = YAML().load(path)  # and the places of its keys
     except FileNotFoundError as fault:
         raise ConfigError(
             "the params file is missing",
@@ -558,21 +565,53 @@ def load_params(path: Path) -> Params:
             found=" ".join(str(fault).split()),
             do="mend the line",
         ) from fault
-    return parse_params(content, str(path))
+    return _checked(content, str(path), written)
 
 
 def parse_params(content: Any, where: str) -> Params:
     """Check params that were already read; `where` names their source in errors."""
+    return _checked(content, where, None)
+
+
+def _checked(content: Any, where: str, written: Any) -> Params:
+    """The params as types; `written`: the same content with the lines of its keys, or None."""
     try:
         return Params.model_validate(content)
-    except ValidationError as faults:
+    except ValidationError as invalid:
+        faults = _once(invalid.errors(), written)
+        lines = [_line(_place(fault), written) for fault in faults]
+        keys = [_key(fault) or "top level" for fault in faults]
         raise ConfigError(
             "the params are not valid",
-            where=where + ": " + ", ".join(_key(fault) or "top level" for fault in faults.errors()),
-            expected="; ".join(_rule(fault) for fault in faults.errors()),
-            found="; ".join(_found(fault) for fault in faults.errors()),
+            where=where + ": " + ", ".join(f"{k} (line {n})" if n else k for k, n in zip(keys, lines, strict=True)),
+            expected="; ".join(_rule(fault) for fault in faults),
+            found="; ".join(_found(fault) for fault in faults),
             do="mend these keys; the shipped params.yaml shows every key",
-        ) from faults
+        ) from invalid
+
+
+def _once(faults: list[Any], written: Any) -> list[Any]:
+    """Without those of keys that a section only merges (`<<`): they are told where they are written."""
+    merged = [
+        bool(getattr((written if isinstance(written, dict) else {}).get(place[0]), "merge", None))
+        and not _line(place, written)
+        for place in map(_place, faults)
+    ]
+    own = {_place(fault)[1:] for fault, only_merged in zip(faults, merged, strict=True) if not only_merged}
+    return [f for f, only_merged in zip(faults, merged, strict=True) if not only_merged or _place(f)[1:] not in own]
+
+
+def _place(fault: Any) -> tuple[str, ...]:
+    return tuple(_key(fault).split("."))
+
+
+def _line(place: tuple[str, ...], written: Any) -> int | None:
+    """The line where a key is written, in the section that it is named with; None where it is not."""
+    section = written
+    for part in place[:-1]:
+        section = section.get(part) if isinstance(section, dict) else None
+    positions = getattr(getattr(section, "lc", None), "data", None) or {}
+    return positions[place[-1]][0] + 1 if place and place[-1] in positions else None
 
 
 def _key(fault: Any) -> str:
@@ -582,15 +621,29 @@ def _key(fault: Any) -> str:
 
 def _rule(fault: Any) -> str:
     if fault["type"] == "extra_forbidden":
-        return f"no key named {_key(fault)}"
+        near = difflib.get_close_matches(str(fault["loc"][-1]), _keys_beside(fault["loc"]), n=1)
+        return f"{'.'.join(map(str, [*fault['loc'][:-1], *near]))}, the nearest key" if near else "a key that exists"
     if fault["type"] == "missing":
         return f"a value for {_key(fault)}"
     return str(fault["msg"])
 
 
+def _keys_beside(place: tuple[Any, ...]) -> list[str]:
+    """The names that the section of a key has; none where the section is not one model's."""
+    section: Any = Params
+    for part in place[:-1]:
+        field = section.model_fields.get(part)
+        section = field.annotation if field else None
+        if not (isinstance(section, type) and issubclass(section, Section)):
+            return []
+    return list(section.model_fields)
+
+
 def _found(fault: Any) -> str:
     if fault["type"] == "missing":
         return "no such key"
+    if fault["type"] == "extra_forbidden":
+        return _key(fault)
     if isinstance(fault["input"], dict):
         return "this combination"
     return repr(fault["input"])[:80]

@@ -47,7 +47,7 @@ def learning_rates(settings: Ppo, iteration: int) -> tuple[float, float]:
     elif settings.learning_rate_decay_iterations is not None:
         left = settings.learning_rate_decay_iterations - iteration
         factor = max(0.0, left / (settings.learning_rate_decay_iterations - settings.learning_rate_warmup_iterations))
-    still = iteration < settings.value_warmup_iterations
+    still = settings.has_value_model and iteration < settings.value_warmup_iterations
     return 0.0 if still else factor * settings.learning_rate, factor * settings.value_learning_rate
 
 

@@ -93,7 +93,11 @@ class Collector:
         logprobs, entropy, values, ref_logprobs, scores = columns
         mask = sequences.response_mask
         for name, column in zip(("old_logprobs", "entropy", "values", "ref_logprobs", "scores"), columns, strict=True):
-            require_finite(f"ppo, iteration {iteration + 1}, {name}", column, mask if column.dim() == 2 else None)
+            require_finite(
+                f"{self._settings.method}, iteration {iteration + 1}, {name}",
+                column,
+                mask if column.dim() == 2 else None,
+            )
         ended = ((sequences.response_tokens == codec.eos_id) & mask).any(dim=1)
         return Rollouts(sequences, scores, ended, logprobs, ref_logprobs, values, entropy)
 

@@ -110,13 +110,13 @@ class Updater:
             microbatch = self._microbatch(sequences, chosen, rollouts, credit, numbers)
             with contextlib.nullcontext() if number == len(parts) else accelerator.no_sync(self._model):
                 outcome = self._accumulate(microbatch)
-            _require_finite(outcome, microbatch.mask, chosen, iteration)
+            _require_finite(outcome, microbatch.mask, chosen, iteration, settings.method)
             for name, term in outcome.measured.items():
                 sums[name] = sums.get(name, torch.zeros_like(term)) + term
             ratio_max = torch.maximum(ratio_max, outcome.ratio_max)
-        norms = {"policy_gradient_norm": _clip(self._inner.policy, settings.gradient_clip)}
+        norms = {"policy_gradient_norm": _clip(self._inner.policy, settings)}
         if self._inner.value_model is not None:
-            norms["value_gradient_norm"] = _clip(self._inner.value_model, settings.gradient_clip)
+            norms["value_gradient_norm"] = _clip(self._inner.value_model, settings)
         self._optimizer.step()
         self._accumulate.zero_grad(self._optimizer)
         totals = accelerator.reduce(torch.stack(list(sums.values())), reduction="sum").tolist()
@@ -178,7 +178,7 @@ def _moved_too_far(step: Statistics, settings: Ppo) -> bool:
     return limit is not None and step["approx_kl"] > limit
 
 
-def _require_finite(outcome: Outcome, mask: Tensor, rows: Tensor, iteration: int) -> None:
+def _require_finite(outcome: Outcome, mask: Tensor, rows: Tensor, iteration: int, method: str) -> None:
     if torch.isfinite(outcome.objective):
         return
     of_rows = masked_sum(outcome.terms, mask.expand_as(outcome.terms), dim=2)
@@ -187,20 +187,20 @@ def _require_finite(outcome: Outcome, mask: Tensor, rows: Tensor, iteration: int
     losses = list(outcome.measured.items())[: len(outcome.terms)]
     raise TrainingError(
         "the PPO objective is not finite",
-        where=f"ppo, iteration {iteration + 1}, rollouts {named.tolist()[:8]}",
+        where=f"{method}, iteration {iteration + 1}, rollouts {named.tolist()[:8]}",
         expected="a number",
         found=", ".join(f"{name} {float(loss)}" for name, loss in losses),
-        do="the last finished iteration is kept; lower ppo.learning_rate and run again",
+        do=f"the last finished iteration is kept; lower {method}.learning_rate and run again",
     )
 
 
-def _clip(module: nn.Module, limit: float) -> float:
+def _clip(module: nn.Module, settings: Ppo) -> float:
     """Clip policy and value gradients apart: a large value error must not shrink the policy's step."""
-    norm = float(nn.utils.clip_grad_norm_(module.parameters(), limit))
+    norm = float(nn.utils.clip_grad_norm_(module.parameters(), settings.gradient_clip))
     if not math.isfinite(norm):
         raise TrainingError(
             "a gradient is not finite",
-            where=f"ppo, {type(module).__name__}",
+            where=f"{settings.method}, {type(module).__name__}",
             expected="a number",
             found=str(norm),
             do="the last finished iteration is kept; lower the learning rates and run again",

@@ -74,7 +74,7 @@ def test_params_are_frozen(shipped: Values) -> None:
 @pytest.mark.parametrize("key", ["speed", "ppo.leraning_rate", "language_model.scratch.width", "cycles.1.stop"])
 def test_an_unknown_key_is_named(refused: Any, key: str) -> None:
     error = refused(**{key: 1})
-    assert error.where == f"params.yaml: {key}" and f"no key named {key}" in error.expected
+    assert error.where == f"params.yaml: {key}" and error.found == key
 
 
 @pytest.mark.parametrize("key", ["seed", "sft", "ppo.gamma", "language_model.scratch.layers", "cycles.1.start"])
@@ -261,6 +261,12 @@ def test_a_kl_term_that_holds_the_policy_is_taken(shipped: Values, place: str, e
     assert parse_params(changed(shipped, chosen), "params.yaml").ppo.kl_placement == place
 
 
+def test_errors_of_a_method_can_name_its_section(shipped: Values) -> None:
+    for method in ("ppo", "grpo", "rloo"):
+        section = parse_params(changed(shipped, {"method": method}), "params.yaml").alignment
+        assert isinstance(section, config.Ppo) and section.method == method
+
+
 def test_all_faults_are_told_at_once(refused: Any) -> None:
     error = refused(**{"sft.epochs": 0, "ppo.leraning_rate": 1.0, "judge.epochs": ABSENT, "seed": "x"})
     assert error.where == "params.yaml: seed, sft.epochs, judge.epochs, ppo.leraning_rate"
@@ -297,3 +303,27 @@ def test_numbers_are_read_as_dvc_reads_them(tmp_path: Path) -> None:
     old = next(line for line in text.splitlines() if line.startswith("  value_learning_rate:"))
     (tmp_path / "params.yaml").write_text(text.replace(old, "  value_learning_rate: 3e-4"))
     assert load_params(tmp_path / "params.yaml").ppo.value_learning_rate == 0.0003
+
+
+def test_one_typo_is_one_finding_with_its_line_and_the_nearest_key(tmp_path: Path) -> None:
+    """Also where other sections merge the one that it is written in."""
+    lines = (ROOT / "params.yaml").read_text().splitlines(keepends=True)
+    for old, new, named in (
+        ("  minibatches: 4\n", "  minibatches: 3\n", "ppo.minibatches"),
+        ("  temperature: 1.0\n", "  temperature: 0.0\n", "ppo.temperature"),
+        ("  clip_range_low: 0.2\n", "", "ppo.clip_range_low"),
+    ):
+        at = lines.index(old, lines.index("ppo: &ppo\n"))
+        (tmp_path / "params.yaml").write_text("".join([*lines[:at], new, *lines[at + 1 :]]))
+        with pytest.raises(ConfigError) as caught:
+            load_params(tmp_path / "params.yaml")
+        line = f" (line {at + 1})" if new else ""
+        assert caught.value.where == f"{tmp_path}/params.yaml: {named}{line}"
+    number = lines.index("  iterations_per_cycle: 5\n")
+    lines.insert(number, "  leraning_rate: 1.0\n")
+    (tmp_path / "params.yaml").write_text("".join(lines))
+    with pytest.raises(ConfigError) as caught:
+        load_params(tmp_path / "params.yaml")
+    assert caught.value.where == f"{tmp_path}/params.yaml: ppo.leraning_rate (line {number + 1})"
+    assert caught.value.expected == "ppo.learning_rate, the nearest key"
+    assert caught.value.found == "ppo.leraning_rate"

@@ -216,6 +216,9 @@ def test_learning_rates_as_worked_by_hand(tiny_params: Any) -> None:
     expected = [(0, 6), (6, 12), (6, 12), (4, 8), (2, 4), (0, 0), (0, 0)]
     assert [rate for pair in found for rate in pair] == pytest.approx([rate for pair in expected for rate in pair])
     assert {learning_rates(tiny_params(ppo=rates).ppo, iteration) for iteration in range(9)} == {(6.0, 12.0)}
+    for method in ("grpo", "rloo"):  # without a value model nothing waits for one
+        still = tiny_params(method=method, **{method: rates | {"value_warmup_iterations": 3}}).alignment
+        assert learning_rates(still, 0) == (6.0, 12.0)
 
 
 @needs_gpu
