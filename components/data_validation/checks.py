@@ -57,12 +57,17 @@ _FAULT_CHECKS = {
         "mend what writes the data",
     ),
     "empty_or_overlong_text": (
-        "no text is empty or longer than its limit",
+        "no text is empty (spaces and invisible characters are nothing) or longer than its limit",
         "mend the rows, or raise the limits in data_validation",
     ),
     "exact_duplicates": ("no row repeats an earlier one", "remove the copies at the source"),
     "chosen_equals_rejected": (
         "the two responses of a comparison differ",
+        "drop such pairs before labelling",
+    ),
+    "responses_look_equal": (
+        "the two responses of a comparison differ in something that can be seen (not in outer space, Unicode "
+        "composition or invisible characters)",
         "drop such pairs before labelling",
     ),
     "encoding_faults": (
@@ -84,6 +89,8 @@ def _fault_check_of(fault: Fault) -> str:
         return "exact_duplicates"
     if message == schemas.EQUAL_RESPONSES:
         return "chosen_equals_rejected"
+    if message == schemas.EQUAL_TO_THE_EYE:
+        return "responses_look_equal"
     if message in (schemas.ENCODING, NOT_UTF8, HALF_SURROGATE):
         return "encoding_faults"
     return "leaked_prompts" if message == LEAKED else "schema"
@@ -235,7 +242,7 @@ def agreement_check(labels: LabelStatistics, limits: DataValidation) -> Check:
     """How often two annotators agree; a reward model cannot be more accurate than its labels are."""
     name, expected = "annotator_agreement", "two annotators mostly agree on the same two responses"
     if labels.agreement is None:
-        return _absent(name, expected, "no two responses have labels of several annotators")
+        return _absent(name, expected, "no two responses have labels that say whose they are (columns annotator or pair)")
     return Check(
         name=name,
         status="warning" if labels.agreement < limits.min_annotator_agreement else "ok",

@@ -10,7 +10,7 @@ import json
 from typing import Literal
 
 from components.config import DataValidation
-from components.data_validation.normalisation import prompt_key
+from components.data_validation.normalisation import prompt_key, visible
 from components.data_validation.reading import Row
 from components.seeding import derive_seed
 
@@ -53,8 +53,8 @@ def split_of(prompt: Row, limits: DataValidation, seed: int) -> Split:
 
 
 def responses_key(comparison: Row) -> tuple[str, str, str]:
-    """The prompt and its two responses, whichever of them was chosen."""
-    first, second = sorted((comparison["chosen"], comparison["rejected"]))
+    """The prompt and its two responses as a reader sees them, whichever of them was chosen."""
+    first, second = sorted((visible(comparison["chosen"]), visible(comparison["rejected"])))
     return prompt_key(comparison["prompt"]), first, second
 
 

@@ -199,3 +199,30 @@ def test_all_failures_are_told_at_once(world: Any, limits: Limits) -> None:
     assert error.value.what == "the raw data fails 2 checks"
     assert "no row in prompts_test" in error.value.found
     assert "row 1 (train) and row 30 (validation)" in error.value.found
+
+
+def test_responses_that_look_equal(world: Any, limits: Limits) -> None:
+    world.comparisons[4]["chosen"] = world.comparisons[4]["rejected"] + " "
+    found = check(world, limits(), "responses_look_equal")
+    assert (found.status, found.value, found.examples) == (
+        "warning",
+        1,
+        ["comparisons.jsonl row 5: chosen and rejected differ only in what cannot be seen"],
+    )
+
+
+def test_agreement_of_labels_without_pair_and_annotator_is_unknown(world: Any, limits: Limits) -> None:
+    """Equal labels are quarantined as duplicates there: to compare the rest would find contradictions alone."""
+    world.drop("comparisons", "annotator")
+    world.drop("comparisons", "pair")
+    row = world.comparisons[0]
+    world.comparisons.append(row | {"id": "turned", "chosen": row["rejected"], "rejected": row["chosen"]})
+    roomy = limits(max_reject_fraction=0.6)
+    assert check(world, roomy, "annotator_agreement").status == "not in the data"
+    assert check(world, roomy, "contradicting_labels").status == "warning"
+
+
+def test_a_prompt_that_looks_like_a_held_out_one_is_a_leak(world: Any, limits: Limits) -> None:
+    world.demonstrations[2]["prompt"] = "\u200b" + world.prompts[35]["prompt"]
+    found = check(world, limits(), "leaked_prompts")
+    assert (found.status, found.value) == ("warning", 1)
