@@ -86,6 +86,8 @@ class DataValidation(Section):
     test_fraction: Annotated[float, Field(gt=0.0, lt=1.0)]
     judge_fraction: Annotated[float, Field(gt=0.0, lt=1.0)]  # of comparisons; the reward model has the rest
     heldout_fraction: Annotated[float, Field(gt=0.0, lt=1.0)]  # of the comparisons' prompts
+    heldout_pair_fraction: Annotated[float, Field(ge=0.0, lt=1.0)]  # of the comparisons of all other prompts
+    min_heldout_prompts: Count  # of validation and of test; fewer give no interval to decide by
 
     @model_validator(mode="after")
     def prompts_remain_for_training(self) -> DataValidation:
