@@ -440,6 +440,7 @@ class Promotion(Section):
     registered_model: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
     max_kl_nats_per_sequence: Positive
     max_length_ratio: Positive
+    allow_weak_judge: bool  # whether a judge may decide that loses to "the longer answer wins", or to chance
 
 
 class Params(Section):
