@@ -61,8 +61,8 @@ def report_of(raw: dict[FileName, RawFile], validated: Validated) -> dict[str, A
     return report
 
 
-def price_of_the_split(report: dict[str, Any]) -> str:
-    """In one line: what of each file was kept, withheld for evaluation and quarantined, and who got the comparisons."""
+def price_of_the_split(report: dict[str, Any]) -> list[str]:
+    """A line a file: what was kept, withheld for evaluation, quarantined. And one: who got the comparisons."""
     files = [
         f"{file}: {found['kept']:,} of {found['rows']:,} rows kept ({found['kept_fraction']:.1%}), "
         f"{found['withheld']:,} withheld for evaluation ({found['withheld_fraction']:.1%}), "
@@ -78,7 +78,7 @@ def price_of_the_split(report: dict[str, Any]) -> str:
     }
     rows = report["comparisons"]["rows"]
     told = ", ".join(f"{who} {size:,} ({size / rows:.1%})" for who, size in shares.items())
-    return "; ".join([*files, f"of the comparisons {told}"])
+    return [*files, f"of the comparisons {told}"]
 
 
 def flat_metrics(report: dict[str, Any]) -> dict[str, float]:

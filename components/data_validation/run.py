@@ -36,7 +36,8 @@ def run(params: Params) -> None:
             atomic_write_text(folder / "quarantine.jsonl", quarantine_lines(validated))
             write_json(folder / "report.json", report)
             atomic_write_text(folder / "report.html", page_of(raw, validated, report))
-        logger.info("%s", price_of_the_split(report))
+        for line in price_of_the_split(report):
+            logger.info("%s", line)
         logger.info("%d warnings; see %s", report["warnings"], paths.DATA_VALIDATION / "report.html")
         tracked.metrics(flat_metrics(report))
         for file in FILES:

@@ -157,9 +157,9 @@ def test_the_price_of_the_split_is_told_apart(world: Any, limits: Limits) -> Non
     assert [comparisons[name] for name in ("kept_fraction", "withheld_fraction", "rejected_fraction")] == pytest.approx(
         [kept / 40, withheld / 40, 1 / 40]
     )
-    told = price_of_the_split(report)
+    *_, told, parts = price_of_the_split(report)
     assert f"comparisons: {kept} of 40 rows kept ({kept / 40:.1%}), {withheld} withheld for evaluation" in told
     assert "1 faulty and quarantined (2.5%)" in told
     trained = len(validated.parts["comparisons_reward_model"])
-    assert f"the reward model trains on {trained} ({trained / 40:.1%})" in told
+    assert f"the reward model trains on {trained} ({trained / 40:.1%})" in parts
     assert f"{100 * withheld / 40:.1f} %" in page_of(raw, validated, report)
