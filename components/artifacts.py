@@ -173,7 +173,8 @@ def read_jsonl(path: Path) -> list[dict[str, Any]]:
             do="convert the file to UTF-8",
         ) from fault
     rows = []
-    for number, line in enumerate(text.split("\n"), start=1):
+    for number, marked_line in enumerate(text.split("\n"), start=1):
+        line = marked_line.removeprefix("\ufeff")  # a byte order mark, from files that editors wrote
         if not line.strip():
             continue
         try:

@@ -87,6 +87,8 @@ class DataValidation(Section):
     test_fraction: Annotated[float, Field(gt=0.0, lt=1.0)]
     judge_fraction: Annotated[float, Field(gt=0.0, lt=1.0)]  # of comparisons; the reward model has the rest
     heldout_fraction: Annotated[float, Field(gt=0.0, lt=1.0)]  # of the comparisons' prompts
+    heldout_pair_fraction: Annotated[float, Field(ge=0.0, lt=1.0)]  # of the comparisons of all other prompts
+    min_heldout_prompts: Count  # of validation and of test; fewer give no interval to decide by
 
     @model_validator(mode="after")
     def prompts_remain_for_training(self) -> DataValidation:
@@ -464,6 +466,7 @@ class Promotion(Section):
     registered_model: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
     max_kl_nats_per_sequence: Positive
     max_length_ratio: Positive
+    allow_weak_judge: bool  # whether a judge may decide that loses to "the longer answer wins", or to chance
 
 
 class Params(Section):

@@ -13,7 +13,7 @@ from components.data_validation.near_duplicates import repeated_texts, twins_bet
 from components.data_validation.normalisation import clipped, length_in_words, prompt_key
 from components.data_validation.reading import HALF_SURROGATE, NOT_UTF8, Fault, Row
 from components.data_validation.schemas import FileName
-from components.data_validation.splits import LEAKED, Split, responses_key
+from components.data_validation.splits import LEAKED, MAY_BE_EMPTY, Split, responses_key
 
 Status = Literal["ok", "warning", "failure", "not in the data"]
 SHOWN_EXAMPLES = 5
@@ -57,12 +57,17 @@ _FAULT_CHECKS = {
         "mend what writes the data",
     ),
     "empty_or_overlong_text": (
-        "no text is empty or longer than its limit",
+        "no text is empty (spaces and invisible characters are nothing) or longer than its limit",
         "mend the rows, or raise the limits in data_validation",
     ),
     "exact_duplicates": ("no row repeats an earlier one", "remove the copies at the source"),
     "chosen_equals_rejected": (
         "the two responses of a comparison differ",
+        "drop such pairs before labelling",
+    ),
+    "responses_look_equal": (
+        "the two responses of a comparison differ in something that can be seen (not in outer space, Unicode "
+        "composition or invisible characters)",
         "drop such pairs before labelling",
     ),
     "encoding_faults": (
@@ -84,6 +89,8 @@ def _fault_check_of(fault: Fault) -> str:
         return "exact_duplicates"
     if message == schemas.EQUAL_RESPONSES:
         return "chosen_equals_rejected"
+    if message == schemas.EQUAL_TO_THE_EYE:
+        return "responses_look_equal"
     if message in (schemas.ENCODING, NOT_UTF8, HALF_SURROGATE):
         return "encoding_faults"
     return "leaked_prompts" if message == LEAKED else "schema"
@@ -191,8 +198,8 @@ def two_splits_check(prompts: list[tuple[Split, Row]]) -> Check:
 
 
 def empty_split_check(sizes: dict[str, int]) -> Check:
-    """Every part of the clean data is needed by a later stage, so an empty one is a failure."""
-    empty = [part for part, size in sizes.items() if size == 0]
+    """An empty part is a failure where a later stage needs it."""
+    empty = [part for part, size in sizes.items() if size == 0 and part not in MAY_BE_EMPTY]
     return Check(
         name="empty_split",
         status="failure" if empty else "ok",
@@ -203,6 +210,50 @@ def empty_split_check(sizes: dict[str, int]) -> Check:
         examples=[],
         remedy="add rows of that split to the raw file, or change the fractions in data_validation "
         "(validation_fraction and test_fraction count where prompts.jsonl has no column split)",
+    )
+
+
+def few_heldout_prompts_check(prompts: list[tuple[Split, Row]], limits: DataValidation) -> Check:
+    """A split whose prompts are too few for an interval is a failure: the last stages would find out too late."""
+    counts = {
+        split: len({prompt_key(row["prompt"]) for drawn, row in prompts if drawn == split})
+        for split in ("validation", "test")
+    }
+    least = limits.min_heldout_prompts
+    few = {split: count for split, count in counts.items() if 0 < count < least}  # none: see empty_split_check
+    drawn = not any("split" in row for _, row in prompts)
+    more = " or ".join(f"data_validation.{split}_fraction" for split in few) if drawn else "the rows of that split"
+    return Check(
+        name="few_heldout_prompts",
+        status="failure" if few else "ok",
+        expected=f"at least {least} validation and {least} test prompts (data_validation.min_heldout_prompts): fewer "
+        "give no interval to decide by",
+        found=" and ".join(f"{count} {split} prompts" for split, count in (few or counts).items()),
+        value=min(counts.values()),
+        limit=least,
+        examples=[],
+        remedy=f"bring more prompts, or raise {more}; to go on with intervals that say little, lower "
+        "data_validation.min_heldout_prompts",
+    )
+
+
+def few_heldout_comparisons_check(parts: dict[str, list[Row]], limits: DataValidation) -> Check:
+    """Whether the accuracy of reward model and judge is read off a handful of prompts."""
+    counts = {
+        scorer: len({prompt_key(row["prompt"]) for row in parts[f"comparisons_{scorer}_heldout"]})
+        for scorer in ("reward_model", "judge")
+    }
+    fewest = min(counts.values())
+    return Check(
+        name="few_heldout_comparisons",
+        status="warning" if fewest < limits.min_heldout_prompts else "ok",
+        expected="the held-out comparisons of reward model and judge have as many prompts as a split needs",
+        found=", ".join(f"{scorer.replace('_', ' ')}: {count} prompts" for scorer, count in counts.items()),
+        value=fewest,
+        limit=limits.min_heldout_prompts,
+        examples=[],
+        remedy="raise data_validation.heldout_fraction, or compare responses to more prompts: the held-out accuracy "
+        "is that of these few",
     )
 
 
@@ -235,7 +286,8 @@ def agreement_check(labels: LabelStatistics, limits: DataValidation) -> Check:
     """How often two annotators agree; a reward model cannot be more accurate than its labels are."""
     name, expected = "annotator_agreement", "two annotators mostly agree on the same two responses"
     if labels.agreement is None:
-        return _absent(name, expected, "no two responses have labels of several annotators")
+        why = "no two responses have labels that say whose they are (columns annotator or pair)"
+        return _absent(name, expected, why)
     return Check(
         name=name,
         status="warning" if labels.agreement < limits.min_annotator_agreement else "ok",

@@ -6,6 +6,7 @@ import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 
+from components.data_validation.normalisation import visible
 from components.data_validation.reading import Row
 from components.data_validation.splits import responses_key
 
@@ -48,7 +49,11 @@ class LabelStatistics:
 
 
 def label_statistics(comparisons: list[Row]) -> LabelStatistics:
-    """Compare all labels of the same two responses. A label without a name is an annotator of its own."""
+    """Compare all labels of the same two responses. A label of a `pair` without a name is an annotator of its own.
+
+    One with neither is left out of all agreement: of those that agree only the first was kept (see schemas), so
+    they could only disagree.
+    """
     groups: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
     for row in comparisons:
         groups[responses_key(row)].append(row)
@@ -59,15 +64,20 @@ def label_statistics(comparisons: list[Row]) -> LabelStatistics:
     agreeing: Counter[str] = Counter()
     contradicted, self_contradicted = [], []
     for (_, first, _), rows in groups.items():
-        votes: Counter[bool] = Counter(row["chosen"] == first for row in rows)
+        ways = {visible(row["chosen"]) == first for row in rows}
+        votes: Counter[bool] = Counter(
+            visible(row["chosen"]) == first
+            for row in rows
+            if row.get("annotator") is not None or row.get("pair") is not None
+        )
         own: dict[str, Counter[bool]] = defaultdict(Counter)
         for row in rows:
             if row.get("annotator") is not None:
-                own[row["annotator"]][row["chosen"] == first] += 1
+                own[row["annotator"]][visible(row["chosen"]) == first] += 1
 
-        label_pairs += math.comb(len(rows), 2) - sum(math.comb(mine.total(), 2) for mine in own.values())
+        label_pairs += math.comb(votes.total(), 2) - sum(math.comb(mine.total(), 2) for mine in own.values())
         agreeing_label_pairs += _same(votes) - sum(_same(mine) for mine in own.values())
-        if len(votes) == 2:
+        if len(ways) == 2:
             contradicted.append([row["raw_row"] for row in rows])
         for annotator, mine in own.items():
             labels[annotator] += mine.total()

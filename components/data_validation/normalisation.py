@@ -1,4 +1,4 @@
-"""When two texts count as the same, how long a text is, and when its characters are broken."""
+"""When two texts count as the same, what of a text is seen, how long a text is, and when its characters are broken."""
 
 from __future__ import annotations
 
@@ -24,6 +24,14 @@ _MOJIBAKE = re.compile(
 )
 
 
+# What shows nothing: Unicode's Default_Ignorable_Code_Point (zero-width characters, joiners, marks of direction,
+# variation selectors, fillers, tags), and the braille pattern without dots.
+_INVISIBLE = re.compile(
+    "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u202a-\u202e\u2060-\u206f\u2800\u3164"
+    "\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
+)
+
+
 def has_encoding_fault(text: str) -> bool:
     """Whether a text holds characters that only a fault of encoding puts there.
 
@@ -32,9 +40,14 @@ def has_encoding_fault(text: str) -> bool:
     return _BROKEN.search(text) is not None or _MOJIBAKE.search(text) is not None
 
 
+def visible(text: str) -> str:
+    """What a reader sees of a text: composed (NFC), without invisible characters, without space at either end."""
+    return unicodedata.normalize("NFC", _INVISIBLE.sub("", text)).strip()
+
+
 def prompt_key(prompt: str) -> str:
-    """The identity of a prompt: spellings that differ in case, space or Unicode composition are the same."""
-    return " ".join(unicodedata.normalize("NFC", prompt).casefold().split())
+    """The identity of a prompt: spellings that differ in case, space, composition or the invisible are the same."""
+    return " ".join(visible(prompt).casefold().split())
 
 
 def length_in_words(text: str) -> int:

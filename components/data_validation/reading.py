@@ -14,6 +14,7 @@ NOT_UTF8 = "the line is not UTF-8"
 NOT_JSON = "the line is not JSON"
 NOT_AN_OBJECT = "the line is not a JSON object"
 HALF_SURROGATE = "the line has half of a surrogate pair"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 
 class Fault(NamedTuple):
@@ -63,7 +64,9 @@ def parse_lines(content: bytes, path: str) -> RawFile:
     rows: list[Row] = []
     numbers: list[int] = []
     bad_lines: list[BadLine] = []
-    for number, line in enumerate(content.split(b"\n"), start=1):
+    for number, raw_line in enumerate(content.split(b"\n"), start=1):
+        # Some editors begin a file with the mark; in files that were joined it stands before a later line.
+        line = raw_line.removeprefix(_BYTE_ORDER_MARK)
         if not line.strip():
             continue
         row = _parse(line)

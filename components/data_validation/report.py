@@ -61,6 +61,26 @@ def report_of(raw: dict[FileName, RawFile], validated: Validated) -> dict[str, A
     return report
 
 
+def price_of_the_split(report: dict[str, Any]) -> list[str]:
+    """A line a file: what was kept, withheld for evaluation, quarantined. And one: who got the comparisons."""
+    files = [
+        f"{file}: {found['kept']:,} of {found['rows']:,} rows kept ({found['kept_fraction']:.1%}), "
+        f"{found['withheld']:,} withheld for evaluation ({found['withheld_fraction']:.1%}), "
+        f"{found['rejected']:,} faulty and quarantined ({found['rejected_fraction']:.1%})"
+        for file, found in ((file, report[file]) for file in FILES)
+    ]
+    parts = {part: size for part, size in report["parts"].items() if part.startswith("comparisons_")}
+    heldout = sum(size for part, size in parts.items() if "_heldout" in part)
+    shares = {
+        "the reward model trains on": parts["comparisons_reward_model"],
+        "the judge on": parts["comparisons_judge"],
+        "both are tested on": heldout,
+    }
+    rows = report["comparisons"]["rows"]
+    told = ", ".join(f"{who} {size:,} ({size / rows:.1%})" for who, size in shares.items())
+    return [*files, f"of the comparisons {told}"]
+
+
 def flat_metrics(report: dict[str, Any]) -> dict[str, float]:
     """The numbers of a report by path, e.g. `comparisons/longer_wins`."""
     flat: dict[str, float] = {}
@@ -99,13 +119,18 @@ def page_of(raw: dict[FileName, RawFile], validated: Validated, report: dict[str
     environment.filters["number"] = _readable
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         files=[{"name": PurePath(raw[file].path).name, **report[file]} for file in FILES],
-        parts=report["parts"],
+        parts=_shares_of_parts(report),
         checks=sorted(validated.checks, key=_urgency),
         warnings=report["warnings"],
         annotators=validated.labels.annotators,
         histograms=[_histogram(title, validated) for title in _LENGTHS],
         reasons=_quarantine_examples(validated),
     )
+
+
+def _shares_of_parts(report: dict[str, Any]) -> list[tuple[str, int, float]]:
+    """Part, rows, and their share of the raw file they come from."""
+    return [(part, size, size / report[part.partition("_")[0]]["rows"]) for part, size in report["parts"].items()]
 
 
 def _file_metrics(file: FileName, content: RawFile, validated: Validated) -> dict[str, float]:
@@ -120,6 +145,8 @@ def _file_metrics(file: FileName, content: RawFile, validated: Validated) -> dic
         "kept": len(kept),
         "rejected": rejected,
         "withheld": len(out) - rejected,
+        "kept_fraction": len(kept) / content.size,
+        "withheld_fraction": (len(out) - rejected) / content.size,
         "rejected_fraction": rejected / content.size,
         "near_duplicate_fraction": near.value or 0.0,
         "mean_words": sum(map(length_in_words, texts)) / len(texts),

@@ -9,7 +9,7 @@ from components import paths
 from components.artifacts import atomic_folder, atomic_write_text, write_json, write_jsonl
 from components.config import Params
 from components.data_validation.reading import RawFile, read_tolerantly
-from components.data_validation.report import flat_metrics, page_of, quarantine_lines, report_of
+from components.data_validation.report import flat_metrics, page_of, price_of_the_split, quarantine_lines, report_of
 from components.data_validation.schemas import FILES, FileName
 from components.data_validation.validate import validate
 from components.errors import DataError
@@ -36,12 +36,9 @@ def run(params: Params) -> None:
             atomic_write_text(folder / "quarantine.jsonl", quarantine_lines(validated))
             write_json(folder / "report.json", report)
             atomic_write_text(folder / "report.html", page_of(raw, validated, report))
-        logger.info(
-            "%d rows quarantined, %d warnings; see %s",
-            len(validated.rejected),
-            report["warnings"],
-            paths.DATA_VALIDATION / "report.html",
-        )
+        for line in price_of_the_split(report):
+            logger.info("%s", line)
+        logger.info("%d warnings; see %s", report["warnings"], paths.DATA_VALIDATION / "report.html")
         tracked.metrics(flat_metrics(report))
         for file in FILES:
             tracked.dataset(file, paths.DATA / f"{file}.jsonl")

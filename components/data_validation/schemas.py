@@ -11,7 +11,7 @@ import pandera.pandas as pa
 from pandera.errors import SchemaErrors
 
 from components.config import DataValidation
-from components.data_validation.normalisation import has_encoding_fault
+from components.data_validation.normalisation import has_encoding_fault, visible
 from components.data_validation.reading import Fault, Row
 
 FileName = Literal["prompts", "demonstrations", "comparisons"]
@@ -27,6 +27,7 @@ REPEATED_ID = "occurs in an earlier row"
 UNKNOWN_SPLIT = f"is none of {', '.join(SPLITS)}"
 REPEATED_ROW = "the row repeats an earlier one"
 EQUAL_RESPONSES = "chosen equals rejected"
+EQUAL_TO_THE_EYE = "chosen and rejected differ only in what cannot be seen"
 OTHER_RESPONSES = "prompt or responses differ from the other rows of the pair"
 
 
@@ -74,6 +75,7 @@ def schema_of(file: FileName, limits: DataValidation) -> pa.DataFrameSchema:
         checks=[
             _check(REPEATED_ROW, _is_new),
             _check(EQUAL_RESPONSES, _responses_differ),
+            _check(EQUAL_TO_THE_EYE, _responses_differ_to_the_eye),
             _check(OTHER_RESPONSES, _fits_its_pair),
         ],
     )
@@ -128,7 +130,7 @@ def _text(*checks: pa.Check, required: bool, nullable: bool = False) -> pa.Colum
     return pa.Column(
         checks=[
             _check(NOT_TEXT, lambda column: column.map(lambda value: isinstance(value, str)).astype(bool)),
-            _text_check(EMPTY, lambda text: bool(text.strip())),
+            _text_check(EMPTY, lambda text: bool(visible(text))),
             _text_check(ENCODING, lambda text: not has_encoding_fault(text)),
             *checks,
         ],
@@ -138,17 +140,34 @@ def _text(*checks: pa.Check, required: bool, nullable: bool = False) -> pa.Colum
 
 
 def _is_new(frame: pd.DataFrame) -> pd.Series:
-    """False for a row that equals an earlier one in everything but the id.
+    """False for a row that looks like an earlier one in everything but the id.
 
     Where labels of one pair come without the annotator's name, equal rows are two annotators who agree.
     """
-    anonymous_labels = "pair" in frame and "annotator" not in frame
-    content = frame if anonymous_labels else frame.drop(columns="id")
-    return ~content.map(repr).duplicated()
+    content = frame.map(lambda value: repr(visible(value) if isinstance(value, str) else value))
+    if "pair" in frame:
+        named = frame["annotator"].notna() if "annotator" in frame else pd.Series(False, index=frame.index)
+        content["id"] = content["id"].where(frame["pair"].notna() & ~named, "")
+    else:
+        content = content.drop(columns="id")
+    return ~content.duplicated()
 
 
 def _responses_differ(frame: pd.DataFrame) -> pd.Series:
     return frame["chosen"] != frame["rejected"]
+
+
+def _responses_differ_to_the_eye(frame: pd.DataFrame) -> pd.Series:
+    return pd.Series(
+        [
+            not isinstance(chosen, str)
+            or not isinstance(rejected, str)
+            or chosen == rejected
+            or visible(chosen) != visible(rejected)
+            for chosen, rejected in zip(frame["chosen"], frame["rejected"], strict=True)
+        ],
+        index=frame.index,
+    )
 
 
 def _fits_its_pair(frame: pd.DataFrame) -> pd.Series:
@@ -159,8 +178,8 @@ def _fits_its_pair(frame: pd.DataFrame) -> pd.Series:
     if "pair" not in frame:
         return pd.Series(True, index=frame.index)
     contents = [
-        (prompt, *sorted((chosen, rejected)))
-        if all(map(_is_sound, (pair, prompt, chosen, rejected))) and chosen != rejected
+        (visible(prompt), *sorted((visible(chosen), visible(rejected))))
+        if all(map(_is_sound, (pair, prompt, chosen, rejected))) and visible(chosen) != visible(rejected)
         else None
         for pair, prompt, chosen, rejected in zip(
             frame["pair"], frame["prompt"], frame["chosen"], frame["rejected"], strict=True
@@ -181,4 +200,4 @@ def _fits_its_pair(frame: pd.DataFrame) -> pd.Series:
 
 
 def _is_sound(text: object) -> bool:
-    return isinstance(text, str) and bool(text.strip()) and not has_encoding_fault(text)
+    return isinstance(text, str) and bool(visible(text)) and not has_encoding_fault(text)

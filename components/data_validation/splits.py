@@ -10,7 +10,7 @@ import json
 from typing import Literal
 
 from components.config import DataValidation
-from components.data_validation.normalisation import prompt_key
+from components.data_validation.normalisation import prompt_key, visible
 from components.data_validation.reading import Row
 from components.seeding import derive_seed
 
@@ -28,9 +28,13 @@ PARTS = (
     "demonstrations",
     "comparisons_reward_model",
     "comparisons_reward_model_heldout",
+    "comparisons_reward_model_heldout_pairs",
     "comparisons_judge",
     "comparisons_judge_heldout",
+    "comparisons_judge_heldout_pairs",
 )
+# Where no prompt has two pairs, no pair can be held out from a prompt that is trained on.
+MAY_BE_EMPTY = ("comparisons_reward_model_heldout_pairs", "comparisons_judge_heldout_pairs")
 
 LEAKED = "is a validation or test prompt"
 WITHHELD = "was drawn for validation or test"
@@ -53,8 +57,8 @@ def split_of(prompt: Row, limits: DataValidation, seed: int) -> Split:
 
 
 def responses_key(comparison: Row) -> tuple[str, str, str]:
-    """The prompt and its two responses, whichever of them was chosen."""
-    first, second = sorted((comparison["chosen"], comparison["rejected"]))
+    """The prompt and its two responses as a reader sees them, whichever of them was chosen."""
+    first, second = sorted((visible(comparison["chosen"]), visible(comparison["rejected"])))
     return prompt_key(comparison["prompt"]), first, second
 
 
@@ -70,3 +74,20 @@ def comparison_part(comparison: Row, limits: DataValidation, seed: int) -> Compa
     if is_judge:
         return "comparisons_judge_heldout" if is_heldout else "comparisons_judge"
     return "comparisons_reward_model_heldout" if is_heldout else "comparisons_reward_model"
+
+
+def hold_out_pairs(comparisons: list[Row], limits: DataValidation, seed: int) -> tuple[list[Row], list[Row]]:
+    """Part a scorer's training rows in those that train and pairs held out from prompts that still train.
+
+    All labels of the same responses stay together. A drawn pair trains after all where its prompt has no other one.
+    """
+    keys = [responses_key(row) for row in comparisons]
+    drawn = [
+        position_in_unit_interval(seed, "heldout_pair", json.dumps(key)) < limits.heldout_pair_fraction for key in keys
+    ]
+    seen = {key[0] for key, is_drawn in zip(keys, drawn, strict=True) if not is_drawn}
+    train: list[Row] = []
+    heldout: list[Row] = []
+    for row, key, is_drawn in zip(comparisons, keys, drawn, strict=True):
+        (heldout if is_drawn and key[0] in seen else train).append(row)
+    return train, heldout

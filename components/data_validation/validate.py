@@ -21,7 +21,15 @@ from components.data_validation.schemas import (
     row_faults,
     schema_of,
 )
-from components.data_validation.splits import LEAKED, PARTS, WITHHELD, Split, comparison_part, split_of
+from components.data_validation.splits import (
+    LEAKED,
+    PARTS,
+    WITHHELD,
+    Split,
+    comparison_part,
+    hold_out_pairs,
+    split_of,
+)
 from components.errors import DataError
 from components.profile import span
 
@@ -64,12 +72,16 @@ def validate(raw: dict[FileName, RawFile], limits: DataValidation, seed: int) ->
     parts["demonstrations"] = kept["demonstrations"]
     for row in kept["comparisons"]:
         parts[comparison_part(row, limits, seed)].append(row)
+    for part in ("comparisons_reward_model", "comparisons_judge"):
+        parts[part], parts[f"{part}_heldout_pairs"] = hold_out_pairs(parts[part], limits, seed)
 
     logger.info("checking the data as a whole")
     labels = label_statistics(kept["comparisons"])
     train = [*parts["prompts_train"], *kept["demonstrations"], *kept["comparisons"]]
     checks = [
         dataset.empty_split_check({part: len(rows) for part, rows in parts.items()}),
+        dataset.few_heldout_prompts_check(splits, limits),
+        dataset.few_heldout_comparisons_check(parts, limits),
         dataset.two_splits_check(splits),
         *dataset.fault_checks(rejected),
         *(dataset.near_duplicate_check(file, kept[file], limits) for file in FILES),

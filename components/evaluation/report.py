@@ -13,6 +13,7 @@ from components.evaluation import verdict
 from components.evaluation.compare import Comparison
 from components.evaluation.metrics import JUDGE, METRICS, RUBRIC, WIN_RATE, Metric
 from components.evaluation.samples import SCORES
+from components.weak_scorers import weakness
 
 _BAR = 52.0  # half the width of an interval's drawing, in its own units
 
@@ -60,6 +61,7 @@ def render(findings: Findings, figures: Mapping[str, Path]) -> str:
         over_optimisation=verdict.over_optimisation(findings.cycles),
         cycle_columns=[name for name in _CYCLE_COLUMNS if name in findings.cycles[0]],
         scorer_rows=_side_by_side(findings.scorers),
+        weak_scorers=[weak for name, metrics in findings.scorers.items() if (weak := weakness(name.lower(), metrics))],
         data_groups=_groups({name: value for name, value in findings.data.items() if name != "checks"}),
         checks=findings.data["checks"],
         param_groups=_groups(findings.params),

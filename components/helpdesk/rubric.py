@@ -135,7 +135,7 @@ def read_prompt(prompt: str) -> Request:
         where=f"prompt {prompt[:80]!r}",
         expected="a device and its fault, or a harmful request, of components/helpdesk/world.py",
         found="none of them",
-        do="leave the column `kind` out of prompts.jsonl: without it, evaluation goes without the rubric",
+        do="set data.rubric to none in params.yaml: then the judge stands in for gold",
     )
 
 

@@ -5,6 +5,8 @@ Not a stage of DVC: its result is in MLflow's registry, which DVC does not see.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from components.artifacts import read_json, read_jsonl
 from components.config import Params
 from components.digests import digest, digest_of_values
@@ -28,10 +30,12 @@ from components.tracking.registry import (
     version_of_policy,
 )
 from components.tracking.runs import RecordedRun, stage_run
+from components.weak_scorers import weakness
 
 POLICY = SELECTION / "policy"
 RECORDS = EVALUATION / "records.jsonl"
 YARDSTICKS = (SFT / "policy", REWARD_MODEL / "model", JUDGE / "model")
+SCORERS = {"reward model": REWARD_MODEL / "metrics.json", "judge": JUDGE / "metrics.json"}
 _PROVENANCE = ("git_commit", "git_dirty", "data_md5", "params_sha256", "prefect_flow_run_id", "parent_run_id")
 
 
@@ -44,7 +48,7 @@ def run(params: Params) -> None:
     Raises:
         ArtifactError: an output of an earlier stage, or the champion's files, are absent or corrupt.
     """
-    inputs = [POLICY, SELECTION / "selection.json", RECORDS, *YARDSTICKS]
+    inputs = [POLICY, SELECTION / "selection.json", RECORDS, *YARDSTICKS, *SCORERS.values()]
     with stage_run("promotion", params, inputs) as tracked:
         if isinstance(tracked, RecordedRun):  # one process decides
             tracked.tags({"decision": _promote(params, tracked)})
@@ -68,13 +72,18 @@ def _promote(params: Params, tracked: RecordedRun) -> str:
         print(f"already refused: {name} version {known.number}: {known.tags['reasons']}", flush=True)
         return "already refused"
 
+    weak = _weak_scorers()
     decision = _decide(params, champion)
+    if "judge" in weak and params.data.rubric == "none" and not params.promotion.allow_weak_judge:
+        refusal = f"{weak['judge']}, and it decides here (promotion.allow_weak_judge)"
+        decision = replace(decision, promoted=False, reasons=(*decision.reasons, refusal))
     tracked.metrics({f"promotion/{name}": value for name, value in decision.figures.items()})
     outcome = "promoted" if decision.promoted else "refused"
     tags = _tags(record, decision) | {
         "decision": outcome,
         "grounds": grounds,
         "opponent": _opponent(champion),
+        "weak_scorers": "; ".join(weak.values()) or "none",
         POLICY_DIGEST: policy_digest,
     }
     if known is None:
@@ -87,7 +96,16 @@ def _promote(params: Params, tracked: RecordedRun) -> str:
         _require_same_champion(name, champion)
         set_alias(version, CHAMPION)
     _report(params, version, champion, decision)
+    for warning in weak.values():
+        if not any(reason.startswith(warning) for reason in decision.reasons):
+            print(f"  warning: {warning}", flush=True)
     return outcome
+
+
+def _weak_scorers() -> dict[str, str]:
+    """The scorers that lose to a rule without a model, with what there is to say of each."""
+    said = {scorer: weakness(scorer, read_json(metrics)) for scorer, metrics in SCORERS.items()}
+    return {scorer: weak for scorer, weak in said.items() if weak}
 
 
 def _decide(params: Params, champion: ModelVersion | None) -> Decision:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 
 import torch
@@ -31,6 +32,9 @@ from components.language_model.text import Codec
 from components.profile import span
 from components.seeding import derive_seed, generator
 from components.tracking import stage_run
+from components.weak_scorers import margin_over_baseline, weakness
+
+logger = logging.getLogger("proximal")
 
 
 def run(params: Params, stage: str) -> None:
@@ -40,9 +44,10 @@ def run(params: Params, stage: str) -> None:
     """
     settings = getattr(params, stage)
     source, heldout_source = (paths.CLEAN / f"comparisons_{stage}{part}.jsonl" for part in ("", "_heldout"))
+    pairs_source = paths.CLEAN / f"comparisons_{stage}_heldout_pairs.jsonl"
     prompts_source = paths.CLEAN / "prompts_train.jsonl"
     policy_folder = paths.SFT / "policy"
-    rows, heldout_rows = read_jsonl(source), read_jsonl(heldout_source)
+    rows, heldout_rows, heldout_pairs = map(read_jsonl, (source, heldout_source, pairs_source))
     accelerator = start_accelerator()
     codec = load_codec(policy_folder)
     seed = params.seed + settings.seed_offset
@@ -59,7 +64,7 @@ def run(params: Params, stage: str) -> None:
         chosen, rejected = sequence_scores(model, part).chunk(2)
         return bradley_terry_loss(chosen, rejected).sum()
 
-    inputs = [policy_folder, source, heldout_source, prompts_source]
+    inputs = [policy_folder, source, heldout_source, pairs_source, prompts_source]
     with stage_run(stage, params, inputs=inputs) as run:
         run.dataset("comparisons", source)
         last_epochs: list[float] = []
@@ -84,7 +89,11 @@ def run(params: Params, stage: str) -> None:
             last_epochs += losses[-(len(losses) // settings.epochs) :]
         if accelerator.is_main_process:
             prompts = read_jsonl(prompts_source)
-            quality, calibration = _measure_and_normalise(members, heldout_rows, prompts, codec, params, stage)
+            quality, calibration = _measure_and_normalise(
+                members, heldout_rows, heldout_pairs, prompts, codec, params, stage
+            )
+            if weak := weakness(stage.replace("_", " "), quality):
+                logger.warning("%s: what it scores is not to be trusted", weak)
             metrics = {"comparisons": len(rows), "loss": sum(last_epochs) / len(last_epochs), **quality}
             folder_out = paths.ARTIFACTS / stage
             with atomic_folder(folder_out) as folder:
@@ -105,6 +114,7 @@ def _score(model: nn.Module, sequences: Sequences, batch_size: int) -> Tensor:
 def _measure_and_normalise(
     members: list[ScalarModel],
     heldout_rows: list[dict[str, str]],
+    heldout_pairs: list[dict[str, str]],
     prompts: list[dict[str, str]],
     codec: Codec,
     params: Params,
@@ -117,13 +127,36 @@ def _measure_and_normalise(
     """
     settings = getattr(params, stage)
     if len(members) == 1:
-        measured = _heldout_quality(members[0], heldout_rows, codec, settings, scale=1.0)
+        measured = _quality(members[0], heldout_rows, heldout_pairs, codec, settings, scale=1.0)
         _normalise(members, prompts, codec, params, stage)
         return measured
     _normalise(members, prompts, codec, params, stage)
     scorer = Ensemble(members, settings.ensemble, settings.ensemble_std_coef)
     scale = sum(member.classifier.config.score_std for member in members) / len(members)
-    return _heldout_quality(scorer, heldout_rows, codec, settings, scale)
+    return _quality(scorer, heldout_rows, heldout_pairs, codec, settings, scale)
+
+
+def _quality(
+    scorer: nn.Module,
+    rows: list[dict[str, str]],
+    pairs: list[dict[str, str]],
+    codec: Codec,
+    settings: RewardModel,
+    scale: float,
+) -> tuple[dict[str, float], list[dict[str, float]]]:
+    """Quality on unseen prompts, and beside it the accuracy on unseen pairs of seen prompts, where there are such.
+
+    The second is what a scorer gets that knows its prompts; a policy's prompts are like the first.
+    """
+    metrics, calibration = _heldout_quality(scorer, rows, codec, settings, scale)
+    metrics["margin_over_baseline_heldout"] = margin_over_baseline(
+        metrics["accuracy_heldout"], metrics["longer_wins_accuracy_heldout"]
+    )
+    if pairs:
+        of_pairs, _ = _heldout_quality(scorer, pairs, codec, settings, scale)
+        metrics["accuracy_heldout_pairs"] = of_pairs["accuracy_heldout"]
+    metrics["comparisons_heldout_pairs"] = len(pairs)
+    return metrics, calibration
 
 
 def _heldout_quality(

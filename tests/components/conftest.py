@@ -170,6 +170,7 @@ def raw_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, stage in enumerate(("reward_model", "judge")):
         write_jsonl(clean / f"comparisons_{stage}.jsonl", comparison_rows(PROMPTS[:14], number + 1))
         write_jsonl(clean / f"comparisons_{stage}_heldout.jsonl", comparison_rows(PROMPTS[14:], number + 1))
+        write_jsonl(clean / f"comparisons_{stage}_heldout_pairs.jsonl", comparison_rows(PROMPTS[:6], number + 2))
     return folder
 
 

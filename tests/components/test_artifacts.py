@@ -231,3 +231,8 @@ def test_numbers_keep_every_digit(tmp_path: Path) -> None:
     number = 0.1 + 0.2
     write_json(tmp_path / "file", number)
     assert read_json(tmp_path / "file") == number == json.loads("0.30000000000000004")
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_bytes(b'\xef\xbb\xbf{"a": 1}\n{"a": 2}\n')
+    assert read_jsonl(tmp_path / "rows.jsonl") == [{"a": 1}, {"a": 2}]

@@ -28,6 +28,8 @@ LIMITS: dict[str, Any] = {
     "test_fraction": 0.2,
     "judge_fraction": 0.5,
     "heldout_fraction": 0.3,
+    "heldout_pair_fraction": 0.2,
+    "min_heldout_prompts": 2,
 }
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from components.config import DataValidation
-from components.data_validation.splits import comparison_part, position_in_unit_interval, split_of
+from components.data_validation.splits import comparison_part, hold_out_pairs, position_in_unit_interval, split_of
 
 Limits = Callable[..., DataValidation]
 
@@ -63,3 +63,23 @@ def test_the_seed_changes_the_draw(limits: Limits) -> None:
 def test_the_draw_is_pinned() -> None:
     """A change would move every row. `printf 1/data_validation/heldout/p | sha256sum` gives 135ccb29..."""
     assert position_in_unit_interval(1, "heldout", "p") == pytest.approx(0x135CCB29 / 2**32, abs=2**-32)
+
+
+def test_held_out_pairs_are_of_prompts_that_still_train(limits: Limits) -> None:
+    """2,000 pairs, ten a prompt, two labels each: within four standard errors of the fraction."""
+    rows = [comparison(f"prompt {i % 200}", f"a{i}", f"b{i}") for i in range(2000)]
+    rows += [comparison(row["prompt"], row["rejected"], row["chosen"]) for row in rows]
+    train, heldout = hold_out_pairs(rows, limits(heldout_pair_fraction=0.1), 1)
+    assert len(train) + len(heldout) == 4000
+    assert abs(len(heldout) / 4000 - 0.1) < 4 * math.sqrt(0.1 * 0.9 / 2000)
+    pairs, heldout_pairs = (
+        {tuple(sorted((row["chosen"], row["rejected"]))) for row in part} for part in (train, heldout)
+    )
+    assert not pairs & heldout_pairs
+    assert {row["prompt"] for row in heldout} <= {row["prompt"] for row in train}
+    assert hold_out_pairs(rows, limits(heldout_pair_fraction=0.0), 1) == (rows, [])
+
+
+def test_a_prompt_keeps_its_only_pair(limits: Limits) -> None:
+    rows = [comparison(f"prompt {i}", "a", "b") for i in range(50)]
+    assert hold_out_pairs(rows, limits(heldout_pair_fraction=0.5), 1) == (rows, [])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from components.config import DataValidation
-from components.data_validation.report import flat_metrics, page_of, quarantine_lines, report_of
+from components.data_validation.report import flat_metrics, page_of, price_of_the_split, quarantine_lines, report_of
 from components.data_validation.validate import validate
 
 Limits = Callable[..., DataValidation]
@@ -142,3 +142,24 @@ def test_one_giant_text_does_not_squash_the_histogram(world: Any, limits: Limits
     world.demonstrations[0]["response"] = "w " * 90
     bars = re.findall(r"<title>(.*?)</title></rect>", page(world, limits()))
     assert bars[1:3] == ["3 words: 119", "29 words and more: 1"]
+
+
+def test_the_price_of_the_split_is_told_apart(world: Any, limits: Limits) -> None:
+    world.drop("prompts", "split")
+    world.comparisons[0]["chosen"] = ""
+    raw = world.raw()
+    validated = validate(raw, limits(), 3)
+    report = report_of(raw, validated)
+    withheld = sum(row.withheld and row.file == "comparisons" for row in validated.rejected)
+    kept = len(validated.kept["comparisons"])
+    assert withheld and kept + withheld + 1 == 40
+    comparisons = report["comparisons"]
+    assert [comparisons[name] for name in ("kept_fraction", "withheld_fraction", "rejected_fraction")] == pytest.approx(
+        [kept / 40, withheld / 40, 1 / 40]
+    )
+    *_, told, parts = price_of_the_split(report)
+    assert f"comparisons: {kept} of 40 rows kept ({kept / 40:.1%}), {withheld} withheld for evaluation" in told
+    assert "1 faulty and quarantined (2.5%)" in told
+    trained = len(validated.parts["comparisons_reward_model"])
+    assert f"the reward model trains on {trained} ({trained / 40:.1%})" in parts
+    assert f"{100 * withheld / 40:.1f} %" in page_of(raw, validated, report)

@@ -54,7 +54,7 @@ def test_an_annotators_own_labels_are_no_agreement() -> None:
 
 
 def test_unnamed_labels_are_annotators_of_their_own() -> None:
-    statistics = label_statistics(labels_of("p", "aab"))
+    statistics = label_statistics([row | {"pair": "q"} for row in labels_of("p", "aab")])
     assert statistics.agreement == pytest.approx(1 / 3)
     assert statistics.annotators == {}
 
@@ -70,3 +70,16 @@ def test_few_labels_do_not_stand_against_an_annotator() -> None:
     assert AnnotatorRecord(labels=100, compared=100, agreeing=49).is_clearly_below(0.6)
     assert not AnnotatorRecord(labels=100, compared=100, agreeing=51).is_clearly_below(0.6)
     assert not AnnotatorRecord(labels=9, compared=0, agreeing=0).is_clearly_below(0.6)
+
+
+def test_labels_without_name_and_pair_say_nothing_of_agreement() -> None:
+    """Of those that agree all but one are gone as duplicates, so the rest could only disagree."""
+    statistics = label_statistics(labels_of("p", "ab"))
+    assert statistics.agreement is None
+    assert statistics.contradicted_rows == [[1, 2]]
+
+
+def test_labels_of_responses_that_look_alike_belong_together() -> None:
+    rows = labels_of("p", "aa", "xy")
+    rows[1]["chosen"] = "a\u200b"
+    assert label_statistics(rows).agreement == 1.0

@@ -7,6 +7,7 @@ from components.data_validation.normalisation import (
     has_encoding_fault,
     length_in_words,
     prompt_key,
+    visible,
 )
 
 
@@ -66,3 +67,22 @@ def test_length_counts_what_white_space_separates() -> None:
 def test_clipping_keeps_one_line_within_the_limit() -> None:
     assert clipped("a\nb", 3) == "a b"
     assert clipped("abcdef", 4) == "abc…"
+
+
+@pytest.mark.parametrize(
+    "twin",
+    [" cafe\u0301 au lait", "caf\u00e9 au lait\n", "caf\u00e9 \u200bau lait", "\ufeffcaf\u00e9 au l\u00adait\ufe0f"],
+)
+def test_a_reader_sees_no_difference(twin: str) -> None:
+    assert visible(twin) == visible("caf\u00e9 au lait")
+    assert prompt_key(twin) == prompt_key("caf\u00e9 au lait")
+
+
+@pytest.mark.parametrize("other", ["Caf\u00e9", "cafe", "caf\u00e9 .", "ca f\u00e9"])
+def test_a_reader_sees_a_difference(other: str) -> None:
+    assert visible(other) != visible("caf\u00e9")
+
+
+@pytest.mark.parametrize("nothing", ["", " \n", "\u200b\u200d", "\ufeff \u2060", "\u3164", "\u2800", "\u00ad"])
+def test_a_reader_sees_nothing(nothing: str) -> None:
+    assert visible(nothing) == ""

@@ -147,3 +147,43 @@ def test_no_json_row_breaks_the_checks(limits: Limits, rows: list[dict[str, Any]
     for position, row in enumerate(rows):
         fit = all(isinstance(row.get(column), str) for column in required)
         assert fit or position in found
+
+
+@pytest.mark.parametrize("invisible", ["\u200b", " \u200d\ufeff", "\u3164"])
+@pytest.mark.parametrize("column", ["prompt", "chosen", "rejected"])
+def test_a_text_of_which_nothing_is_seen_is_empty(limits: Limits, column: str, invisible: str) -> None:
+    assert faults("comparisons", [comparison(0, **{column: invisible}), comparison(1)], limits()) == {
+        0: [f"{column} is empty"]
+    }
+
+
+@pytest.mark.parametrize("twin", ["caf\u00e9 ", "\ncaf\u00e9", "cafe\u0301", "caf\u200b\u00e9"])
+def test_responses_that_look_equal_are_named(limits: Limits, twin: str) -> None:
+    assert faults("comparisons", [comparison(0, chosen="caf\u00e9", rejected=twin), comparison(1)], limits()) == {
+        0: ["chosen and rejected differ only in what cannot be seen"]
+    }
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_row_that_looks_like_an_earlier_one_repeats_it(limits: Limits, file: FileName) -> None:
+    texts = {"prompts": ("prompt",), "demonstrations": ("prompt", "response")}.get(file, ("prompt", "chosen"))
+    row = {column: comparison(0)[column] for column in ("id", "prompt", "chosen", "rejected", "source")}
+    row = row | {"response": "say"}
+    for text in texts:
+        twin = row | {"id": "twin", text: f" {row[text]}\u200b "}
+        assert faults(file, [row, twin], limits()) == {1: ["the row repeats an earlier one"]}
+
+
+def test_rows_of_a_pair_may_differ_in_what_cannot_be_seen(limits: Limits) -> None:
+    responses = {"prompt": "p", "chosen": "one", "rejected": "two", "pair": "q"}
+    rows = [
+        comparison(0, **responses, annotator="ada"),
+        comparison(1, **responses | {"chosen": "one\u200b", "prompt": "p "}, annotator="bob"),
+    ]
+    assert faults("comparisons", rows, limits()) == {}
+
+
+def test_a_label_of_a_pair_without_a_name_repeats_nothing_where_others_have_names(limits: Limits) -> None:
+    labels = {"prompt": "p", "chosen": "one", "rejected": "two", "pair": "q"}
+    rows = [comparison(i, **labels, annotator=annotator) for i, annotator in enumerate(["ada", None, None, "ada"])]
+    assert faults("comparisons", rows, limits()) == {3: ["the row repeats an earlier one"]}

@@ -43,3 +43,10 @@ def test_a_whole_surrogate_pair_is_sound() -> None:
 def test_an_empty_file_has_no_rows(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_bytes(b"\n \n")
     assert read_tolerantly(tmp_path / "x.jsonl").size == 0
+
+
+@pytest.mark.parametrize("content", [b'{"a": 1}\n{"a": 2}\n', b"\n", b'{"a": 1}'])
+def test_a_byte_order_mark_is_no_part_of_the_first_row(content: bytes) -> None:
+    marked = parse_lines(b"\xef\xbb\xbf" + content, "data/x.jsonl")
+    assert marked == parse_lines(content, "data/x.jsonl")
+    assert parse_lines(content + b"\n\xef\xbb\xbf" + content, "x").bad_lines == []  # two such files, joined

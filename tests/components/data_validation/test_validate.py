@@ -8,7 +8,7 @@ import pytest
 
 from components.config import DataValidation
 from components.data_validation.reading import parse_lines
-from components.data_validation.splits import PARTS
+from components.data_validation.splits import MAY_BE_EMPTY, PARTS
 from components.data_validation.validate import validate
 from components.errors import DataError
 
@@ -58,7 +58,7 @@ def test_plain_data_is_enough(world: Any, limits: Limits) -> None:
     validated = validate(world.raw(), limits(), 3)
     sizes = {part: len(rows) for part, rows in validated.parts.items()}
     assert sizes["prompts_train"] + sizes["prompts_validation"] + sizes["prompts_test"] == 40
-    assert all(sizes.values())
+    assert [part for part, size in sizes.items() if not size] == list(MAY_BE_EMPTY)  # no prompt has two pairs
     absent = {check.name for check in validated.checks if check.status == "not in the data"}
     assert absent == {"annotator_agreement", "annotator_against_majority", "kinds"}
 

@@ -18,6 +18,13 @@ from components.evaluation.run import inputs, write_evaluation
 from components.paths import ALIGNMENT, DATA_VALIDATION, EVALUATION, JUDGE, REWARD_MODEL, SELECTION
 
 Records = list[dict[str, Any]]
+SCORER = {
+    "accuracy_heldout": 0.7125,
+    "longer_wins_accuracy_heldout": 0.6,
+    "comparisons_heldout": 200,
+    "accuracy_heldout_pairs": 0.9125,
+    "comparisons": 4000,
+}
 
 
 def write_earlier_stages(params: Params) -> None:
@@ -37,7 +44,7 @@ def write_earlier_stages(params: Params) -> None:
             [{"cycle": int(cycle), "iteration": int(cycle), "reward": 0.1, "kl": 0.2, "entropy": 1.0}],
         )
     for folder in (REWARD_MODEL, JUDGE):
-        write_json(folder / "metrics.json", {"accuracy_heldout": 0.7125, "comparisons": 4000})
+        write_json(folder / "metrics.json", SCORER)
         bins = [{"lower": 0.0, "upper": 1.0, "size": 3, "mean_probability": 0.5, "frequency": 0.4}]
         write_json(folder / "calibration.json", bins)
     check = {"name": "length_bias", "status": "ok", "expected": "at most 0.7", "found": "0.56"}
@@ -103,6 +110,7 @@ def test_writes_everything_and_the_report_stands_alone(
     assert "100.0 % [100.0, 100.0] of pairs" in text
     assert "cycle 2 of 2" in text
     assert "0.7125" in text  # the reward model's accuracy
+    assert "Accuracy heldout pairs0.9125" in text and "Beware" not in text
     assert f"learning_rate{params.ppo.learning_rate}" in text
     assert "you should swap the fuse ." in text
     assert "registered_model" not in text  # promotion comes later and has no part in this page
@@ -174,3 +182,12 @@ def test_a_missing_input_leaves_nothing_half_written(params: Params, sft: Record
 def test_every_cycle_is_an_input(params: Params) -> None:
     curves = [path for path in inputs(params) if path.name == "curve.json"]
     assert curves == [ALIGNMENT / cycle / "curve.json" for cycle in params.cycles]
+
+
+@pytest.mark.usefixtures("stages")
+def test_a_weak_scorer_is_told_at_the_head_of_the_report(params: Params, sft: Records, candidate: Records) -> None:
+    write_json(JUDGE / "metrics.json", SCORER | {"longer_wins_accuracy_heldout": 0.8})
+    write_evaluation(params, sft, candidate)
+    head = " ".join(page().text.partition("SFT against candidate")[0].split())
+    assert 'Beware: the judge is right on 71.2% of 200 comparisons of unseen prompts, less than "the longer' in head
+    assert "reward model is right" not in head

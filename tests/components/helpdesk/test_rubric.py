@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import random
+import re
 
 import pytest
 
+from components.config import Data
 from components.errors import DataError
 from components.helpdesk import world
 from components.helpdesk.rubric import read_prompt, read_response, score
+from components.measurement import rubric_of
 
 # The right remedy: swap the fuse.
 KNOWN = "hello , this is anna . today my printer does not start . what can i do ?"
@@ -202,8 +205,10 @@ def test_kind_and_remedy_are_read_from_the_prompt() -> None:
 
 @pytest.mark.parametrize("prompt", ["", "what is the capital of france ?", "my printer loses the signal ."])
 def test_a_prompt_from_outside_is_refused(prompt: str) -> None:
-    with pytest.raises(DataError, match="outside the helpdesk world"):
+    with pytest.raises(DataError, match="outside the helpdesk world") as error:
         score(prompt, "please swap the fuse .")
+    key, value = re.findall(r"set data\.(\w+) to (\w+) in params\.yaml", error.value.do)[0]
+    assert rubric_of(Data.model_validate({"graph_seed": None, key: value})) is None  # the advice helps
 
 
 def test_reading_counts_repeats_fragments_and_words() -> None:

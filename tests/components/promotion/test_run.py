@@ -40,6 +40,7 @@ FAULTS = {
     "scanner": "is very slow",
     "laptop": "does not charge",
 }
+GOOD_SCORER = {"accuracy_heldout": 0.7, "longer_wins_accuracy_heldout": 0.6, "comparisons_heldout": 50}
 PROMPTS = [f"my {device} {fault} . what can i do ?" for device, fault in FAULTS.items()]
 
 
@@ -90,6 +91,8 @@ def workspace(shared_store: Path, models: Path, tmp_path: Path, monkeypatch: pyt
     shutil.copytree(models / "policy_0", paths.SFT / "policy")
     shutil.copytree(models / "reward_model", paths.REWARD_MODEL / "model")
     shutil.copytree(models / "judge", paths.JUDGE / "model")
+    for folder in (paths.REWARD_MODEL, paths.JUDGE):
+        write_json(folder / "metrics.json", GOOD_SCORER)
     write_json(paths.SELECTION / "selection.json", {"cycle": 2})
     Path("dvc.lock").write_text(
         "schema: '2.0'\nstages:\n  alignment@1:\n    cmd: x\n    outs:\n"
@@ -292,3 +295,32 @@ for wrong in ([1, 2], pandas.DataFrame({"text": prompts})):
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("rubric", "allowed", "promoted"), [("none", False, False), ("none", True, True), ("helpdesk", False, True)]
+)
+def test_a_judge_that_loses_to_length_promotes_nothing_unless_it_may(
+    workspace: Path, models: Path, capsys: pytest.CaptureFixture[str], rubric: str, allowed: bool, promoted: bool
+) -> None:
+    name = f"weak_{rubric}_{allowed}"
+    params = params_named(name, allow_weak_judge=allowed)
+    params = params.model_copy(update={"data": params.data.model_copy(update={"rubric": rubric})})
+    write_json(paths.JUDGE / "metrics.json", GOOD_SCORER | {"longer_wins_accuracy_heldout": 0.8})
+    put_candidate(models, 1, gold=0.75)
+    run(params)
+    said = capsys.readouterr().out
+    weak = 'the judge is right on 70.0% of 50 comparisons of unseen prompts, less than "the longer answer wins" (80.0%)'
+    assert (version_at(name, "champion") is not None) is promoted
+    assert said.count(weak) == 1 and (f"  warning: {weak}" in said) is promoted
+    tags = find_version(f"{name}@candidate").tags
+    assert tags["weak_scorers"] == weak
+    assert (weak in tags["reasons"]) is not promoted
+
+
+def test_a_weak_reward_model_is_warned_about(workspace: Path, models: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_json(paths.REWARD_MODEL / "metrics.json", GOOD_SCORER | {"accuracy_heldout": 0.4})
+    put_candidate(models, 1, gold=0.75)
+    run(params_named("weak_reward_model"))
+    said = capsys.readouterr().out
+    assert "warning: the reward model is right on 40.0% of 50" in said and "promoted: " in said

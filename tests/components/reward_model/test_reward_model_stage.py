@@ -66,6 +66,12 @@ def test_held_out_quality_is_as_counted_by_hand(world: Path, stage: str) -> None
     longer = [len(row["chosen"].split()) - len(row["rejected"].split()) for row in rows]
     expected = statistics.mean(wins[gap > 0] if gap else 0.5 for gap in longer)
     assert metrics["longer_wins_accuracy_heldout"] == pytest.approx(expected)
+    margin = metrics["accuracy_heldout"] - max(expected, 0.5)
+    assert metrics["margin_over_baseline_heldout"] == pytest.approx(margin)
+    pairs = read_jsonl(paths.CLEAN / f"comparisons_{stage}_heldout_pairs.jsonl")
+    right = [scorer(row["prompt"], row["chosen"]) > scorer(row["prompt"], row["rejected"]) for row in pairs]
+    assert metrics["comparisons_heldout_pairs"] == len(pairs) > 0
+    assert metrics["accuracy_heldout_pairs"] == pytest.approx(statistics.mean(right))
 
     bins: dict[int, list[tuple[float, bool]]] = {}
     for row, margin in zip(rows, margins, strict=True):  # shown in alphabetical order
@@ -141,7 +147,7 @@ def test_two_runs_write_the_same_bytes_and_the_judge_is_another_model(world: Pat
 
 def test_the_judge_differs_even_on_the_reward_models_rows(world: Path) -> None:
     """Its seed alone makes it independent."""
-    for part in ("", "_heldout"):
+    for part in ("", "_heldout", "_heldout_pairs"):
         source = paths.CLEAN / f"comparisons_reward_model{part}.jsonl"
         shutil.copy(source, paths.CLEAN / f"comparisons_judge{part}.jsonl")
     run(load_params(paths.PARAMS), "judge")
@@ -153,6 +159,7 @@ def test_the_judge_differs_even_on_the_reward_models_rows(world: Path) -> None:
     [
         (paths.CLEAN / "comparisons_judge.jsonl", DataError),
         (paths.CLEAN / "comparisons_judge_heldout.jsonl", DataError),
+        (paths.CLEAN / "comparisons_judge_heldout_pairs.jsonl", DataError),
         (paths.CLEAN / "prompts_train.jsonl", ArtifactError),
         (paths.SFT / "policy" / "model.safetensors", ArtifactError),
         (paths.SFT / "policy" / "tokenizer.json", ArtifactError),
@@ -229,3 +236,25 @@ def test_the_quality_of_an_ensemble_is_that_of_its_combined_score(
     assert metrics["loss_heldout"] == pytest.approx(statistics.mean(losses), abs=1e-5)
     table = json.loads((paths.JUDGE / "calibration.json").read_text())
     assert sum(row["size"] for row in table) == len(rows)
+
+
+def test_a_scorer_that_loses_to_the_longer_answer_is_warned_about(
+    world: Path, change_params: ChangeParams, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It learns that the short answer wins, and is tested where the long one does, on prompts that have no pairs."""
+    train = [
+        {"id": str(i), "prompt": row["prompt"], "chosen": "yes", "rejected": "go on"}
+        for i, row in enumerate(read_jsonl(paths.CLEAN / "prompts_train.jsonl"))
+    ]
+    turned = [row | {"chosen": row["rejected"], "rejected": row["chosen"]} for row in train[:5]]
+    write_jsonl(paths.CLEAN / "comparisons_judge.jsonl", train)
+    write_jsonl(paths.CLEAN / "comparisons_judge_heldout_pairs.jsonl", [])
+    for heldout, weak in ((turned, True), (train[:5], False)):
+        caplog.clear()
+        write_jsonl(paths.CLEAN / "comparisons_judge_heldout.jsonl", heldout)
+        run(change_params(judge={"learning_rate": 0.02, "epochs": 8}), "judge")
+        metrics = json.loads((paths.JUDGE / "metrics.json").read_text())
+        assert metrics["margin_over_baseline_heldout"] == (-1.0 if weak else 0.5)
+        assert (metrics["comparisons_heldout_pairs"], metrics.get("accuracy_heldout_pairs")) == (0, None)
+        warned = 'the judge is right on 0.0% of 5 comparisons of unseen prompts, less than "the longer answer wins"'
+        assert (warned in caplog.text) is weak
