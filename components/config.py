@@ -464,6 +464,7 @@ class Promotion(Section):
     """What a candidate must do to become the champion."""
 
     registered_model: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+    min_prompts: Annotated[int, Field(ge=2)]
     max_kl_nats_per_sequence: Positive
     max_length_ratio: Positive
     allow_weak_judge: bool  # whether a judge may decide that loses to "the longer answer wins", or to chance

@@ -47,7 +47,7 @@ def compare(sft: Sequence[Record], candidate: Sequence[Record], settings: Evalua
         table["candidate"][name] = mean_interval(new, **dials(name))
         table["difference"][name] = paired_bootstrap(new, old, **dials(name))
     for n, metric in DISTINCT.items():
-        for side, interval in distinct_intervals(sft, candidate, n, **dials(metric.name)).items():
+        for side, interval in distinct_intervals(sft, candidate, n, confidence=settings.confidence).items():
             table[side][metric.name] = interval
     plain = {side: {name: asdict(value) for name, value in row.items()} for side, row in table.items()}
     return {**plain, "win_rate": asdict(win_rate)}

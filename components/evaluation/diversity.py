@@ -6,42 +6,39 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import t
 
 from components.evaluation.metrics import Record, by_prompt, distinct_n, ngrams
 from components.statistics import Interval
 
 
 def distinct_intervals(
-    sft: Sequence[Record],
-    candidate: Sequence[Record],
-    n: int,
-    *,
-    resamples: int,
-    confidence: float,
-    seed: int,
+    sft: Sequence[Record], candidate: Sequence[Record], n: int, *, confidence: float
 ) -> dict[str, Interval]:
-    """Distinct-n of "sft", "candidate" and their "difference", with bootstrap intervals paired by prompt.
+    """Distinct-n of "sft", "candidate" and their "difference": jackknife t-intervals, paired by prompt.
 
-    A prompt that is drawn twice brings no new n-grams, so resampled ratios lie below the measured one. Each
-    interval is therefore the resampled spread moved so that its mean is the measured value (bias correction,
-    Efron & Tibshirani 1993, section 10.6).
+    The bootstrap fails here, as a prompt that is drawn twice brings no new n-grams. Leaving out one prompt at
+    a time needs no draw (Efron & Tibshirani 1993, ch. 11).
 
     Raises:
-        ValueError: the two do not hold the same prompts in the same order.
+        ValueError: the two do not hold the same prompts in the same order, or fewer than two.
     """
+    prompts = len(by_prompt(sft))
     if list(by_prompt(sft)) != list(by_prompt(candidate)):
         raise ValueError("the records of the two policies are of different prompts")
+    if prompts < 2:
+        raise ValueError("a jackknife needs at least two prompts")
     old, new = _Grams(sft, n), _Grams(candidate, n)
-    random = np.random.default_rng(seed)
-    prompts = len(by_prompt(sft))
-    drawn = np.empty((resamples, 2))
-    for row in drawn:
-        times = np.bincount(random.integers(prompts, size=prompts), minlength=prompts)
-        row[:] = old.ratio(times), new.ratio(times)
+    every = np.ones(prompts, dtype=np.int64)
+    without = np.empty((prompts, 2))
+    for prompt, row in enumerate(without):
+        every[prompt] = 0
+        row[:] = old.ratio(every), new.ratio(every)
+        every[prompt] = 1
     return {
-        "sft": _centred(old.measured, drawn[:, 0], confidence),
-        "candidate": _centred(new.measured, drawn[:, 1], confidence),
-        "difference": _centred(new.measured - old.measured, drawn[:, 1] - drawn[:, 0], confidence),
+        "sft": _jackknife(old.measured, without[:, 0], confidence),
+        "candidate": _jackknife(new.measured, without[:, 1], confidence),
+        "difference": _jackknife(new.measured - old.measured, without[:, 1] - without[:, 0], confidence),
     }
 
 
@@ -61,14 +58,15 @@ class _Grams:
         self.distinct = len(numbers)
 
     def ratio(self, times: NDArray[np.int64]) -> float:
-        """Distinct-n where prompt p was drawn times[p] times."""
+        """Distinct-n where prompt p counts times[p] times."""
         weights = times[self.owners]
         present = np.zeros(self.distinct, dtype=bool)
         present[self.grams[weights > 0]] = True
         return float(present.sum() / max(1, weights.sum()))
 
 
-def _centred(measured: float, drawn: NDArray[np.float64], confidence: float) -> Interval:
-    tail = (1.0 - confidence) / 2.0
-    low, high = np.quantile(drawn, [tail, 1.0 - tail]) + (measured - drawn.mean())
-    return Interval(measured, float(low), float(high))
+def _jackknife(measured: float, without: NDArray[np.float64], confidence: float) -> Interval:
+    prompts = len(without)
+    error = np.sqrt((prompts - 1) / prompts * np.square(without - without.mean()).sum())
+    reach = float(t.ppf((1.0 + confidence) / 2.0, prompts - 1) * error)
+    return Interval(measured, measured - reach, measured + reach)

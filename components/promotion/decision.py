@@ -30,7 +30,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Decision:
-    """Promoted when no reason speaks against it; figures are means, and the gain with its interval."""
+    """Promoted when no reason speaks against it; figures: means, the gain's interval; none if not measured."""
 
     promoted: bool
     reasons: tuple[str, ...]
@@ -89,6 +89,14 @@ def decide(
         "length_ratio": length_ratio,
     }
     return Decision(not reasons, tuple(reasons), figures)
+
+
+def refuse_too_few(candidate: Sequence[Record], least: int) -> Decision | None:
+    """The refusal, without figures, of a candidate measured on fewer than `least` prompts; else None."""
+    prompts = len({record["prompt_id"] for record in candidate})
+    if prompts >= least:
+        return None
+    return Decision(False, (f"too few prompts to decide: {prompts}, promotion.min_prompts is {least}",), {})
 
 
 def prompt_means(records: Sequence[Record], column: str) -> dict[str, float]:

@@ -13,7 +13,7 @@ from components.digests import digest, digest_of_values
 from components.errors import ArtifactError
 from components.paths import ALIGNMENT, EVALUATION, JUDGE, REWARD_MODEL, SELECTION, SFT
 from components.promotion.champion import measure_champion
-from components.promotion.decision import Decision, Limits, Record, decide
+from components.promotion.decision import Decision, Limits, Record, decide, refuse_too_few
 from components.seeding import derive_seed
 from components.tracking.history import RunRecord, get_run
 from components.tracking.provenance import locked_outputs
@@ -110,6 +110,9 @@ def _weak_scorers() -> dict[str, str]:
 
 def _decide(params: Params, champion: ModelVersion | None) -> Decision:
     candidate, sft = _records("candidate"), _records("sft")
+    too_few = refuse_too_few(candidate, params.promotion.min_prompts)
+    if too_few is not None:  # before the champion is measured: it could not change the answer
+        return too_few
     limits = Limits(
         metric="judge" if params.data.rubric == "none" else "gold",
         max_kl=params.promotion.max_kl_nats_per_sequence,
@@ -183,13 +186,20 @@ def _report(params: Params, version: ModelVersion, champion: ModelVersion | None
     figures, limits = decision.figures, params.promotion
     max_kl = limits.max_kl_nats_per_sequence
     end = f"{version.name} version {version.number}"
+    measured = (
+        [
+            f"  {metric:<14}{figures[f'opponent_{metric}']:.3f} -> {figures[f'candidate_{metric}']:.3f}: "
+            f"{figures['gain']:+.3f}, {params.evaluation.confidence:.0%} interval "
+            f"[{figures['gain_low']:+.3f}, {figures['gain_high']:+.3f}]",
+            f"  {'KL to SFT':<14}{figures['kl']:.2f} nats per sequence (at most {max_kl:g})",
+            f"  {'length ratio':<14}{figures['length_ratio']:.2f} (at most {limits.max_length_ratio:g})",
+        ]
+        if figures
+        else []
+    )
     lines = [
         f"promotion: the candidate against {_opponent(champion)}, on held-out prompts",
-        f"  {metric:<14}{figures[f'opponent_{metric}']:.3f} -> {figures[f'candidate_{metric}']:.3f}: "
-        f"{figures['gain']:+.3f}, {params.evaluation.confidence:.0%} interval "
-        f"[{figures['gain_low']:+.3f}, {figures['gain_high']:+.3f}]",
-        f"  {'KL to SFT':<14}{figures['kl']:.2f} nats per sequence (at most {max_kl:g})",
-        f"  {'length ratio':<14}{figures['length_ratio']:.2f} (at most {limits.max_length_ratio:g})",
+        *measured,
         f"promoted: {end} is the champion" if decision.promoted else f"refused: {end} stays a candidate, because",
         *(f"  {reason}" for reason in decision.reasons),
     ]

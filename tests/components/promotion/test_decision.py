@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from components.errors import DataError
-from components.promotion.decision import Decision, Limits, decide
+from components.promotion.decision import Decision, Limits, decide, refuse_too_few
 
 LIMITS = Limits(metric="gold", max_kl=6.0, max_length_ratio=1.5, resamples=2000, confidence=0.95)
 
@@ -111,3 +111,9 @@ def test_prompts_that_differ_are_refused() -> None:
 def test_a_number_that_is_not_finite_is_refused() -> None:
     with pytest.raises(DataError, match="not finite"):
         decided(records([1.0, float("nan")]), records([0.0, 0.0]))
+
+
+def test_too_few_prompts_are_refused_by_name_however_often_each_was_sampled() -> None:
+    refused = refuse_too_few(records([1.0] * 29, samples=2), 30)
+    assert refused == Decision(False, ("too few prompts to decide: 29, promotion.min_prompts is 30",), {})
+    assert refuse_too_few(records([1.0] * 30), 30) is None

@@ -102,12 +102,14 @@ def workspace(shared_store: Path, models: Path, tmp_path: Path, monkeypatch: pyt
     return tmp_path
 
 
-def params_named(name: str, **promotion: float) -> Params:
+def params_named(name: str, min_prompts: int = 2, **promotion: float) -> Params:
     """The shipped params, small, with a registered model of the test's own."""
     params = load_params(ROOT / "params.yaml")
     return params.model_copy(
         update={
-            "promotion": params.promotion.model_copy(update={"registered_model": name, **promotion}),
+            "promotion": params.promotion.model_copy(
+                update={"registered_model": name, "min_prompts": min_prompts} | promotion
+            ),
             "language_model": params.language_model.model_copy(update={"max_response_tokens": 6}),
         }
     )
@@ -213,6 +215,13 @@ def test_a_refused_first_candidate_leaves_no_champion(workspace: Path, models: P
     run(params_named("hopeless"))
     assert version_at("hopeless", "champion") is None
     assert find_version("hopeless@candidate").tags["reasons"].count(";") == 1
+
+
+def test_too_few_prompts_are_a_refusal_with_its_reason(workspace: Path, models: Path) -> None:
+    put_candidate(models, 1, gold=0.75)
+    run(params_named("few", min_prompts=30))
+    assert version_at("few", "champion") is None
+    assert "too few prompts to decide" in find_version("few@candidate").tags["reasons"]
 
 
 def test_a_champion_whose_files_are_gone_is_named_and_nothing_is_registered(
