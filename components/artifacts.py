@@ -71,7 +71,8 @@ def reading(what: str, path: Path, expected: str) -> Iterator[None]:
             where=str(path),
             expected=expected,
             found=" ".join(str(fault).split())[:300],
-            do="delete its folder and run `dvc repro`, which makes it again",
+            do="delete its folder and run `dvc repro`, which makes it again; if it comes back as it is, `proximal run` "
+            "names the damaged file in DVC's cache",
         ) from fault
 
 

@@ -46,9 +46,9 @@ def pinned_data() -> str | None:
     return _load(DATA_PIN)["outs"][0]["md5"] if DATA_PIN.exists() else None
 
 
-def locked_outputs() -> dict[str, dict[str, str]]:
+def locked_outputs(lock: Path = DVC_LOCK) -> dict[str, dict[str, str]]:
     """Stage name -> {output path: digest} as dvc.lock records it; empty before the first `dvc repro`."""
-    stages = _load(DVC_LOCK)["stages"] if DVC_LOCK.exists() else {}
+    stages = _load(lock)["stages"] if lock.exists() else {}
     return {name: {out["path"]: out["md5"] for out in stage.get("outs", [])} for name, stage in stages.items()}
 
 
