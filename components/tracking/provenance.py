@@ -21,6 +21,7 @@ from components.errors import ArtifactError
 
 DATA_PIN = Path("data.dvc")
 DVC_LOCK = Path("dvc.lock")
+_NO_LOCK = f":(exclude,glob)**/{DVC_LOCK}"
 HOST, PID, STARTED = "process_host", "process_pid", "process_started"
 
 
@@ -29,7 +30,8 @@ def provenance_tags(params: Params) -> dict[str, str]:
     commit = _git("rev-parse", "HEAD")
     return {
         "git_commit": commit or "none",
-        "git_dirty": str(bool(_git("status", "--porcelain", "--untracked-files=no"))).lower(),
+        # Without dvc.lock: a run writes it, and it says what came out, not what went in.
+        "git_dirty": str(bool(_git("status", "--porcelain", "--untracked-files=no", "--", ".", _NO_LOCK))).lower(),
         "mlflow.source.git.commit": commit,
         "data_md5": pinned_data() or "none",
         "mixed_precision": os.environ.get("ACCELERATE_MIXED_PRECISION", ""),

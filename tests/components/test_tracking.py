@@ -159,8 +159,13 @@ def test_commit_and_uncommitted_changes_are_tagged(workspace: Path, params: Para
     for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
         if command == ["add", "."]:
             Path("code.py").write_text("one\n")
+            Path("compare").mkdir()
+            for lock in ("dvc.lock", "compare/dvc.lock"):
+                Path(lock).write_text("stages: {}\n")
         subprocess.run([*git, *command], check=True)
     head = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    for lock in ("dvc.lock", "compare/dvc.lock"):  # what a run leaves is no change of what it runs
+        Path(lock).write_text("stages: {} # of this machine\n")
     with stage_run("sft", params) as clean:
         pass
     Path("code.py").write_text("two\n")
@@ -327,6 +332,29 @@ def test_a_relative_sqlite_path_is_refused(params: Params, monkeypatch: pytest.M
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
     with pytest.raises(ConfigError, match="relative path"), stage_run("sft", params):
         pass
+
+
+def test_a_store_that_was_moved_is_refused_and_nothing_is_written_at_its_old_place(
+    tmp_path: Path, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{old / 'mlflow.db'}")
+    with stage_run("sft", params) as run:
+        run.table("rows.json", [{"a": 1}])
+    old.rename(new)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{new / 'mlflow.db'}")
+    with pytest.raises(EnvironmentFault) as caught, stage_run("sft", params):
+        raise AssertionError("work began")
+    assert str(new / "mlflow.db") in caught.value.where and caught.value.found == str(old / "mlartifacts")
+    assert not old.exists()
+    link = f"ln -s {new} {old}"
+    assert link in caught.value.do
+    subprocess.run(link.split(), check=True)
+    with stage_run("sft", params) as run:
+        run.table("rows.json", [{"a": 1}])
+    assert len(list(new.glob("mlartifacts/*/artifacts/rows.json"))) == 2
 
 
 def test_a_damaged_database_is_named(tmp_path: Path, params: Params, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -171,6 +171,17 @@ def test_a_second_run_is_refused_and_nothing_outlives_the_first(
         assert _pipeline_status(tiny) == "KILLED"
 
 
+def test_links_in_the_data_are_refused_before_they_are_pinned(tiny: Tiny, run_flow: Callable[..., Any]) -> None:
+    diamond(tiny)
+    (tiny.folder / "private").write_text("a secret\n")
+    (tiny.folder / "data" / "more").symlink_to(tiny.folder / "private")
+    pin = (tiny.folder / "data.dvc").read_text()
+    fault = run_flow().result(raise_on_failure=False)
+    assert isinstance(fault, DataError) and str(tiny.folder / "data" / "more") in fault.where
+    assert (tiny.folder / "data.dvc").read_text() == pin and tiny.began() == []
+    assert not any("a secret" in file.read_text() for file in (tiny.folder / ".dvc/cache").rglob("*") if file.is_file())
+
+
 def test_faults_before_the_first_stage(tiny: Tiny, run_flow: Callable[..., Any]) -> None:
     tiny.stages(a={"needs": ["a"]})
     cycle = run_flow().result(raise_on_failure=False)
