@@ -71,7 +71,8 @@ def reading(what: str, path: Path, expected: str) -> Iterator[None]:
             where=str(path),
             expected=expected,
             found=" ".join(str(fault).split())[:300],
-            do="delete its folder and run `dvc repro`, which makes it again",
+            do="delete its folder and run `dvc repro`, which makes it again; if it comes back as it is, `proximal run` "
+            "names the damaged file in DVC's cache",
         ) from fault
 
 
@@ -85,26 +86,86 @@ def _errno_of(fault: Exception) -> int | None:
 
 @contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Give a scratch folder that becomes `path` when the block ends well, and vanishes when it does not."""
-    scratch = path.with_name(f".{path.name}.partial")
+    """Give a scratch folder that becomes `path` when the block ends well, and vanishes when it does not.
+
+    A process may be killed at any moment: `recover_folder`, called here too, finds the last whole one afterwards.
+    """
+    scratch = _scratch(path)
     with disk_faults(path):
-        shutil.rmtree(scratch, ignore_errors=True)
+        recover_folder(path)
         scratch.mkdir(parents=True)
         try:
             yield scratch
-            shutil.rmtree(path, ignore_errors=True)
+            _sync_tree(scratch)
+            if path.exists():
+                os.replace(path, _aside(path))
             os.replace(scratch, path)
+            _sync(path.parent)
         finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+            recover_folder(path)
+
+
+def recover_folder(path: Path) -> None:
+    """Put back the whole folder that a process which was killed in `atomic_folder` left aside; drop what is half.
+
+    Names tell which is which: only what is whole is ever renamed to `path` or aside, and only scratch is deleted.
+    """
+    scratch, aside = _scratch(path), _aside(path)
+    with disk_faults(path):
+        shutil.rmtree(scratch, ignore_errors=True)
+        if aside.exists():
+            os.replace(aside, scratch if path.exists() else path)
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Delete a folder so that a process which is killed meanwhile leaves no half of it under its name."""
+    recover_folder(path)
+    if path.exists():
+        os.replace(path, _scratch(path))
+    shutil.rmtree(_scratch(path), ignore_errors=True)
+
+
+def link_or_copy(source: str, target: str) -> None:
+    """A hard link where the file system can, which takes no room; else a copy, e.g. to another file system."""
+    try:
+        os.link(source, target)
+    except OSError as fault:
+        if fault.errno not in (errno.EXDEV, errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS):
+            raise
+        shutil.copy2(source, target)
+
+
+def _scratch(path: Path) -> Path:
+    return path.with_name(f".{path.name}.partial")
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.aside")
+
+
+def _sync(path: Path) -> None:
+    """Wait until the disk has a file's content, or a folder's names: a rename may outlive a power cut, data may not."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
+
+
+def _sync_tree(folder: Path) -> None:
+    for path in (*folder.rglob("*"), folder):
+        _sync(path)
 
 
 def atomic_write_text(path: Path, text: str) -> None:
     """Write a text file in one step: a reader sees the old content or the new, never a part."""
-    scratch = path.with_name(f".{path.name}.partial")
+    scratch = _scratch(path)
     with disk_faults(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             scratch.write_text(text, encoding="utf-8")
+            _sync(scratch)
             os.replace(scratch, path)
         finally:
             scratch.unlink(missing_ok=True)

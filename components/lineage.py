@@ -6,17 +6,15 @@ digests that were recorded by the run that once made them.
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.digests import digest
-from components.errors import EnvironmentFault
 from components.paths import DATA
 from components.tracking.history import RunRecord, find_maker, get_run
 from components.tracking.registry import PROMOTION_RUN, ModelVersion, find_version
+from components.tracking.verification import cached_file, dvc_cache
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -118,7 +116,7 @@ def _raw_file(path: str, md5: str) -> RawFile:
     present = Path(path)
     if present.is_file() and digest(present) == md5:
         return RawFile(path, md5, _rows(present), _IN_PLACE)
-    cached = _dvc_cache() / "files" / "md5" / md5[:2] / md5[2:]
+    cached = cached_file(dvc_cache(), md5)
     if cached.is_file():
         return RawFile(path, md5, _rows(cached), "DVC's cache")
     return RawFile(path, md5, None, "not here: `dvc pull` may bring it")
@@ -127,19 +125,6 @@ def _raw_file(path: str, md5: str) -> RawFile:
 def _rows(path: Path) -> int:
     with path.open("rb") as file:
         return sum(1 for line in file if line.strip())
-
-
-def _dvc_cache() -> Path:
-    """DVC's cache folder, as its configuration says."""
-    asked = subprocess.run([sys.executable, "-m", "dvc", "cache", "dir"], capture_output=True, text=True, check=False)
-    if asked.returncode:
-        raise EnvironmentFault(
-            "DVC does not say where its cache is",
-            where="dvc cache dir",
-            found=asked.stderr.strip(),
-            do="run from the root of the repository",
-        )
-    return Path(asked.stdout.strip())
 
 
 def print_lineage(reference: str, console: Console | None = None) -> None:

@@ -7,6 +7,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from components.data_validation.links import refuse_links
 from components.errors import ConfigError, DataError, EnvironmentFault
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def read_stages(repository: Path, pipeline: Path = PIPELINE) -> list[Stage]:
         pipeline: dvc.yaml, or another file of that kind, relative to the repository.
     Raises:
         ConfigError: there is no DVC project, or the file cannot be read.
-        DataError: a `.dvc` file pins data that is not there.
+        DataError: a `.dvc` file pins data that is not there, or that is given by links.
         EnvironmentFault: another DVC command works in the folder.
     """
     from dvc.exceptions import DvcException
@@ -100,4 +101,5 @@ def _has_changed(stage: DvcStage) -> bool:
                     found="nothing",
                     do=f"`dvc pull {stage.path_in_repo}`",
                 )
+            refuse_links(Path(output.fs_path))  # before anything is pinned
     return bool(stage.status(check_updates=False))

@@ -24,7 +24,7 @@ from prefect.tasks import Task
 from components import warm
 from components.compute import accelerate_config, torch_environment
 from components.config import load_params
-from components.errors import USER_ERROR_STATUS
+from components.errors import USER_ERROR_STATUS, ArtifactError
 from components.launch import STATUS_FILE_VARIABLE
 from components.paths import PARAMS
 from components.profile import FILE_VARIABLE
@@ -232,6 +232,9 @@ def _run(
         stage_status = ended.status  # no DVC in between
     if ended.status == 0:
         outcome = _outcome(name, transcript)
+        if outcome is Outcome.RESTORED and (damage := _damage(name, repository)) is not None:
+            logger.error("restored, and damaged")
+            return Failed(message=str(damage), data=damage)
         logger.info("%s, %.0f s", outcome, time.monotonic() - begin)
         return Completed(name=outcome.capitalize(), data=outcome)
     if ended.stopped:
@@ -243,6 +246,17 @@ def _run(
         failure = transcript.failure(name, stage_status)
     logger.error("failed, %.0f s", time.monotonic() - begin)
     return Failed(message=str(failure), data=failure)
+
+
+def _damage(name: str, repository: Path) -> StageFailure | None:
+    """What DVC put in place is not what the stage once made: DVC does not look."""
+    from components.tracking.verification import verify_outputs
+
+    try:
+        verify_outputs(name, repository)
+    except ArtifactError as fault:
+        return StageFailure(name, USER_ERROR_STATUS, str(fault))
+    return None
 
 
 def _outcome(name: str, transcript: Transcript) -> Outcome:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import subprocess
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -46,6 +47,19 @@ def show_result(repository: Path | None, evaluation: dict[str, Any] | None) -> N
         if repository is not None and (repository / path).exists():
             console.print(f"{label + ':':<8}{path}", soft_wrap=True)
     console.print(f"{'runs:':<8}`make ui` opens MLflow")
+    if repository is not None and lock_has_changed(repository):
+        console.print(
+            f"{'lock:':<8}dvc.lock now holds this machine's results: with it committed, `dvc metrics diff` and "
+            "`dvc checkout` go by them",
+            soft_wrap=True,
+        )
+
+
+def lock_has_changed(repository: Path) -> bool:
+    """Whether dvc.lock is another than the commit's."""
+    command = ["git", "status", "--porcelain", "--", "dvc.lock"]
+    asked = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
+    return asked.returncode == 0 and bool(asked.stdout.strip())
 
 
 def show_profile(times: Sequence[StageTime], started: float) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Callable
@@ -11,9 +10,9 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from components import paths
-from components.artifacts import atomic_folder, read_json, read_jsonl, write_json
+from components.alignment import work_folder
+from components.artifacts import atomic_folder, link_or_copy, read_json, read_jsonl, recover_folder, write_json
 from components.config import Method, Params
-from components.digests import digest, digest_of_values
 from components.errors import ConfigError
 from components.language_model.acceleration import start_accelerator
 from components.language_model.loading import load_policy
@@ -46,22 +45,38 @@ def run(params: Params, cycle: int) -> None:
     comparisons = read_jsonl(comparisons_source)
     accelerator = start_accelerator()
     yardsticks = Yardsticks.load(accelerator.device)
-    work = paths.WORK / f"alignment-{cycle}-{_work_key(params, cycle, inputs, accelerator.mixed_precision)}"
+    content = work_folder.content(params.values(without=_AFTERWARDS), cycle, accelerator.mixed_precision, inputs)
+    work = work_folder.path(cycle, content)
+    if accelerator.is_main_process:
+        recover_folder(work)
+        work_folder.tell_of_others(cycle, content)
+    accelerator.wait_for_everyone()
 
     with stage_run("alignment", params, inputs=inputs, cycle=cycle) as run:
         run.dataset("prompts", prompts_source)
         run.dataset("comparisons", comparisons_source)
 
-        def report(row: CurveRow) -> None:
+        def log(row: CurveRow) -> None:
             run.metrics(
                 {f"train/{name}": value for name, value in row.items() if name not in ("cycle", "iteration")},
                 step=int(row["iteration"]),
             )
 
+        def report(row: CurveRow) -> None:
+            log(row)
+            seconds_after[str(int(row["iteration"]))] = seconds_before + time.monotonic() - began
+            work_folder.write_record(work, content, seconds_after)
+
+        # An interrupted cycle goes on: its run tells of the iterations before too, and of what they took.
+        done: list[CurveRow] = list(read_json(work / "curve.json")) if work.exists() else []
+        for row in done if accelerator.is_main_process else []:
+            log(row)
+        seconds_after = work_folder.seconds_after(work)
+        seconds_before = seconds_after.get(str(int(done[-1]["iteration"])), 0.0) if done else 0.0
         began = time.monotonic()
         run_cycle = _method(params.method)
         run_cycle(accelerator, params, Cycle(cycle, start, work, prompts, comparisons, report), yardsticks)
-        seconds = time.monotonic() - began
+        seconds = seconds_before + time.monotonic() - began
         if accelerator.is_main_process:
             records = _validate(work / "policy", yardsticks, params, validation)
             curve = read_json(work / "curve.json")
@@ -71,10 +86,10 @@ def run(params: Params, cycle: int) -> None:
                 metrics["validation_start"] = means(_validate(start / "policy", yardsticks, params, validation))
             folder = paths.ALIGNMENT / str(cycle)
             with atomic_folder(folder) as scratch:
-                # The last iteration's checkpoint is the result. Links, so that a failure here loses nothing.
-                shutil.copytree(work, scratch, copy_function=os.link, dirs_exist_ok=True)
+                # The last iteration's checkpoint is the result. Not moved, so that a failure here loses nothing.
+                shutil.copytree(work, scratch, copy_function=link_or_copy, dirs_exist_ok=True)
                 write_json(scratch / "metrics.json", metrics)
-            shutil.rmtree(work)
+            work_folder.remove_all(cycle)
             run.metrics({f"validation/{name}": value for name, value in metrics["validation"].items()}, step=cycle)
             run.metrics({"cost/seconds": seconds} | {f"cost/{name}": value for name, value in cost.items()}, step=cycle)
             run.table("validation_samples.json", records[:: max(1, len(records) // 20)])
@@ -99,14 +114,3 @@ def _validate(policy: Path, yardsticks: Yardsticks, params: Params, prompts: lis
     samples = params.measurement.validation_samples_per_prompt
     device = next(yardsticks.reference.parameters()).device
     return measure(load_policy(policy).to(device), yardsticks, params, prompts, samples, "validation")
-
-
-def _work_key(params: Params, cycle: int, inputs: list[Path], precision: str) -> str:
-    """Names the work folder: an interrupted cycle goes on only with the same params, precision and inputs."""
-    content = {
-        "params": params.values(without=_AFTERWARDS),
-        "cycle": cycle,
-        "precision": precision,
-        "inputs": {str(path): digest(path) for path in inputs},
-    }
-    return digest_of_values(content)[:16]

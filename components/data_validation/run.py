@@ -8,6 +8,7 @@ from pathlib import Path
 from components import paths
 from components.artifacts import atomic_folder, atomic_write_text, write_json, write_jsonl
 from components.config import Params
+from components.data_validation.links import refuse_links
 from components.data_validation.reading import RawFile, read_tolerantly
 from components.data_validation.report import flat_metrics, page_of, price_of_the_split, quarantine_lines, report_of
 from components.data_validation.schemas import FILES, FileName
@@ -54,8 +55,9 @@ def read_raw_files(folder: Path) -> dict[FileName, RawFile]:
     """Read the three raw files of a folder.
 
     Raises:
-        DataError: one or more are missing; all of them are named.
+        DataError: one or more are missing, or links; all of them are named.
     """
+    refuse_links(folder)
     raw: dict[FileName, RawFile] = {}
     missing: list[str] = []
     for file in FILES:

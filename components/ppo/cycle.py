@@ -119,7 +119,9 @@ def _reference(settings: Ppo, yardsticks: Yardsticks, source: Path, model: Actor
     if settings.reference == "fixed":
         return yardsticks.reference
     stored = source / "state" / "reference"
-    reference = load_policy(stored) if stored.exists() else copy.deepcopy(yardsticks.reference)
+    # A state without its reference is a damaged one, which `load_policy` refuses: the SFT policy is only its beginning.
+    goes_on = (source / "state").exists()
+    reference = load_policy(stored) if goes_on else copy.deepcopy(yardsticks.reference)
     reference = reference.to(next(model.parameters()).device)
     if starts:
         weight = 1.0 if settings.reference == "refreshed" else settings.reference_average_weight

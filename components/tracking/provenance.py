@@ -21,6 +21,7 @@ from components.errors import ArtifactError
 
 DATA_PIN = Path("data.dvc")
 DVC_LOCK = Path("dvc.lock")
+_NO_LOCK = f":(exclude,glob)**/{DVC_LOCK}"
 HOST, PID, STARTED = "process_host", "process_pid", "process_started"
 
 
@@ -29,7 +30,8 @@ def provenance_tags(params: Params) -> dict[str, str]:
     commit = _git("rev-parse", "HEAD")
     return {
         "git_commit": commit or "none",
-        "git_dirty": str(bool(_git("status", "--porcelain", "--untracked-files=no"))).lower(),
+        # Without dvc.lock: a run writes it, and it says what came out, not what went in.
+        "git_dirty": str(bool(_git("status", "--porcelain", "--untracked-files=no", "--", ".", _NO_LOCK))).lower(),
         "mlflow.source.git.commit": commit,
         "data_md5": pinned_data() or "none",
         "mixed_precision": os.environ.get("ACCELERATE_MIXED_PRECISION", ""),
@@ -46,9 +48,9 @@ def pinned_data() -> str | None:
     return _load(DATA_PIN)["outs"][0]["md5"] if DATA_PIN.exists() else None
 
 
-def locked_outputs() -> dict[str, dict[str, str]]:
+def locked_outputs(lock: Path = DVC_LOCK) -> dict[str, dict[str, str]]:
     """Stage name -> {output path: digest} as dvc.lock records it; empty before the first `dvc repro`."""
-    stages = _load(DVC_LOCK)["stages"] if DVC_LOCK.exists() else {}
+    stages = _load(lock)["stages"] if lock.exists() else {}
     return {name: {out["path"]: out["md5"] for out in stage.get("outs", [])} for name, stage in stages.items()}
 
 

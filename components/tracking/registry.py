@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +20,11 @@ if TYPE_CHECKING:
 CHAMPION, CANDIDATE = "champion", "candidate"
 POLICY_DIGEST, PROMOTION_RUN = "policy_digest", "promotion_run_id"
 _LOADER = "components.policy_model"  # MLflow calls its `_load_pyfunc`
+# What `_LOADER` and what it imports need from outside, and what MLflow needs to load it.
+_REQUIRED = (
+    *("mlflow-skinny", "pandas", "torch", "transformers", "accelerate", "tokenizers", "safetensors"),
+    *("numpy", "psutil", "pydantic", "ruamel.yaml"),
+)
 _DATA = "data"  # where MLflow puts the files of a model that has a loader
 
 
@@ -73,6 +80,9 @@ def register(
 ) -> ModelVersion:
     """Copy a policy into MLflow as a model that `mlflow.pyfunc.load_model` loads, and register a version.
 
+    The model carries the code that answers, and names what else that needs with its versions: an environment that is
+    made from its requirements.txt is enough, without this repository.
+
     Args:
         run_id: the run that registers it.
         answering: the defaults of `components.policy_model`'s params, which callers of `predict` may change.
@@ -95,7 +105,8 @@ def register(
             mlflow_model=Model(run_id=run_id, model_uuid=logged.model_id, model_id=logged.model_id),
             signature=ModelSignature(params=schema),
             input_example=["how do i fix this?"],
-            pip_requirements=["proximal"],
+            code_paths=[_copy_of_code(Path(scratch))],
+            pip_requirements=_requirements(),
         )
         client.log_model_artifacts(logged.model_id, f"{scratch}/model")
         client.finalize_logged_model(logged.model_id, "READY")
@@ -109,6 +120,18 @@ def register(
             name, f"models:/{logged.model_id}", run_id, tags=dict(tags), model_id=logged.model_id
         )
     return ModelVersion(name, int(version.version), run_id, dict(tags), ())
+
+
+def _copy_of_code(scratch: Path) -> str:
+    """This package without compiled files, in a folder that MLflow may copy."""
+    copy = scratch / "code" / "components"
+    shutil.copytree(Path(__file__).parents[1], copy, ignore=shutil.ignore_patterns("__pycache__"))
+    return str(copy)
+
+
+def _requirements() -> list[str]:
+    """The versions that are installed here, without the name of a build ("+cpu") that another machine need not have."""
+    return [f"{name}=={metadata.version(name).partition('+')[0]}" for name in _REQUIRED]
 
 
 def set_alias(version: ModelVersion, alias: str) -> None:

@@ -20,11 +20,13 @@ from components.errors import ConfigError, EnvironmentFault
 from components.profile import span
 from components.tracking import store
 from components.tracking.provenance import content_tags, flatten, provenance_tags
+from components.tracking.verification import verify_inputs
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
 
 PARENT_VARIABLE = "PROXIMAL_PARENT_RUN_ID"
+_LOCK_IS_OF_NOW = "DVC_STAGE"  # set by DVC, which has written what came before into dvc.lock
 _TAGS_AT_ONCE = 100  # MLflow's limit, of params too
 _METRICS_AT_ONCE = 1000  # MLflow's limit
 _SECONDS_BETWEEN_WRITES = 1.0
@@ -140,7 +142,7 @@ def stage_run(stage: str, params: Params, inputs: Iterable[Path] = (), cycle: in
     exception goes on. In processes other than rank 0 nothing is recorded.
 
     Raises:
-        ArtifactError: an input does not exist.
+        ArtifactError: an input does not exist, or is not what the stage that made it left.
         ConfigError: the parent run is not in this tracking store.
         EnvironmentFault: the tracking store fails.
     """
@@ -162,12 +164,15 @@ def stage_run(stage: str, params: Params, inputs: Iterable[Path] = (), cycle: in
 def _create(stage: str, params: Params, inputs: Iterable[Path], cycle: int | None) -> str:
     values = params.values()
     section = values["method"] if stage == "alignment" else stage
+    read = content_tags("in", inputs)
+    if _LOCK_IS_OF_NOW in os.environ or stage == "promotion":
+        verify_inputs({name.removeprefix("in:"): value for name, value in read.items()})
     tags = {
         "stage": stage,
         "method": values["method"],
         "mlflow.source.name": f"components.{stage}",
         **provenance_tags(params),
-        **content_tags("in", inputs),
+        **read,
     }
     if cycle is not None:
         tags["cycle"] = str(cycle)

@@ -54,7 +54,11 @@ def client() -> MlflowClient:
 
 
 def experiment_id() -> str:
-    """The experiment that holds every run of this project."""
+    """The experiment that holds every run of this project.
+
+    Raises:
+        EnvironmentFault: the store was moved here from another folder.
+    """
     return _experiment_id(tracking_uri())
 
 
@@ -174,4 +178,26 @@ def _experiment_id(uri: str) -> str:
             except MlflowException as fault:
                 if fault.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was faster
                     raise
-        return str(experiment.experiment_id)
+    _require_own_place(uri, str(experiment.artifact_location))
+    return str(experiment.experiment_id)
+
+
+def _require_own_place(uri: str, location: str) -> None:
+    """MLflow keeps absolute paths: a store that was moved or copied would go on writing where it was.
+
+    Raises:
+        EnvironmentFault: the experiment's artifacts belong beside another database.
+    """
+    expected = _artifact_location(uri)
+    if expected is None or Path(location).name != Path(expected).name:  # a server's, or a place that somebody chose
+        return
+    was, now = Path(location.removeprefix("file://")).parent, Path(expected).parent
+    if was.resolve() != now.resolve():
+        raise EnvironmentFault(
+            "the tracking store was made in another folder, and its artifacts would still be written there",
+            where=str(_sqlite_file(uri)),
+            expected=expected,
+            found=location,
+            do=f"if the folder was moved, leave a link at its old place: `ln -s {now} {was}`; for a new store (DVC has "
+            f"all that was computed) set mlflow.db* and mlartifacts in {now} aside",
+        )

@@ -159,8 +159,13 @@ def test_commit_and_uncommitted_changes_are_tagged(workspace: Path, params: Para
     for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
         if command == ["add", "."]:
             Path("code.py").write_text("one\n")
+            Path("compare").mkdir()
+            for lock in ("dvc.lock", "compare/dvc.lock"):
+                Path(lock).write_text("stages: {}\n")
         subprocess.run([*git, *command], check=True)
     head = subprocess.run(["git", "rev-parse", "HEAD"], check=True, capture_output=True, text=True).stdout.strip()
+    for lock in ("dvc.lock", "compare/dvc.lock"):  # what a run leaves is no change of what it runs
+        Path(lock).write_text("stages: {} # of this machine\n")
     with stage_run("sft", params) as clean:
         pass
     Path("code.py").write_text("two\n")
@@ -276,6 +281,44 @@ def test_a_missing_input_is_named_and_opens_no_run(workspace: Path, params: Para
     assert len(runs("")) == before
 
 
+@pytest.mark.parametrize("stage", ["sft", "promotion"])
+def test_an_input_that_is_not_what_its_stage_made_is_refused_before_work_begins(
+    workspace: Path, params: Params, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    """Under DVC: dvc.lock says what came before. Files inside a folder, and a folder around files, are told too."""
+    subprocess.run(["git", "init", "-q"], check=True)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "-q"], check=True)
+    for file in ("out/folder/a", "out/folder/b", "out/file", "other"):
+        Path(file).parent.mkdir(parents=True, exist_ok=True)
+        Path(file).write_text(file)
+    outs = [{"path": path, "md5": digest(Path(path))} for path in ("out/folder", "out/file", "other")]
+    Path("dvc.lock").write_text(json.dumps({"stages": {"before": {"outs": outs}}}))
+    monkeypatch.setenv("DVC_STAGE", "sft")
+    if stage == "promotion":
+        monkeypatch.delenv("DVC_STAGE")  # the flow runs it, always after DVC
+    inputs = ("out/folder/a", "out/file", "out")
+    for path in inputs:
+        with stage_run(stage, params, [Path(path)]):
+            pass
+    Path("other").write_text("nobody reads it")
+    with stage_run(stage, params, [Path("out")]):
+        pass
+    for path, changed in (("out/folder/a", "out/folder/b"), ("out/file", "out/file"), ("out", "out/file")):
+        before = Path(changed).read_text()
+        Path(changed).write_text("damaged")
+        found = len(runs(""))
+        with pytest.raises(ArtifactError) as caught, stage_run(stage, params, [Path(path)]):
+            raise AssertionError("work began")
+        assert "of stage before" in caught.value.where and "damaged" not in caught.value.found
+        assert any(out["md5"] in caught.value.expected for out in outs) and "dvc repro" in caught.value.do
+        assert len(runs("")) == found
+        Path(changed).write_text(before)
+    monkeypatch.delenv("DVC_STAGE", raising=False)
+    Path("out/file").write_text("changed by hand")
+    with stage_run("sft", params, [Path("out")]):  # by hand, without DVC: its lock may be of another time
+        pass
+
+
 def test_a_parent_of_another_store_is_refused(workspace: Path, params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(PARENT_VARIABLE, "0" * 32)
     with (
@@ -289,6 +332,29 @@ def test_a_relative_sqlite_path_is_refused(params: Params, monkeypatch: pytest.M
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///mlflow.db")
     with pytest.raises(ConfigError, match="relative path"), stage_run("sft", params):
         pass
+
+
+def test_a_store_that_was_moved_is_refused_and_nothing_is_written_at_its_old_place(
+    tmp_path: Path, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    old, new = tmp_path / "old", tmp_path / "new"
+    old.mkdir()
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{old / 'mlflow.db'}")
+    with stage_run("sft", params) as run:
+        run.table("rows.json", [{"a": 1}])
+    old.rename(new)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{new / 'mlflow.db'}")
+    with pytest.raises(EnvironmentFault) as caught, stage_run("sft", params):
+        raise AssertionError("work began")
+    assert str(new / "mlflow.db") in caught.value.where and caught.value.found == str(old / "mlartifacts")
+    assert not old.exists()
+    link = f"ln -s {new} {old}"
+    assert link in caught.value.do
+    subprocess.run(link.split(), check=True)
+    with stage_run("sft", params) as run:
+        run.table("rows.json", [{"a": 1}])
+    assert len(list(new.glob("mlartifacts/*/artifacts/rows.json"))) == 2
 
 
 def test_a_damaged_database_is_named(tmp_path: Path, params: Params, monkeypatch: pytest.MonkeyPatch) -> None:

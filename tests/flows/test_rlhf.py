@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+from ruamel.yaml import YAML
 from tiny_project import Tiny, is_running
 
 from components.errors import ConfigError, DataError, EnvironmentFault
@@ -63,6 +66,33 @@ def test_only_what_a_change_reaches_runs_again(tiny: Tiny, run_flow: Callable[..
 
     (tiny.folder / "d.out").unlink()  # DVC's cache has it
     assert run_flow().result().stages["d"] == "restored"
+
+
+def cached_copy(tiny: Tiny, stage: str) -> Path:
+    lock = YAML(typ="safe").load(tiny.folder / "dvc.lock")
+    md5 = lock["stages"][stage]["outs"][0]["md5"]
+    return tiny.folder / ".dvc" / "cache" / "files" / "md5" / md5[:2] / md5[2:]
+
+
+def test_a_damaged_file_of_dvcs_cache_is_not_restored_but_named(tiny: Tiny, run_flow: Callable[..., Any]) -> None:
+    tiny.stages(a={"needs": ["data/rows"]}, b={"needs": ["a"]})
+    run_flow()
+    copy, output = cached_copy(tiny, "a"), tiny.folder / "a.out"
+    copy.chmod(0o644)
+    whole = copy.read_bytes()
+    copy.write_bytes(b"X" + whole[1:])
+    copy.chmod(0o444)
+    output.unlink()
+    for _ in range(2):  # the second run finds no damaged file in place that it would call unchanged
+        failure = run_flow().result(raise_on_failure=False)
+        assert isinstance(failure, PipelineFailure) and failure.status == 2
+        assert "a.out of stage a" in str(failure) and copy.parent.name + copy.name in str(failure)
+        assert not output.exists() and tiny.began() == ["a", "b"]
+    advice = re.search("`(rm -rf [^`]*)`", str(failure))
+    assert advice is not None and str(copy) in advice[1]
+    subprocess.run(advice[1].split(), cwd=tiny.folder, check=True)
+    assert run_flow().result().stages == {"data.dvc": "unchanged", "a": "ran", "b": "unchanged"}
+    assert output.read_bytes() == whole
 
 
 def test_a_fault_of_the_user_is_told_in_one_message_and_stops_what_needs_the_stage(
@@ -139,6 +169,17 @@ def test_a_second_run_is_refused_and_nothing_outlives_the_first(
     assert not any(is_running(pid) for pid in pids)
     if number != signal.SIGKILL:
         assert _pipeline_status(tiny) == "KILLED"
+
+
+def test_links_in_the_data_are_refused_before_they_are_pinned(tiny: Tiny, run_flow: Callable[..., Any]) -> None:
+    diamond(tiny)
+    (tiny.folder / "private").write_text("a secret\n")
+    (tiny.folder / "data" / "more").symlink_to(tiny.folder / "private")
+    pin = (tiny.folder / "data.dvc").read_text()
+    fault = run_flow().result(raise_on_failure=False)
+    assert isinstance(fault, DataError) and str(tiny.folder / "data" / "more") in fault.where
+    assert (tiny.folder / "data.dvc").read_text() == pin and tiny.began() == []
+    assert not any("a secret" in file.read_text() for file in (tiny.folder / ".dvc/cache").rglob("*") if file.is_file())
 
 
 def test_faults_before_the_first_stage(tiny: Tiny, run_flow: Callable[..., Any]) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 
 from flows.seeds import criteria
-from flows.terminal import evaluation_table, print_whole, seeds_table
+from flows.terminal import evaluation_table, print_whole, seeds_table, show_result
 
 
 def interval(mean: float, margin: float) -> dict[str, float]:
@@ -73,3 +75,19 @@ def test_each_claim_can_fail() -> None:
     far = evaluation()
     far["candidate"]["kl"] = interval(6.0, 0.1)
     assert holds(far) == [True, True, True, False]
+
+
+def test_a_lock_that_the_run_has_changed_is_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def end_of_run(repository: Path | None) -> str:
+        show_result(repository, None)
+        return capsys.readouterr().out
+
+    assert "dvc.lock" not in end_of_run(tmp_path)  # no git repository: nothing to commit to
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t@localhost"]
+    (tmp_path / "dvc.lock").write_text("stages: {}\n")
+    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "first"]):
+        subprocess.run([*git, *command], check=True)
+    assert "dvc.lock" not in end_of_run(tmp_path)
+    (tmp_path / "dvc.lock").write_text("stages: {} # another\n")
+    assert "dvc.lock now holds this machine's results" in end_of_run(tmp_path)
+    assert "dvc.lock" not in end_of_run(None)  # a clone's: it is gone

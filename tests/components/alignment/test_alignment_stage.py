@@ -8,9 +8,11 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +26,10 @@ from components.errors import ArtifactError, ConfigError, DataError
 from components.language_model.best_of_n import BestOfN
 from components.language_model.ensemble import Ensemble
 from components.language_model.loading import load_policy, load_scalar_model
+from components.ppo import cycle as ppo_cycle
 from components.reward_model.run import run as train_reward_model
+from components.tracking import store
+from components.tracking.history import search
 
 ROOT = Path(__file__).resolve().parents[3]
 ChangeParams = Callable[..., Params]
@@ -100,6 +105,63 @@ def test_a_killed_cycle_resumes_to_the_same_bytes(world: Path, change_params: Ch
     assert digest(paths.ALIGNMENT / "1") == resumed
 
 
+def test_a_resumed_cycle_tells_of_the_whole_of_it(world: Path, change_params: ChangeParams) -> None:
+    params = change_params(ppo={"iterations_per_cycle": 4})
+    work_before, real = set(paths.WORK.glob("*")), ppo_cycle.Updater.update
+
+    def stops_in_the_third(updater: Any, *arguments: Any) -> Any:
+        if arguments[-1] == 2:
+            raise KeyboardInterrupt
+        return real(updater, *arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ppo_cycle.Updater, "update", stops_in_the_third)
+        with pytest.raises(KeyboardInterrupt):
+            run(params, 1)
+    [record] = paths.WORK.glob("alignment-1-*.json")
+    content = json.loads(record.read_text())
+    content["seconds"]["2"] += 1000.0  # as if the first part had taken that long
+    record.write_text(json.dumps(content))
+    run(params, 1)
+    [*_, killed, whole] = sorted(search("tags.stage = 'alignment'"), key=lambda found: found.started)
+    assert (killed.status, whole.status) == ("KILLED", "FINISHED")
+    assert 1000.0 < whole.metrics["cost/seconds"] < 1500.0
+    points = store.client().get_metric_history(whole.run_id, "train/reward")
+    curve = json.loads((paths.ALIGNMENT / "1" / "curve.json").read_text())
+    assert [(point.step, point.value) for point in points] == [(row["iteration"], row["reward"]) for row in curve]
+    assert set(paths.WORK.glob("*")) == work_before
+
+
+def test_work_and_results_may_lie_on_different_file_systems(world: Path) -> None:
+    other = Path("/dev/shm")
+    if not other.is_dir() or other.stat().st_dev == Path().stat().st_dev:
+        pytest.skip("there is no second file system")
+    params = load_params(paths.PARAMS)
+    run(params, 1)
+    expected = digest(paths.ALIGNMENT / "1")
+    shutil.rmtree(paths.ALIGNMENT / "1")
+    shutil.rmtree(paths.WORK)
+    with tempfile.TemporaryDirectory(dir=other) as elsewhere:
+        paths.WORK.symlink_to(elsewhere)
+        run(params, 1)
+    assert digest(paths.ALIGNMENT / "1") == expected
+
+
+def test_interrupted_work_of_another_content_is_told_of_and_goes_with_success(
+    world: Path, change_params: ChangeParams, caplog: pytest.LogCaptureFixture
+) -> None:
+    paths.ALIGNMENT.write_text("in the way")
+    with pytest.raises(OSError):
+        run(change_params(ppo={"gamma": 0.9}), 1)
+    [folder] = (path for path in paths.WORK.iterdir() if path.is_dir())
+    paths.ALIGNMENT.unlink()
+    with caplog.at_level("WARNING", logger="proximal"):
+        run(change_params(), 1)
+    [told] = [record.getMessage() for record in caplog.records if "is not used" in record.getMessage()]
+    assert told.startswith(f"{folder} holds 3 iterations of cycle 1 ") and "another ppo.gamma." in told
+    assert not list(paths.WORK.iterdir())
+
+
 def test_an_interrupted_cycle_of_other_params_is_not_gone_on_with(world: Path, change_params: ChangeParams) -> None:
     changed = change_params(ppo={"gamma": 0.9})
     run(changed, 1)
@@ -112,7 +174,6 @@ def test_an_interrupted_cycle_of_other_params_is_not_gone_on_with(world: Path, c
     paths.ALIGNMENT.unlink()
     run(changed, 1)
     assert digest(paths.ALIGNMENT / "1") == expected
-    assert finished_iterations() == 3  # the other one is still there to be gone on with
 
 
 def test_an_interrupted_cycle_of_other_inputs_is_not_gone_on_with(world: Path) -> None:

@@ -76,7 +76,7 @@ def test_two_runs_write_the_same_bytes_and_an_interrupted_one_goes_on(params: Pa
     with pytest.raises(OSError):  # at the very end: the checkpoint stays
         run(params, 1)
     paths.ALIGNMENT.unlink()
-    assert len(list(paths.WORK.iterdir())) == 1
+    assert len([path for path in paths.WORK.iterdir() if path.is_dir()]) == 1
     run(params, 1)
     assert digest(paths.ALIGNMENT) == expected
     assert not list(paths.WORK.iterdir())

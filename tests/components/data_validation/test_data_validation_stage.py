@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from components.config import Params, load_params
-from components.data_validation.run import run
+from components.data_validation.links import refuse_links
+from components.data_validation.run import read_raw_files, run
 from components.digests import digest
 from components.errors import DataError
 
@@ -66,6 +67,23 @@ def test_writes_all_outputs_twice_the_same(params: Params, world: Any) -> None:
     (OUTPUTS / "stale.jsonl").write_text("from an older version")
     run(params)
     assert digest(OUTPUTS) == before
+
+
+def test_a_link_is_refused_unless_it_is_dvcs_own(tmp_path: Path) -> None:
+    data, elsewhere, cached = tmp_path / "data", tmp_path / "private", tmp_path / "cache/files/md5/ab/cdef"
+    (data / "deep").mkdir(parents=True)
+    cached.parent.mkdir(parents=True)
+    for file in (elsewhere, cached, data / "prompts.jsonl"):
+        file.write_text("{}\n")
+    (data / "demonstrations.jsonl").symlink_to(cached)
+    refuse_links(data)
+    (data / "deep" / "comparisons.jsonl").symlink_to(elsewhere)
+    (tmp_path / "linked").symlink_to(data)
+    for folder, named in ((data, "data/deep/comparisons.jsonl"), (tmp_path / "linked", "linked, ")):
+        with pytest.raises(DataError, match="symbolic links") as caught:
+            read_raw_files(folder)
+        assert named in caught.value.where
+        assert str(elsewhere) in caught.value.found and "demonstrations" not in caught.value.where
 
 
 def test_a_missing_folder_is_named(params: Params) -> None:

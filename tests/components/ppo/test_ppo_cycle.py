@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -294,3 +295,12 @@ def test_a_damaged_start_is_an_error_that_names_it(
         cycle(params, "second", number=2, start=Path("first"))
     assert "first" in caught.value.where
     assert not Path("second").exists()
+
+
+def test_a_reference_that_has_moved_and_is_lost_is_not_replaced_by_the_sft_policy(cycle: Any, tiny_params: Any) -> None:
+    params = tiny_params(ppo={"iterations_per_cycle": 1, "reference": "averaged", "reference_average_weight": 0.25})
+    cycle(params, "first")
+    shutil.rmtree("first/state/reference")
+    with pytest.raises(ArtifactError) as caught:
+        cycle(params, "second", number=2, start=Path("first"))
+    assert "first/state/reference" in caught.value.where

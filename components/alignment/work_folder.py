@@ -1,0 +1,90 @@
+"""Where an interrupted cycle waits to go on: a folder for each content, and beside it a record of what it is of."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from components import paths
+from components.artifacts import read_json, recover_folder, remove_folder, write_json
+from components.digests import digest, digest_of_values
+
+logger = logging.getLogger("proximal")
+
+
+def content(params: Mapping[str, Any], cycle: int, precision: str, inputs: list[Path]) -> dict[str, Any]:
+    """All that must be the same for an interrupted cycle to go on.
+
+    Raises:
+        ArtifactError: an input does not exist.
+    """
+    return {
+        "params": params,
+        "cycle": cycle,
+        "precision": precision,
+        "inputs": {str(path): digest(path) for path in inputs},
+    }
+
+
+def path(cycle: int, content: Mapping[str, Any]) -> Path:
+    """The folder of a content."""
+    return paths.WORK / f"alignment-{cycle}-{digest_of_values(content)[:16]}"
+
+
+def write_record(folder: Path, content: Mapping[str, Any], seconds_after: Mapping[str, float]) -> None:
+    """Note beside the folder what it is of, and the seconds that the cycle took up to each iteration."""
+    write_json(_record(folder), {"content": content, "seconds": seconds_after})
+
+
+def seconds_after(folder: Path) -> dict[str, float]:
+    """Iteration -> the seconds that the cycle had taken after it; empty for a cycle that starts."""
+    record = _record(folder)
+    return dict(read_json(record)["seconds"]) if record.exists() else {}
+
+
+def tell_of_others(cycle: int, content: Mapping[str, Any]) -> None:
+    """Warn of interrupted work on the same cycle that does not fit, and say by which values it differs."""
+    used = path(cycle, content)
+    for folder in _folders(cycle):
+        recover_folder(folder)
+        if folder == used or not (folder / "curve.json").exists():
+            continue
+        record = _record(folder)
+        others = _flat(read_json(record)["content"]) if record.exists() else {}
+        now = _flat(content)
+        names = [name for name in sorted(others.keys() | now.keys()) if others.get(name) != now.get(name)]
+        logger.warning(
+            "%s holds %d iterations of cycle %d and is not used: it was made with another %s. With that value again it "
+            "goes on; when this cycle ends, the folder is removed",
+            *(folder, len(read_json(folder / "curve.json")), cycle, ", ".join(names[:5]) if others else "content"),
+        )
+
+
+def remove_all(cycle: int) -> None:
+    """Delete every folder of a cycle that has ended, those of other contents too."""
+    for folder in _folders(cycle):
+        remove_folder(folder)
+        _record(folder).unlink(missing_ok=True)
+
+
+def _folders(cycle: int) -> Iterator[Path]:
+    """Each folder of the cycle, also one of which only a record, or what a killed process put aside, is there."""
+    names = {
+        entry.name.removeprefix(".").split(".")[0]
+        for pattern in ("alignment-{}-*", ".alignment-{}-*")
+        for entry in paths.WORK.glob(pattern.format(cycle))
+    }
+    return (paths.WORK / name for name in sorted(names))
+
+
+def _record(folder: Path) -> Path:
+    return folder.with_name(f"{folder.name}.json")
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return {name.removeprefix("params."): value for name, value in flat.items()}
