@@ -6,12 +6,6 @@ Accelerate config says, and turns an error that the user can mend into one messa
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # before the imports, which it may spare
-    from components.warm import hand_over
-
-    hand_over("components.launch")
-
-import ctypes
 import gc
 import importlib
 import logging
@@ -30,7 +24,7 @@ from components import paths, profile
 from components.compute import accelerate_config, torch_environment
 from components.config import BestOfN, Params, Ppo, load_params
 from components.errors import USER_ERROR_STATUS, ConfigError, ProximalError
-from components.processes import ranks
+from components.processes import die_with_parent, ranks
 
 STATUS_FILE_VARIABLE = "PROXIMAL_STATUS_FILE"  # where the flow wants to read this process's exit status
 _TOLD_VARIABLE = "PROXIMAL_ERROR_TOLD"  # a file that the first process with an error makes
@@ -44,6 +38,7 @@ _STAGES = ("data_validation", *_DISTRIBUTED_STAGES, "selection", "evaluation", "
 @click.option("--cycle", type=int, help="Which cycle (stage alignment only).")
 def main(stage: str, cycle: int | None) -> None:
     """Run one stage and exit with its status."""
+    die_with_parent()  # without whoever asked for it, nobody would take its result
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for noisy in ("alembic", "mlflow", "httpx", "urllib3", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -96,8 +91,6 @@ def _import_stage(module: str) -> Any:
 def _set_environment(cpu_threads: int, accelerate: dict[str, Any]) -> None:
     os.environ.update(torch_environment(accelerate))
     os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = str(cpu_threads)
-    if torch := sys.modules.get("torch"):  # imported before, by components.warm
-        torch.set_num_threads(cpu_threads)
 
 
 def _require_shares(stage: str, params: Params, processes: int) -> None:
@@ -161,7 +154,7 @@ def _run_processes(stage: str, cycle: int | None, processes: int) -> int:
                 environment = shared | rank
                 # A session of its own: Ctrl-C reaches this process alone, which ends the others in order.
                 workers.append(
-                    subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=_die_with_parent)
+                    subprocess.Popen(command, env=environment, start_new_session=True, preexec_fn=die_with_parent)
                 )
             return _wait(workers)
         finally:
@@ -189,12 +182,6 @@ def _end(workers: list[subprocess.Popen[bytes]]) -> None:
         except subprocess.TimeoutExpired:
             worker.kill()
             worker.wait()
-
-
-def _die_with_parent() -> None:
-    """Runs in a new process: whatever ends the parent, SIGKILL included, ends it too."""
-    pr_set_pdeathsig = 1
-    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,9 @@
-"""How processes on one machine find each other."""
+"""How processes on one machine find each other, and end with each other."""
 
 from __future__ import annotations
 
+import ctypes
+import signal
 import socket
 
 
@@ -17,3 +19,9 @@ def free_port() -> int:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         return int(listener.getsockname()[1])
+
+
+def die_with_parent() -> None:
+    """Whatever ends the parent of this process, SIGKILL included, ends this one too (Linux only)."""
+    pr_set_pdeathsig = 1
+    ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components import warm
 from flows import supervise
 from flows.profile import StageTime
 
@@ -34,23 +32,9 @@ class Processes:
 
     def __init__(self) -> None:
         self._running: set[subprocess.Popen[str]] = set()
-        self._warm: subprocess.Popen[bytes] | None = None
         self.times: list[StageTime] = []  # of the stages that the commands ran
-        self._scratch = tempfile.TemporaryDirectory(prefix="proximal-")
         self._lock = threading.Lock()
         self._stopping = False
-
-    def warm_up(self, folder: Path, environment: dict[str, str]) -> dict[str, str]:
-        """Start the process of components.warm: stages whose environment has what this returns are forked from it."""
-        path = str(Path(self._scratch.name) / "warm")
-        self._warm = subprocess.Popen(
-            [*_supervised(), sys.executable, "-P", warm.__file__, "serve", path],
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        return {warm.SOCKET_VARIABLE: path}
 
     def run(
         self,
@@ -109,10 +93,6 @@ class Processes:
             process.terminate()
         for process in running:
             _wait(process)
-        if self._warm:  # after the stages, which end in order then
-            self._warm.terminate()
-            _wait(self._warm)
-        self._scratch.cleanup()
 
 
 def _supervised() -> list[str]:

@@ -22,7 +22,7 @@ from flows.graph import read_stages
 from flows.processes import processes
 from flows.profile import StageTime
 from flows.record import read_cost, read_evaluation, recorded
-from flows.stages import PROMOTION, PipelineFailure, conclude, promote, run_stage, warm_up
+from flows.stages import PROMOTION, PipelineFailure, conclude, promote, run_stage
 from flows.workspace import RUNS, whole_repository, workspace
 
 # Stages that need nothing of each other run side by side: the reward model and the judge.
@@ -72,7 +72,6 @@ def rlhf(
             variables = {"PROXIMAL_PARENT_RUN_ID": run.run_id, "PROXIMAL_FLOW_RUN_ID": str(flow_run.id)}
             graph = read_stages(folder)
             environment = stage_environment(repository, **variables)
-            environment |= warm_up(graph, folder, environment, started)
             setting = (folder, environment, started)
             stages: dict[str, PrefectFuture[Any]] = {}
             for stage in graph:

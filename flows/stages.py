@@ -21,12 +21,8 @@ from prefect.logging import get_run_logger
 from prefect.states import Completed, Failed
 from prefect.tasks import Task
 
-from components import warm
-from components.compute import accelerate_config, torch_environment
-from components.config import load_params
 from components.errors import USER_ERROR_STATUS, ArtifactError
 from components.launch import STATUS_FILE_VARIABLE
-from components.paths import PARAMS
 from components.profile import FILE_VARIABLE
 from flows.graph import Stage
 from flows.processes import Processes
@@ -111,30 +107,21 @@ class Transcript:
         """What went wrong, by what was printed and by the status that the stage's entry left behind."""
         if stage_status is None and (found := _DVC_STATUS.search(self._dvc_fault)):
             stage_status = int(found["status"])
-        if stage_status is None:  # the stage's command never started
+        if not stage_status:  # the stage's command never started, or DVC could not take what it made
             return StageFailure(stage, USER_ERROR_STATUS, self._dvc_fault or self._last_line)
-        killed_by = -stage_status if stage_status < 0 else stage_status - 128
-        if killed_by in set(signal.Signals):
-            message = f"was killed by {signal.Signals(killed_by).name}; out of memory is the usual reason"
-            return StageFailure(stage, 1, message, environment=True)
+        if (killed := _killed(stage, stage_status)) is not None:
+            return killed
         status = USER_ERROR_STATUS if stage_status == USER_ERROR_STATUS else 1
         return StageFailure(stage, status, "\n".join(self._message) or self._last_line)
 
 
-def warm_up(stages: list[Stage], repository: Path, environment: dict[str, str], processes: Processes) -> dict[str, str]:
-    """Import what stages need once, for all of them, where there is something to run and it runs on the CPU.
-
-    Returns:
-        Variables for the environment of the stages.
-    """
-    config = repository / load_params(repository / PARAMS).compute.accelerate_config
-    if not any(stage.changed for stage in stages) or not config.exists():  # the stage that needs it will say so
-        return {}
-    accelerate = accelerate_config(config)
-    if not accelerate["use_cpu"]:  # a device that is in use does not survive a fork
-        return {}
-    # One thread: a library with threads does not survive a fork either. Stages set their own number.
-    return processes.warm_up(repository, environment | torch_environment(accelerate) | {"OMP_NUM_THREADS": "1"})
+def _killed(stage: str, status: int, what: str = "") -> StageFailure | None:
+    """The failure of a stage of which a process ended with this status, if a signal ended it."""
+    number = -status if status < 0 else status - 128
+    if number not in set(signal.Signals):
+        return None
+    message = f"{what}was killed by {signal.Signals(number).name}; out of memory is the usual reason"
+    return StageFailure(stage, 1, message, environment=True)
 
 
 def _is_worth_another_try(_task: Task[..., Any], _task_run: TaskRun, state: State[Any]) -> bool:
@@ -161,8 +148,7 @@ def run_stage(
         get_run_logger().info("unchanged")
         return Completed(name="Unchanged", data=Outcome.UNCHANGED)
     # Two stages may start or end at once: DVC holds its lock then, and releases it while a command runs.
-    dvc = [sys.executable, "-P", warm.__file__, "run", "dvc"]
-    command = [*dvc, "--wait-for-lock", "repro", "--single-item", stage.name]
+    command = [sys.executable, "-P", "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name]
     return _run(stage.name, command, repository, environment, processes, stage.timeout_minutes)
 
 
@@ -243,7 +229,9 @@ def _run(
         message = f"ended after {timeout_minutes:g} minutes, its `meta.timeout_minutes` in dvc.yaml"
         failure = StageFailure(name, 1, message)
     else:
-        failure = transcript.failure(name, stage_status)
+        # DVC or its supervisor: the stage was ended with it.
+        killed = _killed(name, ended.status, "the process that ran it ") if stage_status in (None, 0) else None
+        failure = killed or transcript.failure(name, stage_status)
     logger.error("failed, %.0f s", time.monotonic() - begin)
     return Failed(message=str(failure), data=failure)
 

@@ -36,12 +36,18 @@ def main(parent: int, command: list[str]) -> int:
         return 128 + signal.SIGTERM
     try:
         try:
-            status = subprocess.Popen(command).wait()
+            status = subprocess.Popen(command, preexec_fn=_die_with_parent).wait()
             return status if status >= 0 else 128 - status
         finally:
             _ignore_requests()
     finally:  # also where a request came just before the line above
         _end_descendants()
+
+
+def _die_with_parent() -> None:
+    """Runs in the command's process: nobody would end its tree once this supervisor was killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 def _stop(number: int, _frame: FrameType | None) -> NoReturn:

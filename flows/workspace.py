@@ -17,6 +17,7 @@ from components.errors import ConfigError, EnvironmentFault
 from components.paths import PARAMS, WORK
 
 RUNS = WORK / "runs"
+_LOCAL_CONFIG = Path(".dvc") / "config.local"
 
 
 @contextmanager
@@ -64,12 +65,18 @@ def workspace(repository: Path, *, name: str, revision: str, overrides: Mapping[
         _git(folder, "checkout", "--quiet", "--detach", commit)
         if overrides:
             _override(folder / PARAMS, overrides)
+        _share_credentials(repository, folder)
         _share_cache(repository, folder)
         _fill_in_pinned_data(folder)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)  # nothing has run in it: nothing to look into
         raise
-    yield folder  # an exception passes by here and leaves the folder
+    try:
+        yield folder
+    except BaseException:  # the folder stays to be looked into, whoever may read it: without the remote's credentials
+        (folder / _LOCAL_CONFIG).unlink(missing_ok=True)
+        _share_cache(repository, folder)
+        raise
     shutil.rmtree(folder)
 
 
@@ -120,12 +127,15 @@ def _override(params_file: Path, overrides: Mapping[str, Any]) -> None:
     yaml.dump(content, params_file)
 
 
+def _share_credentials(repository: Path, folder: Path) -> None:
+    """Give a clone what the repository's owner wrote for this machine only, such as the credentials of the remote."""
+    if (repository / _LOCAL_CONFIG).exists():
+        shutil.copy(repository / _LOCAL_CONFIG, folder / _LOCAL_CONFIG)  # with its mode: for its owner alone
+
+
 def _share_cache(repository: Path, folder: Path) -> None:
     from dvc.repo import Repo
 
-    local = Path(".dvc") / "config.local"
-    if (repository / local).exists():  # credentials of the remote
-        shutil.copyfile(repository / local, folder / local)
     with Repo(str(repository)) as source, Repo(str(folder)) as clone, clone.config.edit("local") as config:
         config["cache"]["dir"] = source.cache.local_cache_dir
 

@@ -1,8 +1,4 @@
-"""The whole pipeline on a smaller params file, through DVC as a user runs it: it really trains, and gold rises.
-
-The first run goes by the warm process, as the stages of a flow do; what is trained again goes by it and by a process of
-its own: the same bytes come out of both.
-"""
+"""The whole pipeline on a smaller params file, through DVC as a user runs it: it really trains, and gold rises."""
 
 from __future__ import annotations
 
@@ -11,14 +7,10 @@ import os
 import shutil
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from components import compute, warm
 from components.helpdesk import world
 
 ROOT = Path(__file__).parents[2]
@@ -28,7 +20,7 @@ OTHER_DEVICES = set(world.DEVICES) - DEVICES
 ROWS = {"prompts": 600, "demonstrations": 1500, "comparisons": 3000}  # about them, or about no device
 
 
-def _dvc(workspace: Path, *arguments: str, **environment: str) -> str:
+def _dvc(workspace: Path, *arguments: str) -> str:
     done = subprocess.run(
         [sys.executable, "-m", "dvc", *arguments],
         cwd=workspace,
@@ -39,8 +31,7 @@ def _dvc(workspace: Path, *arguments: str, **environment: str) -> str:
             "MLFLOW_DISABLE_TELEMETRY": "true",
             "HF_HUB_OFFLINE": "1",
             "DVC_NO_ANALYTICS": "true",
-        }
-        | environment,
+        },
         capture_output=True,
         text=True,
     )
@@ -48,27 +39,8 @@ def _dvc(workspace: Path, *arguments: str, **environment: str) -> str:
     return done.stdout
 
 
-@contextmanager
-def _warm_process(path: Path) -> Iterator[dict[str, str]]:
-    """As a flow starts it; gives the variables by which stages find it."""
-    accelerate = compute.accelerate_config(ROOT / "infra/accelerate/cpu.yaml")
-    environment = os.environ | compute.torch_environment(accelerate) | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    with subprocess.Popen([sys.executable, "-P", warm.__file__, "serve", str(path)], env=environment) as process:
-        while not path.exists():
-            time.sleep(0.02)
-        yield {warm.SOCKET_VARIABLE: str(path)}
-        process.terminate()
-
-
 @pytest.fixture(scope="module")
-def warmed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """A warm process for the tests of this file."""
-    with _warm_process(tmp_path_factory.mktemp("warm") / "socket") as variables:
-        yield variables
-
-
-@pytest.fixture(scope="module")
-def workspace(warmed: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A repository of its own with the small params, a part of the data, and one finished `dvc repro`."""
     folder = tmp_path_factory.mktemp("pipeline")
     ignored = shutil.ignore_patterns("__pycache__")
@@ -86,7 +58,7 @@ def workspace(warmed: dict[str, str], tmp_path_factory: pytest.TempPathFactory) 
     _dvc(folder, "init", "--quiet")
     _dvc(folder, "config", "core.analytics", "false")
     _dvc(folder, "add", "--quiet", "data")
-    _dvc(folder, "repro", **warmed)
+    _dvc(folder, "repro")
     return folder
 
 
@@ -114,8 +86,8 @@ def test_a_changed_ppo_param_runs_ppo_and_what_follows(workspace: Path) -> None:
     assert changed == {"alignment@1", "evaluation"}
 
 
-def test_training_again_gives_the_same_bytes(workspace: Path, warmed: dict[str, str]) -> None:
+def test_training_again_gives_the_same_bytes(workspace: Path) -> None:
     lock = (workspace / "dvc.lock").read_bytes()
-    for stage, variables in (("sft", warmed), ("alignment@1", {})):
-        _dvc(workspace, "repro", "--force", "--single-item", "--no-run-cache", stage, **variables)
+    for stage in ("sft", "alignment@1"):
+        _dvc(workspace, "repro", "--force", "--single-item", "--no-run-cache", stage)
     assert (workspace / "dvc.lock").read_bytes() == lock

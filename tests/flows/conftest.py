@@ -23,6 +23,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "data" / "rows").write_text("1\n")
     (folder / "stage.py").write_text(STAGE)
     shutil.copy(REPOSITORY / "params.yaml", folder)
+    shutil.copytree(REPOSITORY / "infra" / "accelerate", folder / "infra" / "accelerate")
     run_command("git", "init", "--quiet", folder=folder)
     dvc = (sys.executable, "-m", "dvc")
     run_command(*dvc, "init", "--quiet", folder=folder)

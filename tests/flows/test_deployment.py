@@ -1,4 +1,4 @@
-"""The shipped deployment on a real server with a real worker: an event is posted, and the pipeline runs."""
+"""The shipped deployment on a real server with a real worker: an event runs the pipeline, and so does its schedule."""
 
 from __future__ import annotations
 
@@ -98,11 +98,29 @@ def test_an_event_runs_the_pipeline_in_a_workspace(tiny: Tiny, prefect_database:
 
             _wait_until(finished, "the flow run", home / "worker.log")
             (run,) = finished()
+
+            # The nightly runs are there already; one that is due in seconds starts by itself.
+            nightly = _scheduled(api, deployment)
+            assert {datetime.fromisoformat(found["expected_start_time"]).hour for found in nightly} == {3}
+            schedules = f"{api}/deployments/{deployment['id']}/schedules"
+            _send("DELETE", f"{schedules}/{deployment['schedules'][0]['id']}")  # three runs are planned ahead, no more
+            soon = {"interval": 20, "anchor_date": datetime.now(UTC).isoformat()}
+            _post(schedules, [{"schedule": soon, "active": True}])
+            _wait_until(lambda: len(finished()) > 1, "the scheduled run", home / "server.log")
+            scheduled = next(found for found in finished() if found["id"] != run["id"])
+    assert scheduled["auto_scheduled"]
+    assert scheduled["state"]["type"] == "COMPLETED", scheduled["state"]["message"]
     assert run["state"]["type"] == "COMPLETED", run["state"]["message"]
     assert tiny.began() == ["a", "b"]
     assert {entry["parent_run"] for entry in tiny.log()} != {None}
     assert list((tiny.folder / RUNS).iterdir()) == []
     assert not (tiny.folder / "a.out").exists()
+
+
+def _scheduled(api: str, deployment: Any) -> list[dict[str, Any]]:
+    wanted = {"deployments": {"id": {"any_": [deployment["id"]]}}}
+    wanted |= {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED"]}}}}
+    return list(_post(f"{api}/flow_runs/filter", wanted))
 
 
 def _prefect(*arguments: str, environment: dict[str, str]) -> None:
@@ -121,9 +139,12 @@ def _answers(url: str) -> bool:
 
 
 def _post(url: str, body: Any) -> Any:
-    request = urllib.request.Request(
-        url, json.dumps(body).encode(), {"content-type": "application/json"}, method="POST"
-    )
+    return _send("POST", url, body)
+
+
+def _send(method: str, url: str, body: Any = None) -> Any:
+    content = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, content, {"content-type": "application/json"}, method=method)
     with urllib.request.urlopen(request, timeout=30) as answer:
         content = answer.read()
     return json.loads(content) if content else None

@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 from tiny_project import Tiny, is_running
 
 from components.errors import ConfigError, DataError, EnvironmentFault
+from flows import supervise
 from flows.rlhf import PipelineFailure
 
 
@@ -128,6 +129,16 @@ def test_promotion_comes_last_and_its_refusal_to_start_is_a_stages_fault(
     # The real stage, in a project that has no model to promote.
     assert str(failure).startswith("stage promotion: ") and "\n  where:      " in str(failure)
     assert tiny.began() == ["a"]
+
+
+@pytest.mark.parametrize("killed", ["repro", str(Path(supervise.__file__))], ids=["DVC", "supervisor"])
+def test_a_stage_ends_with_the_process_that_runs_it_and_is_tried_again(
+    tiny: Tiny, run_flow: Callable[..., Any], killed: str
+) -> None:
+    tiny.stages(a={"kills_once": killed})
+    assert run_flow().result().stages == {"a": "ran"}
+    assert [entry["event"] for entry in tiny.log()] == ["begin", "begin", "end"]
+    assert not is_running(tiny.log()[0]["pid"])
 
 
 def test_a_stage_that_the_machine_killed_is_tried_again(tiny: Tiny, run_flow: Callable[..., Any]) -> None:

@@ -71,6 +71,15 @@ def test_what_dvc_itself_refuses_is_for_the_user() -> None:
     assert (failure.status, failure.environment) == (2, False)
 
 
+def test_what_dvc_could_not_keep_is_told_in_its_words() -> None:
+    transcript, _ = listen(
+        "ppo: cycle 1, iteration 3 of 3, reward 0.1", "ERROR: unexpected error - [Errno 30] Read-only file system"
+    )
+    failure = transcript.failure("alignment@1", 0)
+    assert failure.message == "unexpected error - [Errno 30] Read-only file system"
+    assert (failure.status, failure.environment) == (2, False)
+
+
 def test_dvc_found_nothing_to_do() -> None:
     assert listen("Stage 'a' didn't change, skipping")[0].unchanged
     assert listen("'data.dvc' didn't change, skipping")[0].unchanged

@@ -51,6 +51,23 @@ def test_a_workspace_is_a_clone_at_the_revision_with_the_data_and_the_cache(tiny
     assert tiny.began() == []
 
 
+def test_credentials_of_the_remote_stay_their_owners_and_leave_a_failed_workspace(tiny: Tiny) -> None:
+    tiny.commit()
+    local = tiny.folder / ".dvc" / "config.local"
+    local.write_text("['remote \"team\"']\n    url = s3://bucket\n    secret_access_key = PLANTED\n")
+    local.chmod(0o600)
+    with (
+        pytest.raises(RuntimeError),
+        workspace(tiny.folder, name="one", revision="HEAD", overrides={}) as folder,
+    ):
+        copy = folder / ".dvc" / "config.local"
+        assert copy.stat().st_mode & 0o777 == 0o600
+        assert "PLANTED" in copy.read_text()
+        raise RuntimeError
+    assert "PLANTED" not in copy.read_text()
+    assert str(tiny.folder) in copy.read_text()  # where the shared cache is
+
+
 def test_a_failed_run_keeps_its_workspace(tiny: Tiny) -> None:
     tiny.commit()
     with (

@@ -15,8 +15,10 @@ REPOSITORY = Path(__file__).parents[2]
 
 # A stage of the tiny project. It notes when it began and ended, and does what a real stage may do badly.
 STAGE = """
-import json, os, subprocess, sys, time
+import ctypes, json, os, psutil, signal, subprocess, sys, time
 from pathlib import Path
+
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # it dies with its parent, as components.launch does
 
 name, does = sys.argv[1], json.loads(sys.argv[2])
 log = Path(os.environ.get("TINY_LOG", "log.jsonl"))
@@ -37,6 +39,11 @@ time.sleep(does.get("seconds", 0))
 if "killed_once" in does and not Path("was_killed").exists():
     Path("was_killed").touch()
     os.kill(os.getpid(), 9)
+if "kills_once" in does and not Path("was_killed").exists():  # a process above it, named by a word of its command
+    Path("was_killed").touch()
+    [above] = [process for process in psutil.Process().parents() if does["kills_once"] in process.cmdline()]
+    above.kill()
+    time.sleep(600)
 status = does.get("status", 0)
 if status == 0:
     Path(f"{name}.out").write_text(does.get("writes", name + Path("params.yaml").read_text()))

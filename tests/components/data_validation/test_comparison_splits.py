@@ -71,7 +71,7 @@ def test_held_out_pairs_are_of_prompts_that_still_train(limits: Limits) -> None:
     rows += [comparison(row["prompt"], row["rejected"], row["chosen"]) for row in rows]
     train, heldout = hold_out_pairs(rows, limits(heldout_pair_fraction=0.1), 1)
     assert len(train) + len(heldout) == 4000
-    assert abs(len(heldout) / 4000 - 0.1) < 4 * math.sqrt(0.1 * 0.9 / 2000)
+    assert abs(len(heldout) / 4000 - 0.1) < 4 * math.sqrt(0.1 * 0.9 / 2000)  # reason: four standard errors
     pairs, heldout_pairs = (
         {tuple(sorted((row["chosen"], row["rejected"]))) for row in part} for part in (train, heldout)
     )

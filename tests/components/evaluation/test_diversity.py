@@ -39,8 +39,7 @@ def test_the_intervals_cover_the_expected_value_as_often_as_they_say() -> None:
         for side in ("sft", "difference"):
             truth = 0.0 if side == "difference" else np.mean([one[side].mean for one in found])
             covered = np.mean([one[side].low <= truth <= one[side].high for one in found])
-            # reason: four standard errors of 400 simulations at 0.95 are 0.044
-            assert covered == pytest.approx(0.95, abs=0.044), (n, side)
+            assert covered == pytest.approx(0.95, abs=0.044), (n, side)  # reason: four standard errors of 400 draws
 
 
 def test_pairing_takes_away_what_both_policies_share() -> None:
