@@ -39,10 +39,9 @@ time.sleep(does.get("seconds", 0))
 if "killed_once" in does and not Path("was_killed").exists():
     Path("was_killed").touch()
     os.kill(os.getpid(), 9)
-if "kills_once" in does and not Path("was_killed").exists():  # a process above it, named by a word of its command
+if "kills_once" in does and not Path("was_killed").exists():  # the nearest process above it with this word in its command
     Path("was_killed").touch()
-    [above] = [process for process in psutil.Process().parents() if does["kills_once"] in process.cmdline()]
-    above.kill()
+    next(above for above in psutil.Process().parents() if does["kills_once"] in above.cmdline()).kill()
     time.sleep(600)
 status = does.get("status", 0)
 if status == 0:
