@@ -18,7 +18,8 @@ from components.config import Params
 from components.digests import digest
 from components.errors import ConfigError, EnvironmentFault
 from components.profile import span
-from components.tracking import store
+from components.tracking import invocation, store
+from components.tracking.history import search
 from components.tracking.provenance import content_tags, flatten, provenance_tags
 from components.tracking.verification import verify_inputs
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from mlflow.entities import Metric
 
 PARENT_VARIABLE = "PROXIMAL_PARENT_RUN_ID"
-_LOCK_IS_OF_NOW = "DVC_STAGE"  # set by DVC, which has written what came before into dvc.lock
 _TAGS_AT_ONCE = 100  # MLflow's limit, of params too
 _METRICS_AT_ONCE = 1000  # MLflow's limit
 _SECONDS_BETWEEN_WRITES = 1.0
@@ -136,7 +136,7 @@ class RecordedRun(StageRun):
 
 @contextmanager
 def stage_run(stage: str, params: Params, inputs: Iterable[Path] = (), cycle: int | None = None) -> Iterator[StageRun]:
-    """Record a stage, until the end of the block, as a child of $PROXIMAL_PARENT_RUN_ID where that is set.
+    """Record a stage, until the end of the block, as a child of $PROXIMAL_PARENT_RUN_ID or of the DVC command's run.
 
     The run ends FINISHED, FAILED on an exception, or KILLED on SystemExit, KeyboardInterrupt and SIGTERM; the
     exception goes on. In processes other than rank 0 nothing is recorded.
@@ -149,24 +149,32 @@ def stage_run(stage: str, params: Params, inputs: Iterable[Path] = (), cycle: in
     if os.environ.get("RANK", "0") != "0":
         yield StageRun()
         return
-    run = RecordedRun(_create(stage, params, inputs, cycle), stage)
-    try:
-        with _sigterm_raises():
-            yield run
-    except BaseException as fault:
-        status = "FAILED" if isinstance(fault, Exception) else "KILLED"
-        _end_badly(run, status, store.first_line(fault))
-        raise
-    run.end("FINISHED")
+    read = _checked(stage, inputs)
+    with _child_of(params) as parent:
+        run = RecordedRun(_create(stage, params, read, cycle, parent), stage)
+        try:
+            with _sigterm_raises():
+                yield run
+        except BaseException as fault:
+            _end_badly(run, _status_of(fault), store.first_line(fault))
+            raise
+        run.end("FINISHED")
 
 
 @span("tracking")
-def _create(stage: str, params: Params, inputs: Iterable[Path], cycle: int | None) -> str:
+def _checked(stage: str, inputs: Iterable[Path]) -> dict[str, str]:
+    """Tags of what the stage reads, which is what the stages before it left."""
+    tags = content_tags("in", inputs)
+    # By hand, without DVC, dvc.lock may be of another time.
+    if invocation.STAGE_VARIABLE in os.environ or stage == "promotion":
+        verify_inputs({name.removeprefix("in:"): value for name, value in tags.items()})
+    return tags
+
+
+@span("tracking")
+def _create(stage: str, params: Params, read: Mapping[str, str], cycle: int | None, parent: str | None) -> str:
     values = params.values()
     section = values["method"] if stage == "alignment" else stage
-    read = content_tags("in", inputs)
-    if _LOCK_IS_OF_NOW in os.environ or stage == "promotion":
-        verify_inputs({name.removeprefix("in:"): value for name, value in read.items()})
     tags = {
         "stage": stage,
         "method": values["method"],
@@ -176,11 +184,53 @@ def _create(stage: str, params: Params, inputs: Iterable[Path], cycle: int | Non
     }
     if cycle is not None:
         tags["cycle"] = str(cycle)
-    if parent := os.environ.get(PARENT_VARIABLE):
-        _require_run(parent)
+    if parent is not None:
         tags |= {"mlflow.parentRunId": parent, "parent_run_id": parent}
     name = stage if cycle is None else f"{stage}-{cycle}"
     return create_run(name, tags, flatten({"seed": values["seed"], section: values[section]}))
+
+
+@contextmanager
+def _child_of(params: Params) -> Iterator[str | None]:
+    """The parent run: the flow's, which closes it itself; else the DVC command's, open while one of its stages runs."""
+    if parent := os.environ.get(PARENT_VARIABLE):
+        _require_run(parent)
+        yield parent
+        return
+    if (dvc := invocation.dvc_tags()) is None:
+        yield None
+        return
+    parent, before = _open_for(params, dvc)
+    status = "FINISHED"
+    try:
+        yield parent
+    except BaseException as fault:
+        status = _status_of(fault)
+        raise
+    finally:
+        with store.tracking_faults():  # what has failed stays so: DVC may go on with other stages
+            store.client().set_terminated(parent, before if before in ("FAILED", "KILLED") else status)
+
+
+@span("tracking")
+def _open_for(params: Params, dvc: Mapping[str, str]) -> tuple[str, str]:
+    """The run of this DVC command, made by its first stage, and its status before."""
+    if found := search(f"tags.{invocation.INVOCATION} = '{dvc[invocation.INVOCATION]}'"):
+        with store.tracking_faults():
+            store.client().update_run(found[0].run_id, status="RUNNING")
+        return found[0].run_id, found[0].status
+    tags = {
+        **provenance_tags(params),
+        "stage": "pipeline",
+        "method": params.method,
+        "mlflow.source.name": "dvc",
+        **dvc,
+    }
+    return create_run(invocation.experiment_name(), tags, flatten(params.values())), "RUNNING"
+
+
+def _status_of(fault: BaseException) -> str:
+    return "FAILED" if isinstance(fault, Exception) else "KILLED"
 
 
 def create_run(name: str, tags: Mapping[str, str], params: Mapping[str, str]) -> str:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.artifacts import disk_faults
 from components.errors import ConfigError, EnvironmentFault
+from components.tracking.invocation import repository
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -30,7 +31,7 @@ def tracking_uri() -> str:
     Raises:
         ConfigError: a relative sqlite path: a stage that starts elsewhere would fill another database.
     """
-    uri = os.environ.get(_URI_VARIABLE) or f"{_SQLITE}{Path.cwd() / 'mlflow.db'}"
+    uri = os.environ.get(_URI_VARIABLE) or f"{_SQLITE}{repository() / 'mlflow.db'}"
     if uri.startswith(_SQLITE) and not Path(uri.removeprefix(_SQLITE)).is_absolute():
         raise ConfigError(
             "the tracking store is given by a relative path",
