@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -18,16 +18,16 @@ from components.config import Params
 from components.digests import digest
 from components.errors import ConfigError, EnvironmentFault
 from components.profile import span
-from components.tracking import invocation, store
-from components.tracking.history import search
+from components.tracking import store
+from components.tracking.invocation import STAGE_VARIABLE, child_of_dvc, status_after
 from components.tracking.provenance import content_tags, flatten, provenance_tags
 from components.tracking.verification import verify_inputs
+from components.tracking.writing import create_run, log_texts
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
 
 PARENT_VARIABLE = "PROXIMAL_PARENT_RUN_ID"
-_TAGS_AT_ONCE = 100  # MLflow's limit, of params too
 _METRICS_AT_ONCE = 1000  # MLflow's limit
 _SECONDS_BETWEEN_WRITES = 1.0
 
@@ -150,13 +150,16 @@ def stage_run(stage: str, params: Params, inputs: Iterable[Path] = (), cycle: in
         yield StageRun()
         return
     read = _checked(stage, inputs)
-    with _child_of(params) as parent:
+    parent_of_flow = os.environ.get(PARENT_VARIABLE)
+    if parent_of_flow:
+        _require_run(parent_of_flow)
+    with nullcontext(parent_of_flow) if parent_of_flow else child_of_dvc(params) as parent:
         run = RecordedRun(_create(stage, params, read, cycle, parent), stage)
         try:
             with _sigterm_raises():
                 yield run
         except BaseException as fault:
-            _end_badly(run, _status_of(fault), store.first_line(fault))
+            _end_badly(run, status_after(fault), store.first_line(fault))
             raise
         run.end("FINISHED")
 
@@ -166,7 +169,7 @@ def _checked(stage: str, inputs: Iterable[Path]) -> dict[str, str]:
     """Tags of what the stage reads, which is what the stages before it left."""
     tags = content_tags("in", inputs)
     # By hand, without DVC, dvc.lock may be of another time.
-    if invocation.STAGE_VARIABLE in os.environ or stage == "promotion":
+    if STAGE_VARIABLE in os.environ or stage == "promotion":
         verify_inputs({name.removeprefix("in:"): value for name, value in tags.items()})
     return tags
 
@@ -188,74 +191,6 @@ def _create(stage: str, params: Params, read: Mapping[str, str], cycle: int | No
         tags |= {"mlflow.parentRunId": parent, "parent_run_id": parent}
     name = stage if cycle is None else f"{stage}-{cycle}"
     return create_run(name, tags, flatten({"seed": values["seed"], section: values[section]}))
-
-
-@contextmanager
-def _child_of(params: Params) -> Iterator[str | None]:
-    """The parent run: the flow's, which closes it itself; else the DVC command's, open while one of its stages runs."""
-    if parent := os.environ.get(PARENT_VARIABLE):
-        _require_run(parent)
-        yield parent
-        return
-    if (dvc := invocation.dvc_tags()) is None:
-        yield None
-        return
-    parent, before = _open_for(params, dvc)
-    status = "FINISHED"
-    try:
-        yield parent
-    except BaseException as fault:
-        status = _status_of(fault)
-        raise
-    finally:
-        with store.tracking_faults():  # what has failed stays so: DVC may go on with other stages
-            store.client().set_terminated(parent, before if before in ("FAILED", "KILLED") else status)
-
-
-@span("tracking")
-def _open_for(params: Params, dvc: Mapping[str, str]) -> tuple[str, str]:
-    """The run of this DVC command, made by its first stage, and its status before."""
-    if found := search(f"tags.{invocation.INVOCATION} = '{dvc[invocation.INVOCATION]}'"):
-        with store.tracking_faults():
-            store.client().update_run(found[0].run_id, status="RUNNING")
-        return found[0].run_id, found[0].status
-    tags = {
-        **provenance_tags(params),
-        "stage": "pipeline",
-        "method": params.method,
-        "mlflow.source.name": "dvc",
-        **dvc,
-    }
-    return create_run(invocation.experiment_name(), tags, flatten(params.values())), "RUNNING"
-
-
-def _status_of(fault: BaseException) -> str:
-    return "FAILED" if isinstance(fault, Exception) else "KILLED"
-
-
-def create_run(name: str, tags: Mapping[str, str], params: Mapping[str, str]) -> str:
-    """A new run with its tags and params; returns its id."""
-    with store.tracking_faults():
-        run = store.client().create_run(store.experiment_id(), tags=dict(tags), run_name=name)
-    log_texts(run.info.run_id, params=params)
-    return str(run.info.run_id)
-
-
-def log_texts(run_id: str, *, tags: Mapping[str, str] | None = None, params: Mapping[str, str] | None = None) -> None:
-    """Tags and params in as few calls as MLflow's limits allow."""
-    with store.tracking_faults():
-        from mlflow.entities import Param, RunTag
-
-        for part in _parts(tags or {}):
-            store.client().log_batch(run_id, tags=[RunTag(*item) for item in part])
-        for part in _parts(params or {}):
-            store.client().log_batch(run_id, params=[Param(*item) for item in part])
-
-
-def _parts(values: Mapping[str, str]) -> Iterator[list[tuple[str, str]]]:
-    items = list(values.items())
-    for start in range(0, len(items), _TAGS_AT_ONCE):
-        yield items[start : start + _TAGS_AT_ONCE]
 
 
 def _require_run(run_id: str) -> None:

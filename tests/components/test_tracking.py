@@ -342,7 +342,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / ".gitignore").write_text("/sft\n/judge\n/mlflow.db*\n/mlartifacts\n")
     monkeypatch.chdir(folder)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
-    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")  # the queue starts `dvc`
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")  # for the queue
     monkeypatch.setenv("DVC_NO_ANALYTICS", "true")
     for variable in (PARENT_VARIABLE, "MLFLOW_TRACKING_URI"):
         monkeypatch.delenv(variable, raising=False)
