@@ -51,6 +51,7 @@ clean: ## Remove what runs leave behind: workspaces, records, databases; DVC's c
 
 .venv/.data: data.dvc | .venv/.installed
 	$(BIN)/dvc pull data.dvc
+	$(BIN)/dvc fetch  # the figures of the last commit, for `dvc metrics diff`; says so where nobody has pushed them
 	@touch $@
 
 .venv/.databases: .venv/.installed

@@ -177,14 +177,32 @@ def test_every_section_with_threads_is_a_stage() -> None:
             assert f"compute.cpu_threads.{stage}" in description["params"]
 
 
+def options_of(out: str | dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """An output's path and what dvc.yaml says of it."""
+    if isinstance(out, str):
+        return out, {}
+    ((path, options),) = out.items()
+    return path, options
+
+
 @pytest.mark.parametrize("stage", STAGES)
-def test_outputs_lie_in_the_stages_own_folder_and_are_not_pushed(stage: str) -> None:
+def test_outputs_lie_in_the_stages_own_folder_and_only_figures_are_pushed(stage: str) -> None:
     folder = f"artifacts/{stage}/" + ("${key}/" if stage == "alignment" else "")
-    outs = [out for kind in ("outs", "metrics", "plots") for out in STAGES[stage].get(kind, [])]
+    drawn = {source for plot in load("dvc.yaml")["plots"] for entry in plot.values() for source in entry["y"]}
+    outs = [(kind, *options_of(out)) for kind in ("outs", "metrics", "plots") for out in STAGES[stage].get(kind, [])]
     assert outs
-    for out in outs:
-        ((path, options),) = out.items()
+    for kind, path, options in outs:
         assert path.startswith(folder)
-        assert options["push"] is False  # the remote holds data and no models
+        # What `dvc metrics` and `dvc plots` show must be in every clone; the rest is large, and made again.
+        assert options.get("push", True) is (kind != "outs" or path in drawn)
         assert options.get("cache", True)  # or the run cache cannot be shared
         assert not options.get("persist", False)  # it would turn the run cache off
+
+
+def test_the_plots_of_the_report_are_all_declared() -> None:
+    from components.evaluation.run import FIGURES
+
+    outs = {options_of(out)[0] for out in STAGES["evaluation"]["outs"]}
+    assert {Path(out).stem for out in outs if out.endswith(".png")} == set(FIGURES)
+    assert {Path(out).suffix for out in outs if "/plots/" in out} == {".png", ".json"}
+    assert "artifacts/evaluation/plots" not in outs

@@ -11,7 +11,8 @@ from components.profile import span
 from components.tracking import store
 from components.tracking.history import find_maker, search
 from components.tracking.provenance import flatten, locked_outputs, process_is_gone, provenance_tags
-from components.tracking.runs import RecordedRun, create_run, log_texts
+from components.tracking.runs import RecordedRun
+from components.tracking.writing import create_run, log_texts
 
 STAGE = "pipeline"
 

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -19,15 +19,15 @@ from components.digests import digest
 from components.errors import ConfigError, EnvironmentFault
 from components.profile import span
 from components.tracking import store
+from components.tracking.invocation import STAGE_VARIABLE, child_of_dvc, status_after
 from components.tracking.provenance import content_tags, flatten, provenance_tags
 from components.tracking.verification import verify_inputs
+from components.tracking.writing import create_run, log_texts
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric
 
 PARENT_VARIABLE = "PROXIMAL_PARENT_RUN_ID"
-_LOCK_IS_OF_NOW = "DVC_STAGE"  # set by DVC, which has written what came before into dvc.lock
-_TAGS_AT_ONCE = 100  # MLflow's limit, of params too
 _METRICS_AT_ONCE = 1000  # MLflow's limit
 _SECONDS_BETWEEN_WRITES = 1.0
 
@@ -136,7 +136,7 @@ class RecordedRun(StageRun):
 
 @contextmanager
 def stage_run(stage: str, params: Params, inputs: Iterable[Path] = (), cycle: int | None = None) -> Iterator[StageRun]:
-    """Record a stage, until the end of the block, as a child of $PROXIMAL_PARENT_RUN_ID where that is set.
+    """Record a stage, until the end of the block, as a child of $PROXIMAL_PARENT_RUN_ID or of the DVC command's run.
 
     The run ends FINISHED, FAILED on an exception, or KILLED on SystemExit, KeyboardInterrupt and SIGTERM; the
     exception goes on. In processes other than rank 0 nothing is recorded.
@@ -149,24 +149,35 @@ def stage_run(stage: str, params: Params, inputs: Iterable[Path] = (), cycle: in
     if os.environ.get("RANK", "0") != "0":
         yield StageRun()
         return
-    run = RecordedRun(_create(stage, params, inputs, cycle), stage)
-    try:
-        with _sigterm_raises():
-            yield run
-    except BaseException as fault:
-        status = "FAILED" if isinstance(fault, Exception) else "KILLED"
-        _end_badly(run, status, store.first_line(fault))
-        raise
-    run.end("FINISHED")
+    read = _checked(stage, inputs)
+    parent_of_flow = os.environ.get(PARENT_VARIABLE)
+    if parent_of_flow:
+        _require_run(parent_of_flow)
+    with nullcontext(parent_of_flow) if parent_of_flow else child_of_dvc(params) as parent:
+        run = RecordedRun(_create(stage, params, read, cycle, parent), stage)
+        try:
+            with _sigterm_raises():
+                yield run
+        except BaseException as fault:
+            _end_badly(run, status_after(fault), store.first_line(fault))
+            raise
+        run.end("FINISHED")
 
 
 @span("tracking")
-def _create(stage: str, params: Params, inputs: Iterable[Path], cycle: int | None) -> str:
+def _checked(stage: str, inputs: Iterable[Path]) -> dict[str, str]:
+    """Tags of what the stage reads, which is what the stages before it left."""
+    tags = content_tags("in", inputs)
+    # By hand, without DVC, dvc.lock may be of another time.
+    if STAGE_VARIABLE in os.environ or stage == "promotion":
+        verify_inputs({name.removeprefix("in:"): value for name, value in tags.items()})
+    return tags
+
+
+@span("tracking")
+def _create(stage: str, params: Params, read: Mapping[str, str], cycle: int | None, parent: str | None) -> str:
     values = params.values()
     section = values["method"] if stage == "alignment" else stage
-    read = content_tags("in", inputs)
-    if _LOCK_IS_OF_NOW in os.environ or stage == "promotion":
-        verify_inputs({name.removeprefix("in:"): value for name, value in read.items()})
     tags = {
         "stage": stage,
         "method": values["method"],
@@ -176,36 +187,10 @@ def _create(stage: str, params: Params, inputs: Iterable[Path], cycle: int | Non
     }
     if cycle is not None:
         tags["cycle"] = str(cycle)
-    if parent := os.environ.get(PARENT_VARIABLE):
-        _require_run(parent)
+    if parent is not None:
         tags |= {"mlflow.parentRunId": parent, "parent_run_id": parent}
     name = stage if cycle is None else f"{stage}-{cycle}"
     return create_run(name, tags, flatten({"seed": values["seed"], section: values[section]}))
-
-
-def create_run(name: str, tags: Mapping[str, str], params: Mapping[str, str]) -> str:
-    """A new run with its tags and params; returns its id."""
-    with store.tracking_faults():
-        run = store.client().create_run(store.experiment_id(), tags=dict(tags), run_name=name)
-    log_texts(run.info.run_id, params=params)
-    return str(run.info.run_id)
-
-
-def log_texts(run_id: str, *, tags: Mapping[str, str] | None = None, params: Mapping[str, str] | None = None) -> None:
-    """Tags and params in as few calls as MLflow's limits allow."""
-    with store.tracking_faults():
-        from mlflow.entities import Param, RunTag
-
-        for part in _parts(tags or {}):
-            store.client().log_batch(run_id, tags=[RunTag(*item) for item in part])
-        for part in _parts(params or {}):
-            store.client().log_batch(run_id, params=[Param(*item) for item in part])
-
-
-def _parts(values: Mapping[str, str]) -> Iterator[list[tuple[str, str]]]:
-    items = list(values.items())
-    for start in range(0, len(items), _TAGS_AT_ONCE):
-        yield items[start : start + _TAGS_AT_ONCE]
 
 
 def _require_run(run_id: str) -> None:

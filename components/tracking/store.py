@@ -30,7 +30,7 @@ def tracking_uri() -> str:
     Raises:
         ConfigError: a relative sqlite path: a stage that starts elsewhere would fill another database.
     """
-    uri = os.environ.get(_URI_VARIABLE) or f"{_SQLITE}{Path.cwd() / 'mlflow.db'}"
+    uri = os.environ.get(_URI_VARIABLE) or f"{_SQLITE}{_repository() / 'mlflow.db'}"
     if uri.startswith(_SQLITE) and not Path(uri.removeprefix(_SQLITE)).is_absolute():
         raise ConfigError(
             "the tracking store is given by a relative path",
@@ -40,6 +40,15 @@ def tracking_uri() -> str:
             do="write the whole path, or unset the variable to use mlflow.db in this repository",
         )
     return uri
+
+
+def _repository() -> Path:
+    """The present folder; where it is a temporary one of DVC's (REPOSITORY/.dvc/tmp/exps/...), the repository."""
+    here = Path.cwd()
+    for folder in here.parents:
+        if folder.parts[-3:] == (".dvc", "tmp", "exps"):
+            return folder.parents[2]
+    return here
 
 
 def is_empty() -> bool:
