@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from pathlib import Path
 from typing import Any
@@ -83,9 +84,8 @@ def require_usable(codec: Codec, policy: Any, config: LanguageModel) -> None:
     [prompt] = codec.encode_prompts(["a"])
     tokens = torch.tensor([prompt])
     inputs = {"attention_mask": torch.ones_like(tokens), "position_ids": position_ids(tokens >= 0)}
-    scores = _with_head(policy)(input_ids=tokens, **inputs)
-    require_finite("scores of the checkpoint's trunk", scores)
     with torch.no_grad():
+        require_finite("the scores by the checkpoint's trunk", _with_head(policy)(input_ids=tokens, **inputs))
         if getattr(policy(input_ids=tokens, use_cache=True, **inputs), "past_key_values", None) is None:
             raise _no_cache(config, name)
     count = min(2, config.max_response_tokens)
@@ -96,15 +96,15 @@ def require_usable(codec: Codec, policy: Any, config: LanguageModel) -> None:
 def _with_head(policy: Any) -> ScalarModel:
     """The policy's trunk itself under a head of zeros, if it fits there. Raises: ConfigError."""
     classifier_class = scalar_class(policy)
-    config = type(policy.config).from_dict({**policy.config.to_dict(), "num_labels": 1})
+    config = copy.deepcopy(policy.config)
+    config.num_labels = 1
     config.score_mean, config.score_std = 0.0, 1.0
     with torch.device("meta"):
         classifier = classifier_class(config)
-    trunk = classifier.base_model.state_dict()
-    own = policy.base_model.state_dict()
-    if not hasattr(classifier, "score") or {n: w.shape for n, w in trunk.items()} != {
-        n: w.shape for n, w in own.items()
-    }:
+    trunk, own = (
+        {name: weight.shape for name, weight in model.base_model.state_dict().items()} for model in (classifier, policy)
+    )
+    if not hasattr(classifier, "score") or trunk != own:
         raise ConfigError(
             "this architecture has no scalar form",
             where="language_model.checkpoint",
@@ -113,7 +113,7 @@ def _with_head(policy: Any) -> ScalarModel:
             do="choose a checkpoint of another architecture, such as Llama, Qwen, Mistral or GPT-2",
         )
     setattr(classifier, classifier.base_model_prefix, policy.base_model)
-    classifier.score = torch.nn.Linear(classifier.score.in_features, 1, bias=False)
+    classifier.score.to_empty(device="cpu")
     torch.nn.init.zeros_(classifier.score.weight)
     return ScalarModel(classifier)
 
@@ -122,11 +122,8 @@ def _require_embeddings(codec: Codec, policy: Any, config: LanguageModel) -> Non
     """Every token that a text can become has an embedding; padding, which nobody reads, becomes the end token."""
     rows, tokenizer = policy.get_input_embeddings().weight.shape[0], codec.tokenizer
     beyond = {text: number for text, number in tokenizer.get_vocab().items() if number >= rows}
-    if (
-        beyond
-        and set(beyond.values()) == {tokenizer.pad_token_id}
-        and tokenizer.pad_token not in config.prompt_template
-    ):
+    is_padding = set(beyond.values()) == {tokenizer.pad_token_id}
+    if is_padding and tokenizer.pad_token not in config.prompt_template:
         logger.info("the pad token %s has no embedding: the end token pads instead", tokenizer.pad_token)
         tokenizer.pad_token = tokenizer.eos_token
         beyond = {}
@@ -136,7 +133,7 @@ def _require_embeddings(codec: Codec, policy: Any, config: LanguageModel) -> Non
             config,
             expected=f"tokens with ids below {rows}, the rows of the model's embeddings",
             found=f"{len(beyond)} tokens beyond: {named}",
-            do="resize the model's embeddings (resize_token_embeddings) and save it, or take the tokenizer it came with",
+            do="resize the model's embeddings (resize_token_embeddings) and save it, or take its own tokenizer",
         )
 
 

@@ -122,9 +122,9 @@ class Codec:
 
     def require_room(self) -> None:
         """See that a prompt of at least one token has room in the template. Raises: ConfigError."""
-        dressed = self._whole(self.tokenizer(self.format.prompt_template.replace("{prompt}", ""))["input_ids"])
-        if len(dressed) >= self.format.max_prompt_tokens:
-            raise self._no_room(len(dressed))
+        count = sum(not is_own for _, is_own in self._apart("a"))
+        if count >= self.format.max_prompt_tokens:
+            raise self._no_room(count)
 
     @span("data")
     def encode_responses(self, responses: list[str]) -> list[list[int]]:
@@ -214,16 +214,18 @@ class Codec:
             head, before = before[: found[-1].end()], before[found[-1].end() :]
         if spelled and (first := self._control.search(after)):
             after, tail = after[: first.start()], after[first.start() :]
-        start, end = len(before), len(before) + len(prompt)
+        text, start, end = before + prompt + after, len(before), len(before) + len(prompt)
         middle = self.tokenizer(
-            before + prompt + after,
+            text,
             add_special_tokens=False,
             split_special_tokens=spelled,
             return_offsets_mapping=True,
         )
         places = zip(middle["input_ids"], middle["offset_mapping"], strict=True)
         tokens = [(token, False) for token in self._added[0] + self._ids(head)]
-        tokens += [(token, start <= first < last <= end) for token, (first, last) in places]
+        for token, (first, last) in places:  # a token of the prompt may have taken up a space beside it
+            around = text[first:start] + text[end:last]
+            tokens.append((token, max(first, start) < min(last, end) and not around.strip()))
         tokens += [(token, False) for token in self._ids(tail)]
         return tokens[len(tokens) - len(self._begun_once([token for token, _ in tokens])) :]
 

@@ -81,8 +81,8 @@ def _start(params: Params, rows: list[dict[str, str]]) -> tuple[Codec, nn.Module
     text_format = TextFormat(config.prompt_template, config.max_prompt_tokens, config.max_response_tokens)
     if "\\n" in config.prompt_template:
         logger.warning(
-            "language_model.prompt_template holds a backslash and an n, two characters: in params.yaml \\n is a new line "
-            "between double quotes only"
+            "language_model.prompt_template holds a backslash and an n, two characters: in params.yaml they are a new "
+            "line between double quotes only"
         )
     if config.checkpoint != "scratch":
         require_usable_config(config)
