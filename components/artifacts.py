@@ -17,6 +17,8 @@ from safetensors import SafetensorError
 from components.errors import ArtifactError, DataError, EnvironmentFault
 from components.profile import span
 
+_MADE_HERE = (("artifacts",), (".work",))  # folders whose content `dvc repro` makes
+
 
 def _free_space(path: Path) -> str:
     folder = next(parent for parent in path.absolute().parents if parent.exists())
@@ -65,14 +67,16 @@ def reading(what: str, path: Path, expected: str) -> Iterator[None]:
     """
     try:
         yield
-    except (OSError, ValueError, TypeError, LookupError, AttributeError, RuntimeError, SafetensorError) as fault:
+    except (OSError, ValueError, TypeError, LookupError, SafetensorError) as fault:
         raise ArtifactError(
             f"a stored {what} cannot be read",
             where=str(path),
             expected=expected,
             found=" ".join(str(fault).split())[:300],
             do="delete its folder and run `dvc repro`, which makes it again; if it comes back as it is, `proximal run` "
-            "names the damaged file in DVC's cache",
+            "names the damaged file in DVC's cache"
+            if path.parts[:1] in _MADE_HERE
+            else "bring a whole one there: nothing in this folder makes it",
         ) from fault
 
 

@@ -149,7 +149,7 @@ def measure(
             "sample": sample,
             "response": responses[number],
             "response_tokens": len(tokens[number]),
-            "ended": tokens[number][-1] == codec.eos_id,
+            "ended": tokens[number][-1] in codec.stop_ids,
             "reward": reward,
             "judge": judge,
             "kl": kl + choice,

@@ -15,6 +15,7 @@ from components.artifacts import atomic_folder, link_or_copy, read_json, read_js
 from components.config import Method, Params
 from components.errors import ConfigError
 from components.language_model.acceleration import start_accelerator
+from components.language_model.cuts import cut_fractions, cut_fractions_of_pairs, distinct_pairs
 from components.language_model.loading import load_policy
 from components.measurement import Record, Yardsticks, means, measure
 from components.method import CurveRow, Cycle
@@ -45,6 +46,14 @@ def run(params: Params, cycle: int) -> None:
     comparisons = read_jsonl(comparisons_source)
     accelerator = start_accelerator()
     yardsticks = Yardsticks.load(accelerator.device)
+    codec = yardsticks.codec
+    if params.method in ("dpo", "q_learning"):  # the others learn from prompts
+        cut = cut_fractions_of_pairs(codec, "alignment", comparisons)
+        read = len(comparisons)
+        comparisons = distinct_pairs(comparisons, codec, str(comparisons_source))
+        cut["comparisons_cut_alike"] = read - len(comparisons)
+    else:
+        cut = cut_fractions(codec, "alignment", [row["prompt"] for row in prompts])
     content = work_folder.content(params.values(without=_AFTERWARDS), cycle, accelerator.mixed_precision, inputs)
     work = work_folder.path(cycle, content)
     if accelerator.is_main_process:
@@ -81,7 +90,7 @@ def run(params: Params, cycle: int) -> None:
             records = _validate(work / "policy", yardsticks, params, validation)
             curve = read_json(work / "curve.json")
             cost = {name: sum(row[name] for row in curve) for name in COSTS}
-            metrics = {"validation": means(records), "cost": cost}
+            metrics = {"validation": means(records), "cost": cost, "cut": cut}
             if cycle == 1:  # where the curves begin: the SFT policy, measured alike
                 metrics["validation_start"] = means(_validate(start / "policy", yardsticks, params, validation))
             folder = paths.ALIGNMENT / str(cycle)

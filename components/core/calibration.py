@@ -71,3 +71,18 @@ def expected_calibration_error(probabilities: Tensor, outcomes: Tensor, bins: in
     """
     table = reliability_table(probabilities, outcomes, bins)
     return sum(row.size * abs(row.frequency - row.mean_probability) for row in table) / probabilities.shape[0]
+
+
+def pairwise_accuracy(chosen: Tensor, rejected: Tensor) -> Tensor:
+    """Of each comparison 1 where the chosen response scores higher, 0 where the other does, 0.5 where they are alike.
+
+    Shapes: scores (N,) each -> (N,).
+    Raises: ValueError for shapes.
+
+    Holds:
+        ties_count_half: equal scores are as good as a coin.
+    """
+    require_rank(1, chosen=chosen)
+    require_same_shape(chosen=chosen, rejected=rejected)
+    require_float(chosen=chosen, rejected=rejected)
+    return (chosen > rejected).float() + 0.5 * (chosen == rejected).float()

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from components.config import Dpo
+from components.core.calibration import pairwise_accuracy
 from components.core.losses import dpo_loss
 from components.dpo.reference import sequence_logprobs
 from components.errors import TrainingError
@@ -61,9 +62,9 @@ class Updater:
 
         Returns:
             Means over the comparisons, each as its step found it: loss, accuracy (the implicit reward of the chosen
-            response is above that of the rejected one), margin (by how much; beta times nats), chosen_logprob and
-            rejected_logprob (nats per response); the mean gradient_norm of the steps, and the number of steps and of
-            trained_tokens (prompts and responses).
+            response is above that of the rejected one; ties count half), margin (by how much; beta times nats),
+            chosen_logprob and rejected_logprob (nats per response); the mean gradient_norm of the steps, and the number
+            of steps and of trained_tokens (prompts and responses).
         Raises:
             TrainingError: a loss or gradient that is not finite; the comparisons are named.
         """
@@ -124,7 +125,7 @@ class Updater:
         margins = settings.beta * ((chosen - rejected) - (ref_chosen - ref_rejected)).detach()
         measured = {
             "loss": losses,
-            "accuracy": (margins > 0).float(),
+            "accuracy": pairwise_accuracy(margins, torch.zeros_like(margins)),
             "margin": margins,
             "chosen_logprob": chosen,
             "rejected_logprob": rejected,

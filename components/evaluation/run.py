@@ -29,17 +29,20 @@ def run(params: Params) -> None:
     Raises:
         ArtifactError, DataError: an output of an earlier stage is absent or corrupt.
     """
+    from components.language_model.cuts import cut_fractions
+    from components.language_model.loading import load_codec
     from components.measurement import TEST_STREAM, measure_policy
 
     with stage_run("evaluation", params, inputs=inputs(params)) as tracked:
         tracked.dataset("prompts_test", TEST_PROMPTS)
         prompts = read_jsonl(TEST_PROMPTS)
         samples = params.measurement.test_samples_per_prompt
+        cut = cut_fractions(load_codec(POLICIES["sft"]), "evaluation", [row["prompt"] for row in prompts])
         records = {
             policy: measure_policy(folder, params, prompts, samples, TEST_STREAM) for policy, folder in POLICIES.items()
         }
         comparison = write_evaluation(params, records["sft"], records["candidate"])
-        tracked.metrics(flat(comparison))
+        tracked.metrics(flat(comparison) | {f"test/{name}": value for name, value in cut.items()})
         tracked.table("samples.json", read_json(EVALUATION / "samples.json"))
         for name in FIGURES:
             tracked.figure(EVALUATION / "plots" / f"{name}.png")

@@ -16,7 +16,7 @@ from components.language_model.best_of_n import BestOfN, candidate_numbers
 from components.language_model.cache import make_room
 from components.language_model.forward import in_microbatches, position_ids, sequence_scores
 from components.language_model.gpu_decoding import Decoding, can_decode_on_gpu, decode_on_gpu
-from components.language_model.sampling import draw
+from components.language_model.sampling import draw, require_sound
 from components.language_model.sequences import Sequences, pad_left, pad_right
 from components.language_model.text import Codec
 
@@ -46,7 +46,7 @@ def generate(
         The prompts with their responses, on the CPU, in the order given. A response that reached T tokens without an
         end token has none.
     Raises:
-        TrainingError: a score that a BestOfN would choose by is not finite.
+        TrainingError: logits, or a score that a BestOfN would choose by, are not finite.
     """
     if isinstance(policy, BestOfN):
         return _generate_best(policy, codec, prompts, numbers, temperature=temperature, batch_size=batch_size)
@@ -96,13 +96,14 @@ def _generate_batch(
     lengths = torch.zeros(len(prompts), dtype=torch.long, device=device)
     active = torch.arange(len(prompts), device=device)  # the rows of `responses` still in the batch
     ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)  # of the rows in the batch
+    sound = torch.ones((), dtype=torch.bool, device=device)
 
     for step in range(numbers.shape[1]):
-        drawn = draw(output.logits[:, -1], numbers[active, step], temperature)
+        drawn = draw(output.logits[:, -1], numbers[active, step], temperature, sound)
         running = active[~ended]
         responses[running, step] = drawn[~ended]
         lengths[running] = step + 1
-        ended = ended | (drawn == codec.eos_id)
+        ended = ended | codec.is_stop(drawn)
         ended_count = int(ended.sum())
         if ended_count == len(active) or step + 1 == numbers.shape[1]:
             break
@@ -120,4 +121,5 @@ def _generate_batch(
             use_cache=True,
         )
         next_position = next_position + 1
+    require_sound(sound)
     return [row[:length] for row, length in zip(responses.tolist(), lengths.tolist(), strict=True)]

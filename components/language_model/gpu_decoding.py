@@ -17,7 +17,7 @@ from transformers.cache_utils import DynamicLayer
 
 from components.language_model.attention import attention_dtype
 from components.language_model.cuda_graphs import recording_stream
-from components.language_model.sampling import draw
+from components.language_model.sampling import draw, require_sound
 from components.language_model.text import Codec
 
 _STEPS_BETWEEN_LOOKS = 8  # at which rows have ended; a look waits for the GPU
@@ -78,7 +78,7 @@ class Decoding:
         count, filled = mask.shape
         length = numbers.shape[1]
         capacity = -(-(filled + length) // _ALIGNMENT) * _ALIGNMENT
-        self._policy, self._temperature, self._eos_id, self._pad_id = policy, temperature, codec.eos_id, codec.pad_id
+        self._policy, self._temperature, self._codec, self._pad_id = policy, temperature, codec, codec.pad_id
         self._slot = torch.full((1,), filled, device=mask.device)
         self._step = torch.zeros(1, dtype=torch.long, device=mask.device)
         self._cache = output.past_key_values
@@ -89,16 +89,18 @@ class Decoding:
         self._mask[:, 0, 0, :filled] = mask
         self._logits, self._position, self._numbers = output.logits[:, -1].clone(), next_position.clone(), numbers
         self.rows = torch.arange(count, device=mask.device)
+        self.sound = torch.ones((), dtype=torch.bool, device=mask.device)
         self.ended = torch.zeros(count, dtype=torch.bool, device=mask.device)
         self.lengths = torch.zeros(count, dtype=torch.long, device=mask.device)
         self.responses = torch.full((count, length), codec.pad_id, device=mask.device)
 
     def step(self) -> None:
-        drawn = draw(self._logits, self._numbers.index_select(1, self._step).squeeze(1), self._temperature)
+        numbers = self._numbers.index_select(1, self._step).squeeze(1)
+        drawn = draw(self._logits, numbers, self._temperature, self.sound)
         drawn = torch.where(self.ended, self._pad_id, drawn)
         self.responses.index_copy_(1, self._step, drawn[:, None])
         self.lengths += ~self.ended
-        self.ended |= drawn == self._eos_id
+        self.ended |= self._codec.is_stop(drawn)
         self._mask.index_fill_(3, self._slot, True)
         output = self._policy(
             input_ids=drawn[:, None],
@@ -133,6 +135,7 @@ def decode_on_gpu(decoding: Decoding) -> list[list[int]]:
             if bool(done.all()):
                 break
             decoding.keep((~done).nonzero().squeeze(1))
+    require_sound(decoding.sound)
     return responses
 
 

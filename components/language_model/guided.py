@@ -147,7 +147,11 @@ def load_weights(module: nn.Module, path: Path) -> None:
         ArtifactError: it is absent, corrupt, or of another module.
     """
     with reading("set of heads", path, "the weights of this policy's heads"):
-        module.load_state_dict(load_file(path))
+        weights = load_file(path)
+        expected = {name: weight.shape for name, weight in module.state_dict().items()}
+        if {name: weight.shape for name, weight in weights.items()} != expected:
+            raise ValueError("the names or shapes are those of another module")
+        module.load_state_dict(weights)
 
 
 def _decode_beta(path: Path) -> float:

@@ -82,8 +82,10 @@ def new_policy(config: LanguageModel, vocabulary_size: int, token_ids: dict[str,
 
 def _model_class(folder: Path) -> Any:
     """The concrete class that the config names: loading it alone is quicker than the Auto classes' machinery."""
-    names = json.loads((folder / "config.json").read_text())["architectures"]
-    return getattr(transformers, names[0])
+    name = json.loads((folder / "config.json").read_text())["architectures"][0]
+    if not hasattr(transformers, name):
+        raise ValueError(f"transformers has no class {name}")
+    return getattr(transformers, name)
 
 
 @span("models")
@@ -94,9 +96,12 @@ def _load(folder: Path) -> Any:
 
 def _from_pretrained(model_class: Any, source: str | Path, **options: Any) -> Any:
     """A model with all of its weights: Hugging Face would draw those that a file lacks at random, and only warn."""
-    model, report = model_class.from_pretrained(
-        source, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
-    )
+    try:
+        model, report = model_class.from_pretrained(
+            source, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
+        )
+    except RuntimeError as fault:  # tensors of other shapes than the config's
+        raise ValueError(str(fault)) from fault
     if report["missing_keys"]:
         raise ValueError(f"no weights for {', '.join(sorted(report['missing_keys']))}")
     return use_packed_attention(_no_dropout(model))
@@ -131,6 +136,13 @@ def load_policy(folder: Path) -> Any:
     return BestOfN(policy, load_scorer(folder / SCORER), n).eval()
 
 
+def positions_of(policy: Any) -> int | None:
+    """The longest sequence of tokens that a policy was made for; None where its positions have no end."""
+    config = getattr(policy, "policy", policy).config
+    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return limit if isinstance(limit, int) and limit > 0 else None
+
+
 @span("models")
 def load_checkpoint(config: LanguageModel) -> Any:
     """A causal language model from a folder or from the Hugging Face hub, as params name it.
@@ -143,7 +155,7 @@ def load_checkpoint(config: LanguageModel) -> Any:
     try:
         return _from_pretrained(AutoModelForCausalLM, config.checkpoint, trust_remote_code=config.trust_remote_code)
     except (OSError, ValueError, SafetensorError) as fault:
-        raise _bad_checkpoint(config, fault) from fault
+        raise bad_checkpoint(config, fault) from fault
 
 
 def load_checkpoint_tokenizer(config: LanguageModel) -> Any:
@@ -153,7 +165,9 @@ def load_checkpoint_tokenizer(config: LanguageModel) -> Any:
     try:
         tokenizer = AutoTokenizer.from_pretrained(config.checkpoint, trust_remote_code=config.trust_remote_code)
     except (OSError, ValueError) as fault:
-        raise _bad_checkpoint(config, fault) from fault
+        raise bad_checkpoint(config, fault) from fault
+    if not tokenizer.is_fast:
+        raise bad_checkpoint(config, ValueError("its tokenizer has no form as a tokenizer.json"))
     if tokenizer.eos_token_id is None:
         raise ConfigError(
             "the checkpoint's tokenizer has no end-of-sequence token",
@@ -164,7 +178,14 @@ def load_checkpoint_tokenizer(config: LanguageModel) -> Any:
     return tokenizer
 
 
-def _bad_checkpoint(config: LanguageModel, fault: Exception) -> ConfigError:
+def stop_ids(policy: Any) -> tuple[int, ...]:
+    """The ids that a checkpoint's generation_config names as ends of a response, as far as the model has them."""
+    found = getattr(policy.generation_config, "eos_token_id", None)
+    ids = found if isinstance(found, list) else [] if found is None else [found]
+    return tuple(number for number in ids if number < policy.get_output_embeddings().weight.shape[0])
+
+
+def bad_checkpoint(config: LanguageModel, fault: Exception) -> ConfigError:
     return ConfigError(
         "the checkpoint cannot be loaded",
         where=f"language_model.checkpoint: {config.checkpoint}",
@@ -183,15 +204,18 @@ def load_codec(folder: Path) -> Codec:
     return Codec(tokenizer, TextFormat.load(folder))
 
 
-def new_scalar_model(policy_folder: Path, seed: int) -> ScalarModel:
-    """A scalar model on the trunk of a stored policy, with a new head that starts near zero."""
-    policy = load_policy(policy_folder)
+def scalar_class(policy: Any) -> Any:
+    """The sequence classifier of transformers that has the trunk of this causal language model.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    from transformers import AutoModelForSequenceClassification
+
     causal_class = type(policy).__name__
-    name = causal_class.replace("ForCausalLM", "ForSequenceClassification").replace(
-        "LMHeadModel", "ForSequenceClassification"
-    )
-    classifier_class = getattr(transformers, name, None)
-    if classifier_class is None:
+    # By the config's class: Gemma 3's text and vision models share a name that only the latter's classifier carries on.
+    found = AutoModelForSequenceClassification._model_mapping.get(type(policy.config), None)
+    if found is None or not hasattr(transformers, causal_class):
         raise ConfigError(
             "this architecture has no scalar form",
             where="language_model.checkpoint",
@@ -199,6 +223,13 @@ def new_scalar_model(policy_folder: Path, seed: int) -> ScalarModel:
             found=causal_class,
             do="choose a checkpoint of another architecture, such as Llama, Qwen, Mistral or GPT-2",
         )
+    return found
+
+
+def new_scalar_model(policy_folder: Path, seed: int) -> ScalarModel:
+    """A scalar model on the trunk of a stored policy, with a new head that starts near zero."""
+    policy = load_policy(policy_folder)
+    classifier_class = scalar_class(policy)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         config = classifier_class.config_class.from_pretrained(policy_folder, num_labels=1)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from components.errors import TrainingError
+
 _WHOLE = 2.0**50  # a number in [0, 1) times this is rounded to less than this
 
 
@@ -13,16 +15,37 @@ def uniforms(count: int, length: int, generator: torch.Generator) -> Tensor:
     return torch.rand(count, length, generator=generator, dtype=torch.float64)
 
 
-def draw(logits: Tensor, numbers: Tensor, temperature: float) -> Tensor:
-    """Invert the distribution function at the given numbers.
+def draw(logits: Tensor, numbers: Tensor, temperature: float, sound: Tensor) -> Tensor:
+    """Invert the distribution function at the given numbers; at temperature 0 take the likeliest token.
 
     The function is summed up in whole numbers: a sum of floating-point numbers depends on its order, which on a GPU
     differs from run to run.
 
-    Shapes: (B, V), (B,) -> (B,).
+    Args:
+        sound: becomes False, in place, once there is no distribution to draw from; what is drawn then is any token.
+            `require_sound` reads it at the end, so that no step waits for a GPU.
+
+    Shapes: (B, V), (B,), (), () -> (B,).
     """
+    if temperature == 0:
+        likeliest, drawn = logits.max(dim=-1)
+        sound &= likeliest.isfinite().all()
+        return drawn
     probabilities = torch.softmax(logits.double() / temperature, dim=-1)
+    sound &= ~probabilities[:, 0].isnan().any()  # softmax of a row with one makes all of them so
     distribution = (probabilities * _WHOLE).long().cumsum(dim=-1)
     thresholds = (numbers[:, None] * distribution[:, -1:]).long()
     drawn = torch.searchsorted(distribution, thresholds, right=True).squeeze(1)
-    return drawn.clamp(max=logits.shape[-1] - 1)  # logits that are not finite are for the caller to find
+    return drawn.clamp(max=logits.shape[-1] - 1)
+
+
+def require_sound(sound: Tensor) -> None:
+    """See that every token was drawn from a distribution. Raises: TrainingError."""
+    if not bool(sound):
+        raise TrainingError(
+            "responses cannot be sampled",
+            where="the policy's logits",
+            expected="finite numbers",
+            found="logits that are not finite",
+            do="look at the policy's weights: go on from the last good checkpoint with a smaller learning rate",
+        )

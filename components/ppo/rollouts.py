@@ -98,7 +98,7 @@ class Collector:
                 column,
                 mask if column.dim() == 2 else None,
             )
-        ended = ((sequences.response_tokens == codec.eos_id) & mask).any(dim=1)
+        ended = (codec.is_stop(sequences.response_tokens) & mask).any(dim=1)
         return Rollouts(sequences, scores, ended, logprobs, ref_logprobs, values, entropy)
 
     def _forward(self, part: Sequences | Packed) -> tuple[Tensor, ...]:

@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from components.config import QLearning
+from components.core.calibration import pairwise_accuracy
 from components.core.ilql import IlqlLosses, ilql_losses
 from components.core.losses import aggregate
 from components.core.rewards import per_token_rewards
@@ -99,7 +100,7 @@ def _step(
             **losses,
             "q": masked_sum(seen.q, mask) / tokens,
             "value": masked_sum(seen.values, mask) / tokens,
-            "accuracy": (chosen > rejected).float().sum() / len(batch),
+            "accuracy": pairwise_accuracy(chosen, rejected).sum() / len(batch),
         }
         for name, term in measured.items():
             sums[name] = sums.get(name, torch.zeros_like(term)) + term.detach()

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from components import paths
 from components.artifacts import atomic_folder, read_jsonl, write_json
 from components.config import Params, RewardModel
-from components.core.calibration import expected_calibration_error, reliability_table
+from components.core.calibration import expected_calibration_error, pairwise_accuracy, reliability_table
 from components.core.losses import bradley_terry_loss
 from components.errors import TrainingError
 from components.language_model.acceleration import start_accelerator
+from components.language_model.cuts import cut_fractions_of_pairs, distinct_pairs
 from components.language_model.ensemble import Ensemble
 from components.language_model.fitting import fit
 from components.language_model.forward import in_microbatches, sequence_scores
@@ -54,6 +55,9 @@ def run(params: Params, stage: str) -> None:
     # Beside the stage, a further member's number names its random numbers: a first member is a scorer of its own.
     own_names: list[tuple[int, ...]] = [(), *((number,) for number in range(2, settings.members + 1))]
     members = [new_scalar_model(policy_folder, derive_seed(seed, stage, "head", *own)) for own in own_names]
+    cut = cut_fractions_of_pairs(codec, stage, rows)
+    read = len(rows)
+    rows = distinct_pairs(rows, codec, str(source))
     pairs = comparison_pairs(rows, codec)
 
     def chosen_and_rejected(index: Tensor, trim: bool) -> Sequences:
@@ -95,6 +99,7 @@ def run(params: Params, stage: str) -> None:
             if weak := weakness(stage.replace("_", " "), quality):
                 logger.warning("%s: what it scores is not to be trusted", weak)
             metrics = {"comparisons": len(rows), "loss": sum(last_epochs) / len(last_epochs), **quality}
+            metrics |= {**cut, "comparisons_cut_alike": read - len(rows)}
             folder_out = paths.ARTIFACTS / stage
             with atomic_folder(folder_out) as folder:
                 save_scorer(members, settings.ensemble, settings.ensemble_std_coef, folder / "model")
@@ -163,6 +168,7 @@ def _heldout_quality(
     scorer: nn.Module, rows: list[dict[str, str]], codec: Codec, settings: RewardModel, scale: float
 ) -> tuple[dict[str, float], list[dict[str, float]]]:
     """Accuracy and calibration on comparisons whose prompts were not trained on; logits are `scale` times scores."""
+    rows = distinct_pairs(rows, codec, "held-out comparisons")
     scores = _score(scorer, comparison_pairs(rows, codec), 2 * settings.microbatch_size)
     chosen, rejected = (scale * scores).chunk(2)
     # Every comparison is shown in one fixed order of its two texts: how often the first one wins is what the
@@ -172,7 +178,7 @@ def _heldout_quality(
     probabilities = torch.sigmoid(first_margin)
     longer = [len(row["chosen"].split()) - len(row["rejected"].split()) for row in rows]
     metrics = {
-        "accuracy_heldout": float((chosen > rejected).float().mean()),
+        "accuracy_heldout": float(pairwise_accuracy(chosen, rejected).mean()),
         "loss_heldout": float(bradley_terry_loss(chosen, rejected).mean()),
         "expected_calibration_error": expected_calibration_error(
             probabilities, first_is_chosen, settings.calibration_bins

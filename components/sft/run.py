@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
+import logging
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from components import paths
@@ -13,6 +14,7 @@ from components.config import Params
 from components.digests import digest
 from components.errors import ConfigError
 from components.language_model.acceleration import start_accelerator
+from components.language_model.cuts import cut_fractions
 from components.language_model.fitting import fit
 from components.language_model.forward import response_logprobs
 from components.language_model.loading import (
@@ -20,11 +22,15 @@ from components.language_model.loading import (
     load_checkpoint_tokenizer,
     new_policy,
     save_policy,
+    stop_ids,
 )
+from components.language_model.preflight import require_usable, require_usable_config
 from components.language_model.sequences import Packed, Sequences, build_sequences
 from components.language_model.text import Codec, TextFormat, train_tokenizer
 from components.seeding import derive_seed, generator
 from components.tracking import stage_run
+
+logger = logging.getLogger("proximal")
 
 
 def run(params: Params) -> None:
@@ -36,6 +42,7 @@ def run(params: Params) -> None:
     prompts = codec.encode_prompts([row["prompt"] for row in rows])
     responses = codec.encode_responses([row["response"] for row in rows])
     sequences = build_sequences(prompts, responses, codec.pad_id)
+    cut = cut_fractions(codec, "sft", [row["prompt"] for row in rows], responses)
 
     def loss_sum(model: nn.Module, part: Sequences | Packed) -> Tensor:
         return -response_logprobs(model, part, temperature=1.0).sum()
@@ -56,13 +63,12 @@ def run(params: Params) -> None:
         )
         if accelerator.is_main_process:
             last_epoch = losses[-(len(losses) // params.sft.epochs) :]
-            ended = torch.tensor([row[-1] == codec.eos_id for row in responses])
             metrics = {
                 "demonstrations": len(rows),
                 "loss": sum(last_epoch) / len(last_epoch),
                 "parameters": sum(weight.numel() for weight in policy.parameters()),
                 "response_tokens": float(sequences.response_mask.sum(dim=1).float().mean()),
-                "truncated_fraction": 1.0 - float(ended.float().mean()),
+                **cut,
                 "vocabulary": len(codec.tokenizer),
             }
             with atomic_folder(paths.SFT) as folder:
@@ -91,12 +97,23 @@ def _start(params: Params, rows: list[dict[str, str]]) -> tuple[Codec, nn.Module
             do="name the folder there too: DVC then runs SFT again when a file in it changes",
         )
     text_format = TextFormat(config.prompt_template, config.max_prompt_tokens, config.max_response_tokens)
+    if "\\n" in config.prompt_template:
+        logger.warning(
+            "language_model.prompt_template holds a backslash and an n, two characters: in params.yaml they are a new "
+            "line between double quotes only"
+        )
     if config.checkpoint != "scratch":
-        return Codec(load_checkpoint_tokenizer(config), text_format), load_checkpoint(config)
+        require_usable_config(config)
+        policy = load_checkpoint(config)
+        text_format = dataclasses.replace(text_format, stop_ids=stop_ids(policy))
+        codec = Codec(load_checkpoint_tokenizer(config), text_format)
+        codec.require_room()
+        require_usable(codec, policy, config)
+        return codec, policy
     texts = [text_format.prompt_template.replace("{prompt}", row["prompt"]) for row in rows]
     texts += [row["response"] for row in rows]
     tokenizer = train_tokenizer(texts, config.scratch.vocabulary_size)
     ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
-    return Codec(tokenizer, text_format), new_policy(
-        config, len(tokenizer), ids, derive_seed(params.seed, "sft", "weights")
-    )
+    codec = Codec(tokenizer, text_format)
+    codec.require_room()
+    return codec, new_policy(config, len(tokenizer), ids, derive_seed(params.seed, "sft", "weights"))

@@ -10,12 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from components.core.calibration import ReliabilityBin, expected_calibration_error, reliability_table
+from components.core.calibration import ReliabilityBin, expected_calibration_error, pairwise_accuracy, reliability_table
 
 f64 = partial(torch.tensor, dtype=torch.float64)
 exactly = partial(assert_close, rtol=0, atol=1e-12)
 
 FORECASTS = st.lists(st.tuples(st.floats(0, 1), st.booleans()), min_size=1, max_size=40)
+
+
+def test_ties_count_half():
+    """A scorer that says the same of everything is as good as a coin."""
+    chosen, rejected = f64([2.0, 1.0, -1.0, 0.0, math.inf]), f64([1.0, 2.0, -1.0, 0.0, math.inf])
+    assert pairwise_accuracy(chosen, rejected).tolist() == [1.0, 0.0, 0.5, 0.5, 0.5]
 
 
 def test_four_forecasts_in_ten_bins():

@@ -93,6 +93,7 @@ CALLS: dict[Callable[..., Any], dict[str, Any]] = {
         "ref_rejected": normal(B),
         "beta": 0.1,
     },
+    calibration.pairwise_accuracy: {"chosen": normal(B), "rejected": normal(B)},
     losses.cross_entropy: {"logits": normal(B, T, V), "tokens": tokens()},
     losses.expectile_loss: {"diff": normal(B, T), "tau": 0.7},
     ilql.ilql_losses: {

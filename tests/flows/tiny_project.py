@@ -39,7 +39,7 @@ time.sleep(does.get("seconds", 0))
 if "killed_once" in does and not Path("was_killed").exists():
     Path("was_killed").touch()
     os.kill(os.getpid(), 9)
-if "kills_once" in does and not Path("was_killed").exists():  # the nearest process above it with this word in its command
+if "kills_once" in does and not Path("was_killed").exists():  # the nearest above it whose command has this word
     Path("was_killed").touch()
     next(above for above in psutil.Process().parents() if does["kills_once"] in above.cmdline()).kill()
     time.sleep(600)

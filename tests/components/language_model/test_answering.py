@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from components.errors import ArtifactError
+from components.errors import ArtifactError, DataError
 from components.language_model.answering import Answerer
 from components.language_model.loading import save_policy
 from components.language_model.text import Codec
@@ -43,3 +44,33 @@ def test_no_question_has_no_answer(answerer: Answerer) -> None:
 def test_a_folder_without_a_policy_is_named(tmp_path: Path) -> None:
     with pytest.raises(ArtifactError, match="nowhere"):
         Answerer(tmp_path / "nowhere")
+
+
+def test_temperature_0_takes_the_likeliest_token(answerer: Answerer, word_policy: Any, word_codec: Codec) -> None:
+    """As Hugging Face's greedy search does, and whatever the seed."""
+    settings = SETTINGS | {"temperature": 0}
+    answers = answerer.answer(PROMPTS, **settings)
+    assert answerer.answer(PROMPTS, **settings | {"seed": 4}) == answers
+    for prompt, answer in zip(PROMPTS, answers, strict=True):
+        tokens = torch.tensor(word_codec.encode_prompts([prompt]))
+        greedy = word_policy.generate(tokens, max_new_tokens=5, do_sample=False, eos_token_id=word_codec.eos_id)
+        assert word_codec.decode([greedy[0, tokens.shape[1] :].tolist()]) == [answer]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("temperature", value) for value in (-0.1, float("nan"), float("inf"), "1", None, True)]
+    + [("max_response_tokens", value) for value in (0, -1, 2.5, True)]
+    + [("seed", value) for value in (1.5, "1", None, float("nan"))],
+)
+def test_a_number_that_is_none_to_answer_with_is_refused_by_name(answerer: Answerer, name: str, value: Any) -> None:
+    for prompts in (PROMPTS, []):
+        with pytest.raises(DataError, match=rf"where: +{name}\n"):
+            answerer.answer(prompts, **SETTINGS | {name: value})
+
+
+def test_more_tokens_than_the_policy_has_positions_are_refused(answerer: Answerer) -> None:
+    """The word policy has 64 positions."""
+    assert len(answerer.answer(["a b c"], **SETTINGS | {"max_response_tokens": 61})) == 1
+    with pytest.raises(DataError, match=r"at most 61.* 64 positions"):
+        answerer.answer(["a", "a b c"], **SETTINGS | {"max_response_tokens": 62})

@@ -160,7 +160,8 @@ def test_responses_are_as_frequent_as_they_are_probable(
 def test_a_token_of_no_probability_is_never_drawn() -> None:
     logits = torch.tensor([[-torch.inf, 0.0, -torch.inf, 0.0, -torch.inf]]).expand(4, 5)
     numbers = torch.tensor([0.0, 0.4999, 0.5, 1.0 - 2**-53], dtype=torch.float64)
-    assert draw(logits, numbers, 1.0).tolist() == [1, 1, 3, 3]
+    sound = torch.tensor(True)
+    assert draw(logits, numbers, 1.0, sound).tolist() == [1, 1, 3, 3] and bool(sound)
 
 
 def test_uniforms_are_of_the_generator_alone() -> None:

@@ -59,7 +59,7 @@ def test_the_loss_counts_response_tokens_only_and_falls(untrained: Path, change_
     assert losses[3] < losses[2] - 0.1
     assert metrics["demonstrations"] == len(rows) == 18
     assert metrics["response_tokens"] == pytest.approx(sum(map(len, responses)) / 18)
-    assert metrics["truncated_fraction"] == pytest.approx(sum(r[-1] != codec.eos_id for r in responses) / 18)
+    assert metrics["truncated_responses_fraction"] == pytest.approx(sum(r[-1] != codec.eos_id for r in responses) / 18)
     assert metrics["parameters"] == sum(weight.numel() for weight in policy.parameters())
     assert metrics["vocabulary"] == policy.config.vocab_size == len(codec.tokenizer)
 
