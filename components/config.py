@@ -442,7 +442,7 @@ class Measurement(Section):
 
     temperature: Positive
     validation_samples_per_prompt: Count
-    test_samples_per_prompt: Count
+    test_samples_per_prompt: Annotated[int, Field(ge=2)]  # the win rate holds a sample against those of other numbers
     batch_size: Count
 
 
@@ -455,7 +455,6 @@ class Selection(Section):
 class Evaluation(Section):
     """The final comparison of SFT and candidate."""
 
-    bootstrap_resamples: Annotated[int, Field(ge=100)]
     confidence: Annotated[float, Field(gt=0.5, lt=1.0)]
     shown_samples: Count
 

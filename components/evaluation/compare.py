@@ -17,53 +17,48 @@ from components.evaluation.metrics import (
     prompt_means,
     prompt_win_rates,
 )
-from components.seeding import derive_seed
-from components.statistics import Interval, mean_interval, paired_bootstrap
+from components.statistics import FEW_PROMPTS, Interval, mean_interval, paired_interval, share_interval
 
 # {"sft" | "candidate" | "difference": {metric: {"mean", "low", "high"}}, "win_rate": {"mean", "low", "high"}}
 Comparison = dict[str, Any]
 
 
-def compare(sft: Sequence[Record], candidate: Sequence[Record], settings: Evaluation, seed: int) -> Comparison:
+def compare(sft: Sequence[Record], candidate: Sequence[Record], settings: Evaluation) -> Comparison:
     """Every metric that the records hold, as `Comparison`; "difference" is candidate minus SFT.
 
     Raises:
         DataError: fewer than two prompts, or a value that is not finite.
         ValueError: the two do not hold the same prompts and samples.
     """
-
-    def dials(metric: str) -> dict[str, Any]:
-        return {
-            "resamples": settings.bootstrap_resamples,
-            "confidence": settings.confidence,
-            "seed": derive_seed(seed, "evaluation", "bootstrap", metric),
-        }
-
+    confidence = settings.confidence
     table: dict[str, dict[str, Interval]] = {"sft": {}, "candidate": {}, "difference": {}}
-    win_rate = mean_interval(prompt_win_rates(candidate, sft), **dials("win_rate"))
-    for name in (metric.name for metric in MEANS if metric.name in candidate[0]):
-        old, new = prompt_means(sft, name), prompt_means(candidate, name)
-        table["sft"][name] = mean_interval(old, **dials(name))
-        table["candidate"][name] = mean_interval(new, **dials(name))
-        table["difference"][name] = paired_bootstrap(new, old, **dials(name))
+    win_rate = share_interval(prompt_win_rates(candidate, sft), confidence=confidence)
+    for metric in MEANS:
+        if metric.name in candidate[0]:
+            interval = share_interval if metric.share else mean_interval
+            old, new = prompt_means(sft, metric.name), prompt_means(candidate, metric.name)
+            table["sft"][metric.name] = interval(old, confidence=confidence)
+            table["candidate"][metric.name] = interval(new, confidence=confidence)
+            table["difference"][metric.name] = paired_interval(new, old, confidence=confidence, shares=metric.share)
     for n, metric in DISTINCT.items():
-        for side, interval in distinct_intervals(sft, candidate, n, confidence=settings.confidence).items():
-            table[side][metric.name] = interval
+        for side, found in distinct_intervals(sft, candidate, n, confidence=confidence).items():
+            table[side][metric.name] = found
     plain = {side: {name: asdict(value) for name, value in row.items()} for side, row in table.items()}
     return {**plain, "win_rate": asdict(win_rate)}
 
 
-def compare_by_kind(
-    sft: Sequence[Record], candidate: Sequence[Record], settings: Evaluation, seed: int
-) -> dict[str, Comparison]:
-    """`compare` for each kind of prompt with at least two prompts; empty where the data names no kinds."""
+def compare_by_kind(sft: Sequence[Record], candidate: Sequence[Record], settings: Evaluation) -> dict[str, Comparison]:
+    """`compare` for each kind of prompt with at least two prompts; empty where the data names no kinds.
+
+    Beside it stand the number of `prompts`, and whether they are too `few` to say that anything rose or fell.
+    """
     prompts_of: dict[str, set[str]] = {}
     for record in sft:
         if record["kind"] is not None:
             prompts_of.setdefault(record["kind"], set()).add(record["prompt_id"])
     return {
-        kind: {"prompts": len(prompts)}
-        | compare(_of(prompts, sft), _of(prompts, candidate), settings, derive_seed(seed, kind))
+        kind: {"prompts": len(prompts), "few": len(prompts) < FEW_PROMPTS}
+        | compare(_of(prompts, sft), _of(prompts, candidate), settings)
         for kind, prompts in sorted(prompts_of.items())
         if len(prompts) >= 2
     }

@@ -70,10 +70,10 @@ def write_evaluation(params: Params, sft: Sequence[Record], candidate: Sequence[
     settings = params.evaluation
     selection, cycles = read_json(SELECTION / "selection.json"), read_json(SELECTION / "cycles.json")
     training = training_rows(ALIGNMENT, [int(cycle) for cycle in params.cycles])
-    comparison = compare(sft, candidate, settings, params.seed)
+    comparison = compare(sft, candidate, settings)
     findings = Findings(
         comparison=comparison,
-        by_kind=compare_by_kind(sft, candidate, settings, params.seed),
+        by_kind=compare_by_kind(sft, candidate, settings),
         samples=before_and_after(sft, candidate, settings.shown_samples, params.seed),
         cycles=cycles,
         selection=selection,

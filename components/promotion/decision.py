@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from components.errors import DataError
-from components.statistics import paired_bootstrap
+from components.statistics import paired_interval
 
 Record = dict[str, Any]  # one sampled response, see components.measurement
 
@@ -19,12 +20,12 @@ class Limits:
     metric: which column it must win on: gold where the data has a rubric, else judge.
     max_kl: nats per sequence, to the SFT policy.
     max_length_ratio: mean response length over the SFT policy's.
+    confidence: of the gain's interval in this try; see `confidence_of_try`.
     """
 
     metric: Literal["gold", "judge"]
     max_kl: float
     max_length_ratio: float
-    resamples: int
     confidence: float
 
 
@@ -37,12 +38,20 @@ class Decision:
     figures: dict[str, float]
 
 
-def decide(
-    candidate: Sequence[Record], opponent: Sequence[Record], sft: Sequence[Record], limits: Limits, seed: int
-) -> Decision:
+def confidence_of_try(number: int, confidence: float) -> float:
+    """The confidence that the k-th decision on the same test prompts asks for, k from 1.
+
+    Candidates that are no better win by luck in the end if only they are tried often enough. So the error
+    1 - confidence is spent over all tries: the k-th gets the share 6 / (pi^2 k^2), which sums to one over all k (alpha
+    spending, Foster & Stine 2008). It never runs out, and the first try still has more than half.
+    """
+    return 1.0 - (1.0 - confidence) * 6.0 / (math.pi * number) ** 2
+
+
+def decide(candidate: Sequence[Record], opponent: Sequence[Record], sft: Sequence[Record], limits: Limits) -> Decision:
     """Promote a candidate that beats the opponent beyond the interval, near the SFT policy and not by length.
 
-    The gain is the mean over prompts of the difference; its bootstrap interval, paired by prompt, must lie
+    The gain is the mean over prompts of the difference; its interval, paired by prompt, must lie
     above zero. KL and length are means over responses.
 
     Raises:
@@ -58,20 +67,14 @@ def decide(
             found=f"{len(odd)} prompts of only one of them, such as {odd[0]}",
             do="run `dvc repro evaluation`",
         )
-    gain = paired_bootstrap(
-        list(new.values()),
-        [old[prompt] for prompt in new],
-        resamples=limits.resamples,
-        confidence=limits.confidence,
-        seed=seed,
-    )
+    gain = paired_interval(list(new.values()), [old[prompt] for prompt in new], confidence=limits.confidence)
     kl = mean(candidate, "kl")
     length_ratio = mean(candidate, "response_tokens") / mean(sft, "response_tokens")
     reasons = []
     if not gain.low > 0.0:
         reasons.append(
             f"{limits.metric} does not rise beyond its interval: {gain.mean:+.3f}, "
-            f"{limits.confidence:.0%} interval [{gain.low:+.3f}, {gain.high:+.3f}]"
+            f"{percent(limits.confidence)} interval [{gain.low:+.3f}, {gain.high:+.3f}]"
         )
     if not kl <= limits.max_kl:
         reasons.append(f"KL to the SFT policy is {kl:.2f} nats per sequence, above {limits.max_kl:g}")
@@ -97,6 +100,11 @@ def refuse_too_few(candidate: Sequence[Record], least: int) -> Decision | None:
     if prompts >= least:
         return None
     return Decision(False, (f"too few prompts to decide: {prompts}, promotion.min_prompts is {least}",), {})
+
+
+def percent(confidence: float) -> str:
+    """A confidence as people read it: 95%, 99.2%."""
+    return f"{100 * confidence:.3g}%"
 
 
 def prompt_means(records: Sequence[Record], column: str) -> dict[str, float]:

@@ -11,18 +11,27 @@ from components.artifacts import read_json, read_jsonl
 from components.config import Params
 from components.digests import digest, digest_of_values
 from components.errors import ArtifactError
-from components.paths import ALIGNMENT, EVALUATION, JUDGE, REWARD_MODEL, SELECTION, SFT
+from components.paths import ALIGNMENT, CLEAN, EVALUATION, JUDGE, REWARD_MODEL, SELECTION, SFT
 from components.promotion.champion import measure_champion
-from components.promotion.decision import Decision, Limits, Record, decide, refuse_too_few
-from components.seeding import derive_seed
+from components.promotion.decision import (
+    Decision,
+    Limits,
+    Record,
+    confidence_of_try,
+    decide,
+    percent,
+    refuse_too_few,
+)
 from components.tracking.history import RunRecord, get_run
 from components.tracking.provenance import locked_outputs
 from components.tracking.registry import (
     CANDIDATE,
     CHAMPION,
+    DECISIONS_ON,
     POLICY_DIGEST,
     PROMOTION_RUN,
     ModelVersion,
+    decisions_on,
     register,
     set_alias,
     set_tags,
@@ -33,9 +42,11 @@ from components.tracking.runs import RecordedRun, stage_run
 from components.weak_scorers import weakness
 
 POLICY = SELECTION / "policy"
+TEST_PROMPTS = CLEAN / "prompts_test.jsonl"
 RECORDS = EVALUATION / "records.jsonl"
 YARDSTICKS = (SFT / "policy", REWARD_MODEL / "model", JUDGE / "model")
 SCORERS = {"reward model": REWARD_MODEL / "metrics.json", "judge": JUDGE / "metrics.json"}
+_MEASURED = ("gain", "gain_low", "gain_high", "kl", "length_ratio")
 _PROVENANCE = ("git_commit", "git_dirty", "data_md5", "params_sha256", "prefect_flow_run_id", "parent_run_id")
 
 
@@ -48,7 +59,7 @@ def run(params: Params) -> None:
     Raises:
         ArtifactError: an output of an earlier stage, or the champion's files, are absent or corrupt.
     """
-    inputs = [POLICY, SELECTION / "selection.json", RECORDS, *YARDSTICKS, *SCORERS.values()]
+    inputs = [POLICY, SELECTION / "selection.json", RECORDS, TEST_PROMPTS, *YARDSTICKS, *SCORERS.values()]
     with stage_run("promotion", params, inputs) as tracked:
         if isinstance(tracked, RecordedRun):  # one process decides
             tracked.tags({"decision": _promote(params, tracked)})
@@ -73,7 +84,10 @@ def _promote(params: Params, tracked: RecordedRun) -> str:
         return "already refused"
 
     weak = _weak_scorers()
-    decision = _decide(params, champion)
+    split = digest(TEST_PROMPTS)
+    number = 1 + decisions_on(name, split)
+    confidence = confidence_of_try(number, params.evaluation.confidence)
+    decision = _decide(params, champion, confidence)
     if "judge" in weak and params.data.rubric == "none" and not params.promotion.allow_weak_judge:
         refusal = f"{weak['judge']}, and it decides here (promotion.allow_weak_judge)"
         decision = replace(decision, promoted=False, reasons=(*decision.reasons, refusal))
@@ -84,6 +98,8 @@ def _promote(params: Params, tracked: RecordedRun) -> str:
         "grounds": grounds,
         "opponent": _opponent(champion),
         "weak_scorers": "; ".join(weak.values()) or "none",
+        "try": f"{number} on these test prompts, decided at {percent(confidence)}",
+        DECISIONS_ON + split: str(1 + int(known.tags.get(DECISIONS_ON + split, 0) if known else 0)),
         POLICY_DIGEST: policy_digest,
     }
     if known is None:
@@ -95,7 +111,7 @@ def _promote(params: Params, tracked: RecordedRun) -> str:
     if decision.promoted:
         _require_same_champion(name, champion)
         set_alias(version, CHAMPION)
-    _report(params, version, champion, decision)
+    _report(params, version, champion, decision, number, confidence)
     for warning in weak.values():
         if not any(reason.startswith(warning) for reason in decision.reasons):
             print(f"  warning: {warning}", flush=True)
@@ -108,7 +124,7 @@ def _weak_scorers() -> dict[str, str]:
     return {scorer: weak for scorer, weak in said.items() if weak}
 
 
-def _decide(params: Params, champion: ModelVersion | None) -> Decision:
+def _decide(params: Params, champion: ModelVersion | None, confidence: float) -> Decision:
     candidate, sft = _records("candidate"), _records("sft")
     too_few = refuse_too_few(candidate, params.promotion.min_prompts)
     if too_few is not None:  # before the champion is measured: it could not change the answer
@@ -117,11 +133,10 @@ def _decide(params: Params, champion: ModelVersion | None) -> Decision:
         metric="judge" if params.data.rubric == "none" else "gold",
         max_kl=params.promotion.max_kl_nats_per_sequence,
         max_length_ratio=params.promotion.max_length_ratio,
-        resamples=params.evaluation.bootstrap_resamples,
-        confidence=params.evaluation.confidence,
+        confidence=confidence,
     )
     opponent = sft if champion is None else measure_champion(champion, params, candidate)
-    return decide(candidate, opponent, sft, limits, derive_seed(params.seed, "promotion", "bootstrap"))
+    return decide(candidate, opponent, sft, limits)
 
 
 def _records(policy: str) -> list[Record]:
@@ -146,6 +161,7 @@ def _tags(record: RunRecord, decision: Decision) -> dict[str, str]:
         if path.startswith(f"{ALIGNMENT.as_posix()}/") and path.endswith("/policy")
     }
     return {
+        **dict.fromkeys(_MEASURED, "not measured"),  # a version that is decided anew keeps no figure of before
         **{name: f"{value:.4f}" for name, value in decision.figures.items()},
         "reasons": "; ".join(decision.reasons) or "none",
         "cycle": str(read_json(SELECTION / "selection.json")["cycle"]),
@@ -181,7 +197,14 @@ def _opponent(champion: ModelVersion | None) -> str:
     return "the SFT policy" if champion is None else f"{champion.name} version {champion.number}"
 
 
-def _report(params: Params, version: ModelVersion, champion: ModelVersion | None, decision: Decision) -> None:
+def _report(
+    params: Params,
+    version: ModelVersion,
+    champion: ModelVersion | None,
+    decision: Decision,
+    number: int,
+    confidence: float,
+) -> None:
     metric = "judge" if params.data.rubric == "none" else "gold"
     figures, limits = decision.figures, params.promotion
     max_kl = limits.max_kl_nats_per_sequence
@@ -189,7 +212,7 @@ def _report(params: Params, version: ModelVersion, champion: ModelVersion | None
     measured = (
         [
             f"  {metric:<14}{figures[f'opponent_{metric}']:.3f} -> {figures[f'candidate_{metric}']:.3f}: "
-            f"{figures['gain']:+.3f}, {params.evaluation.confidence:.0%} interval "
+            f"{figures['gain']:+.3f}, {percent(confidence)} interval "
             f"[{figures['gain_low']:+.3f}, {figures['gain_high']:+.3f}]",
             f"  {'KL to SFT':<14}{figures['kl']:.2f} nats per sequence (at most {max_kl:g})",
             f"  {'length ratio':<14}{figures['length_ratio']:.2f} (at most {limits.max_length_ratio:g})",
@@ -198,7 +221,7 @@ def _report(params: Params, version: ModelVersion, champion: ModelVersion | None
         else []
     )
     lines = [
-        f"promotion: the candidate against {_opponent(champion)}, on held-out prompts",
+        f"promotion: the candidate against {_opponent(champion)}, on held-out prompts, try {number} on these",
         *measured,
         f"promoted: {end} is the champion" if decision.promoted else f"refused: {end} stays a candidate, because",
         *(f"  {reason}" for reason in decision.reasons),

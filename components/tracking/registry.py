@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 CHAMPION, CANDIDATE = "champion", "candidate"
 POLICY_DIGEST, PROMOTION_RUN = "policy_digest", "promotion_run_id"
+DECISIONS_ON = "decisions_on:"  # and the digest of the test prompts: how often a version was decided on them
 _LOADER = "components.policy_model"  # MLflow calls its `_load_pyfunc`
 # What `_LOADER` and what it imports need from outside, and what MLflow needs to load it.
 _REQUIRED = (
@@ -73,6 +74,18 @@ def version_of_policy(name: str, policy_digest: str) -> ModelVersion | None:
     if model is None:
         return None
     return _version(model, _last_number(f"name = '{name}' AND tags.{POLICY_DIGEST} = '{policy_digest}'"))
+
+
+def decisions_on(name: str, split: str) -> int:
+    """How often a promotion was decided on these test prompts, over all versions that there are.
+
+    Args:
+        split: the digest of the test prompts.
+    """
+    key = DECISIONS_ON + split
+    with store.tracking_faults():
+        versions = store.client().search_model_versions(f"name = '{name}'")
+    return sum(int(version.tags.get(key, 0)) for version in versions)
 
 
 def register(

@@ -49,7 +49,7 @@ def candidate() -> list[dict[str, Any]]:
 
 @pytest.fixture
 def settings() -> Evaluation:
-    return Evaluation(bootstrap_resamples=200, confidence=0.95, shown_samples=3)
+    return Evaluation(confidence=0.95, shown_samples=3)
 
 
 @pytest.fixture

@@ -107,7 +107,7 @@ def test_writes_everything_and_the_report_stands_alone(
     text = " ".join(page().text.split())
     assert "Gold rose by 0.300 [0.300, 0.300]" in text
     assert "+0.300" in text
-    assert "100.0 % [100.0, 100.0] of pairs" in text
+    assert "100.0 % [51.0, 100.0] of pairs" in text  # Wilson: 4 of 4
     assert "cycle 2 of 2" in text
     assert "0.7125" in text  # the reward model's accuracy
     assert "Accuracy heldout pairs0.9125" in text and "Beware" not in text

@@ -30,32 +30,45 @@ def test_truth_values_count_as_one_and_zero() -> None:
 def test_win_rate_by_hand() -> None:
     sft = [row("a", 0, 1.0), row("a", 1, 2.0), row("b", 0, 3.0), row("b", 1, 3.0)]
     candidate = [row("a", 0, 1.5), row("a", 1, 1.0), row("b", 0, 4.0), row("b", 1, 3.0)]
-    # a: one win, one loss; b: one win, one tie.
-    assert prompt_win_rates(candidate, sft) == [0.5, 0.75]
+    # a: 1.5 loses to 2, 1 ties with 1; b: 4 wins over 3, 3 ties with 3.
+    assert prompt_win_rates(candidate, sft) == [0.25, 0.75]
+
+
+def test_samples_of_one_number_which_share_their_random_numbers_are_not_held_against_each_other() -> None:
+    sft = [row("a", 0, 0.0), row("a", 1, 5.0), row("a", 2, 9.0)]
+    candidate = [row("a", 0, 1.0), row("a", 1, 6.0), row("a", 2, 10.0)]
+    # Each wins by 1 over its own number; against the others 1 loses twice, 6 wins once, 10 wins twice.
+    assert prompt_win_rates(candidate, sft) == [0.5]
 
 
 def test_equal_responses_tie_whatever_the_last_bits_of_their_scores_say() -> None:
-    assert prompt_win_rates([row("a", 0, 1.0 + 1e-7, "yes .")], [row("a", 0, 1.0, "yes .")]) == [0.5]
+    sft = [row("a", 0, 1.0, "yes ."), row("a", 1, 1.0, "yes .")]
+    assert prompt_win_rates([row("a", 0, 1.0 + 1e-7, "yes ."), row("a", 1, 1.0, "yes .")], sft) == [0.5]
 
 
-def test_samples_are_paired_by_number_and_not_by_place() -> None:
+def test_samples_are_told_apart_by_number_and_not_by_place() -> None:
     sft = [row("a", 1, 9.0), row("a", 0, 0.0)]
     candidate = [row("a", 0, 1.0), row("a", 1, 8.0)]
-    assert prompt_win_rates(candidate, sft) == [0.5]  # 1 > 0, 8 < 9
+    assert prompt_win_rates(candidate, sft) == [0.5]  # 1 < 9, 8 > 0
 
 
 @pytest.mark.parametrize(
     "candidate",
     [
-        [row("b", 0, 1.0)],
-        [row("a", 1, 1.0)],
-        [row("a", 0, 1.0), row("a", 1, 1.0)],
-        [row("a", 0, 1.0), row("b", 0, 1.0)],
+        [row("b", 0, 1.0), row("b", 1, 1.0)],
+        [row("a", 1, 1.0), row("a", 2, 1.0)],
+        [row("a", 0, 1.0)],
+        [row("a", 0, 1.0), row("a", 1, 1.0), row("b", 0, 1.0)],
     ],
 )
 def test_records_that_do_not_pair_are_refused(candidate: list[dict[str, object]]) -> None:
     with pytest.raises(ValueError):
-        prompt_win_rates(candidate, [row("a", 0, 1.0)])
+        prompt_win_rates(candidate, [row("a", 0, 1.0), row("a", 1, 2.0)])
+
+
+def test_one_sample_a_prompt_has_no_independent_one_to_be_held_against() -> None:
+    with pytest.raises(ValueError, match="two or more samples"):
+        prompt_win_rates([row("a", 0, 1.0)], [row("a", 0, 1.0)])
 
 
 def test_ngrams() -> None:

@@ -6,12 +6,13 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 
 from components.errors import DataError
-from components.promotion.decision import Decision, Limits, decide, refuse_too_few
+from components.promotion.decision import Decision, Limits, confidence_of_try, decide, percent, refuse_too_few
 
-LIMITS = Limits(metric="gold", max_kl=6.0, max_length_ratio=1.5, resamples=2000, confidence=0.95)
+LIMITS = Limits(metric="gold", max_kl=6.0, max_length_ratio=1.5, confidence=0.95)
 
 
 def records(gold: Sequence[float], kl: float = 2.0, tokens: int = 10, samples: int = 1) -> list[dict[str, Any]]:
@@ -24,7 +25,7 @@ def records(gold: Sequence[float], kl: float = 2.0, tokens: int = 10, samples: i
 
 
 def decided(candidate: list[dict[str, Any]], opponent: list[dict[str, Any]], limits: Limits = LIMITS) -> Decision:
-    return decide(candidate, opponent, records([0.0, 0.0]), limits, seed=1)
+    return decide(candidate, opponent, records([0.0, 0.0]), limits)
 
 
 def test_a_clear_win_is_promoted() -> None:
@@ -117,3 +118,37 @@ def test_too_few_prompts_are_refused_by_name_however_often_each_was_sampled() ->
     refused = refuse_too_few(records([1.0] * 29, samples=2), 30)
     assert refused == Decision(False, ("too few prompts to decide: 29, promotion.min_prompts is 30",), {})
     assert refuse_too_few(records([1.0] * 30), 30) is None
+
+
+def test_the_error_is_spent_over_all_tries() -> None:
+    spent = [1.0 - confidence_of_try(number, 0.95) for number in range(1, 10_001)]
+    assert spent == sorted(spent, reverse=True)
+    assert spent[0] > 0.05 / 2
+    assert 0.0499 < sum(spent) < 0.05
+
+
+def test_fifty_equal_candidates_are_promoted_no_more_often_than_one_may_be() -> None:
+    """As the gate does it: the champion stays until it is beaten, on the same 60 prompts, whose luck is its own."""
+    random = np.random.default_rng(1)
+    families, falsely = 100, {True: 0, False: 0}
+    for _ in range(families):
+        candidates = random.normal(size=(51, 60)) + random.normal(size=60)
+        opponent = records(candidates[0].tolist())
+        for spends in falsely:
+            for number, gold in enumerate(candidates[1:], start=1):
+                confidence = confidence_of_try(number, 0.95) if spends else 0.95
+                limits = dataclasses.replace(LIMITS, confidence=confidence)
+                if decided(records(gold.tolist()), opponent, limits).promoted:
+                    falsely[spends] += 1
+                    break
+    # At most 0.025 in expectation: more than 8 of 100 would be chance once in a thousand times.
+    assert falsely[True] <= 8
+    assert falsely[False] >= 15  # what happens without
+
+
+def test_a_confidence_reads_as_people_write_it() -> None:
+    assert (percent(0.95), percent(confidence_of_try(1, 0.95)), percent(confidence_of_try(2, 0.95))) == (
+        "95%",
+        "97%",
+        "99.2%",
+    )

@@ -26,7 +26,7 @@ from components.language_model.loading import (
 from components.language_model.text import Codec, TextFormat, train_tokenizer
 from components.measurement import TEST_STREAM, measure_policy
 from components.promotion.champion import measure_champion
-from components.promotion.run import run
+from components.promotion.run import TEST_PROMPTS, run
 from components.tracking import store as tracking_store
 from components.tracking.registry import find_version, version_at
 from components.tracking.runs import PARENT_VARIABLE
@@ -94,6 +94,7 @@ def workspace(shared_store: Path, models: Path, tmp_path: Path, monkeypatch: pyt
     for folder in (paths.REWARD_MODEL, paths.JUDGE):
         write_json(folder / "metrics.json", GOOD_SCORER)
     write_json(paths.SELECTION / "selection.json", {"cycle": 2})
+    write_jsonl(TEST_PROMPTS, [{"id": str(number), "prompt": prompt} for number, prompt in enumerate(PROMPTS)])
     Path("dvc.lock").write_text(
         "schema: '2.0'\nstages:\n  alignment@1:\n    cmd: x\n    outs:\n"
         "    - path: artifacts/alignment/1/policy\n      md5: 0011.dir\n"
@@ -149,7 +150,8 @@ def test_the_first_candidate_meets_the_sft_policy_and_the_next_one_the_champion(
     put_candidate(models, 1, gold=0.75)
     run(params)
     said = capsys.readouterr().out
-    assert "against the SFT policy" in said and "0.250 -> 0.750: +0.500, 95% interval [+0.500, +0.500]" in said
+    assert "try 1 on these" in said
+    assert "against the SFT policy" in said and "0.250 -> 0.750: +0.500, 97% interval [+0.500, +0.500]" in said
     assert "promoted: story version 1 is the champion" in said
     first = find_version("story@champion")
     assert first.aliases == ("candidate", "champion")
@@ -173,6 +175,7 @@ def test_the_first_candidate_meets_the_sft_policy_and_the_next_one_the_champion(
     put_candidate(models, 2, gold=1.0)
     run(params)
     said = capsys.readouterr().out
+    assert "try 2 on these" in said  # what was only told again did not count
     assert "against story version 1" in said and "promoted: story version 2 is the champion" in said
     second = find_version("story@champion")
     assert (second.number, second.tags["opponent"]) == (2, "story version 1")
@@ -191,8 +194,14 @@ def test_the_first_candidate_meets_the_sft_policy_and_the_next_one_the_champion(
     run(params)  # on the same grounds
     assert "already refused: story version 3: gold does not rise" in capsys.readouterr().out
     run(params_named("story", max_kl_nats_per_sequence=1.0))  # on other grounds: decided again, not registered again
-    assert "KL to the SFT policy is 2.00 nats per sequence, above 1" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "KL to the SFT policy is 2.00 nats per sequence, above 1" in said and "try 4 on these" in said
+    assert find_version("story@3").tags["try"] == "4 on these test prompts, decided at 99.8%"
     assert versions("story") == [1, 2, 3]
+    write_jsonl(TEST_PROMPTS, [{"id": "other", "prompt": "new prompts start anew"}])
+    put_candidate(models, 3, gold=-1.0)
+    run(params)
+    assert "try 1 on these" in capsys.readouterr().out
 
 
 def test_a_champion_with_another_tokenizer_is_compared_by_its_text(
