@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -43,9 +44,9 @@ def run(promotion: bool, changes: tuple[str, ...], figures: Path | None, profile
     """Bring the whole pipeline up to date: runs what has changed since the last run, and nothing else."""
     repository = _repository()
     overrides = dict(_change(text) for text in changes)
+    _require_sound(repository, overrides)
     if overrides:
         _require_committed(repository)
-    _require_processes_as_asked(repository, overrides)
     _start(repository)
     from components.artifacts import write_json
     from flows.rlhf import rlhf
@@ -130,12 +131,20 @@ def _repository() -> Path:
     """The present folder.
 
     Raises:
-        ConfigError: it holds no pipeline, or its params are not valid.
+        ConfigError: it holds no pipeline, its params are not valid, or it is no git repository.
     """
     from components.config import load_params
     from components.paths import PARAMS
 
     load_params(PARAMS)
+    if subprocess.run(["git", "rev-parse"], capture_output=True, check=False).returncode != 0:
+        raise ConfigError(
+            "this folder is no git repository",
+            where=str(Path.cwd()),
+            expected="a clone of the project: DVC and lineage rest on its commits",
+            found="files without a .git folder",
+            do="`git clone` the project, or here: `git init`, `git add --all` and `git commit --message start`",
+        )
     return Path.cwd()
 
 
@@ -148,7 +157,7 @@ def _change(text: str) -> tuple[str, Any]:
     try:
         if not equals:
             raise ValueError("no =")
-        return key, YAML(typ="safe").load(value)
+        return key.strip(), YAML(typ="safe").load(value)
     except (ValueError, YAMLError) as fault:
         raise ConfigError("this is no change", where="--set", expected="KEY=VALUE", found=text) from fault
 
@@ -169,19 +178,21 @@ def _require_committed(repository: Path) -> None:
         )
 
 
-def _require_processes_as_asked(repository: Path, overrides: Mapping[str, Any]) -> None:
-    """Refuse an Accelerate config that would not be obeyed, before a server is started and a stage is paid for."""
-    from components.compute import accelerate_config
-    from components.config import load_params
-    from components.paths import PARAMS
+def _require_sound(repository: Path, overrides: Mapping[str, Any]) -> None:
+    """Refuse what is sure to fail before a server is started, a clone is made and a stage is paid for.
 
-    named = load_params(repository / PARAMS).compute.accelerate_config
-    accelerate_config(repository / str(overrides.get("compute.accelerate_config", named)))
+    Raises:
+        ConfigError: a key or value that cannot be, or an Accelerate config that would not be obeyed.
+    """
+    from components.compute import accelerate_config
+    from flows.workspace import overridden
+
+    accelerate_config(repository / overridden(repository, overrides).compute.accelerate_config)
 
 
 def _compare(repository: Path, methods: Sequence[str], seeds: Sequence[int]) -> dict[tuple[str, int], dict[str, Any]]:
+    _require_sound(repository, {})
     _require_committed(repository)
-    _require_processes_as_asked(repository, {})
     _start(repository)
     from flows.compare import compare
 
@@ -218,7 +229,15 @@ def _start(repository: Path) -> None:
 def _run_flow(flow: Any, **parameters: Any) -> Any:
     from flows.stages import PipelineFailure
 
-    state = flow(**parameters, return_state=True)
+    try:
+        state = flow(**parameters, return_state=True)
+    except KeyboardInterrupt:
+        click.echo(
+            "interrupted: finished stages are kept, and a cycle goes on after its last iteration; "
+            "the same command goes on from there",
+            err=True,
+        )
+        sys.exit(128 + signal.SIGINT)
     result = state.result(raise_on_failure=False)
     if not isinstance(result, Exception):
         return result

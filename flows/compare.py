@@ -9,7 +9,7 @@ from typing import Any
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
-from prefect.states import Completed, Failed
+from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 from rich import box
 from rich.table import Table
@@ -20,7 +20,7 @@ from components.evaluation.metrics import GOLD, JUDGE, KL, RUBRIC, WIN_RATE, Met
 from flows.environment import set_environment, stage_environment
 from flows.graph import Stage, read_stages
 from flows.processes import processes
-from flows.stages import PipelineFailure, conclude, run_stage
+from flows.stages import PipelineFailure, conclude, failed, run_stage
 from flows.workspace import whole_repository
 
 PIPELINE = Path("compare") / "dvc.yaml"
@@ -50,7 +50,7 @@ def compare(repository: Path, methods: Sequence[str], seeds: Sequence[int]) -> S
             }
             return Completed(data=figures)
     except (ProximalError, PipelineFailure) as failure:
-        return Failed(message=str(failure), data=failure)
+        return failed(failure)
 
 
 def _stages(repository: Path, wanted: dict[str, tuple[str, int]]) -> list[Stage]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -82,6 +83,23 @@ def read_stages(repository: Path, pipeline: Path = PIPELINE) -> list[Stage]:
             found=" ".join(str(fault).split()),
             do="`dvc stage list` shows the same fault; mend this file, params.yaml or the .dvc file",
         ) from fault
+
+
+def sort_lock(repository: Path, stages: Sequence[Stage]) -> None:
+    """Put the stages of dvc.lock in graph order: those that ran side by side stand there as they happened to end."""
+    from dvc.repo import Repo
+    from dvc.utils.serialize import modify_yaml
+
+    lock = repository / PIPELINE.with_suffix(".lock")
+    names = [stage.name for stage in stages]
+    if not lock.exists():
+        return
+    with Repo(str(repository)) as project, project.lock, modify_yaml(str(lock)) as content:
+        written = content["stages"]
+        content["stages"] = {
+            name: written[name]
+            for name in sorted(written, key=lambda name: names.index(name) if name in names else len(names))
+        }
 
 
 def _name(stage: DvcStage) -> str:

@@ -13,16 +13,16 @@ from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
-from prefect.states import Completed, Failed
+from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from components.errors import ProximalError
 from flows.environment import set_environment, stage_environment
-from flows.graph import read_stages
+from flows.graph import read_stages, sort_lock
 from flows.processes import processes
 from flows.profile import StageTime
 from flows.record import read_cost, read_evaluation, recorded
-from flows.stages import PROMOTION, PipelineFailure, conclude, promote, run_stage
+from flows.stages import PROMOTION, PipelineFailure, conclude, failed, promote, run_stage
 from flows.workspace import RUNS, whole_repository, workspace
 
 # Stages that need nothing of each other run side by side: the reward model and the judge.
@@ -80,9 +80,10 @@ def rlhf(
             if promotion:
                 stages[PROMOTION] = promote.submit(*setting, list(stages.values()))
             conclude(stages, run.stages)
+            sort_lock(folder, graph)
             return Completed(data=Result(run.stages, read_evaluation(folder), read_cost(folder), started.times))
     except (ProximalError, PipelineFailure) as failure:
-        return Failed(message=str(failure), data=failure)
+        return failed(failure)
 
 
 def _place(repository: Path, revision: str | None, overrides: Mapping[str, Any]) -> AbstractContextManager[Path]:

@@ -18,10 +18,10 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.futures import PrefectFuture, wait
 from prefect.logging import get_run_logger
-from prefect.states import Completed, Failed
+from prefect.states import Cancelled, Completed, Failed
 from prefect.tasks import Task
 
-from components.errors import USER_ERROR_STATUS, ArtifactError
+from components.errors import USER_ERROR_STATUS, ArtifactError, ProximalError
 from components.launch import STATUS_FILE_VARIABLE
 from components.profile import FILE_VARIABLE
 from flows.graph import Stage
@@ -75,6 +75,13 @@ class PipelineFailure(Exception):
     def __init__(self, failures: list[StageFailure]) -> None:
         super().__init__("\n".join(str(failure) for failure in failures))
         self.status = USER_ERROR_STATUS if all(f.status == USER_ERROR_STATUS for f in failures) else 1
+
+
+def failed(failure: ProximalError | PipelineFailure) -> State[Any]:
+    """The final state of a flow: FAILED is for us and the machine; what the user can mend is no alarm, but refused."""
+    if isinstance(failure, ProximalError) or failure.status == USER_ERROR_STATUS:
+        return Cancelled(name="Refused", message=str(failure), data=failure)
+    return Failed(message=str(failure), data=failure)
 
 
 class Transcript:

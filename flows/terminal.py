@@ -21,7 +21,14 @@ from flows.profile import OVERHEAD, WORK, StageTime, shared_out
 from flows.seeds import criteria
 
 _ROOMY = 1000  # columns, more than any table takes
-_ENGINE = ("Beginning flow run", "View at", "Finished in state", "Task run failed with state")
+_ENGINE = (
+    "Beginning flow run",
+    "View at",
+    "Finished in state",
+    "Task run failed with state",
+    "Crash detected! Execution was aborted by Python runtime tear down",
+    "Crash detected! Execution was interrupted by an unexpected exception: KeyboardInterrupt",
+)
 
 
 def quiet_engine() -> None:

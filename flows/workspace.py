@@ -13,6 +13,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from components.config import Params, load_params, parse_params
 from components.errors import ConfigError, EnvironmentFault
 from components.paths import PARAMS, WORK
 
@@ -108,9 +109,28 @@ def _commit(repository: Path, revision: str) -> str:
         ) from fault
 
 
+def overridden(repository: Path, overrides: Mapping[str, Any]) -> Params:
+    """The repository's params with other values for dotted keys, as a workspace would have them.
+
+    Raises:
+        ConfigError: no such key, or a value that cannot be.
+    """
+    if not overrides:
+        return load_params(repository / PARAMS)
+    content = YAML(typ="safe").load(repository / PARAMS)
+    _put(content, overrides)
+    changes = ", ".join(f"{key}={value}" for key, value in overrides.items())
+    return parse_params(content, f"{PARAMS} with {changes}")
+
+
 def _override(params_file: Path, overrides: Mapping[str, Any]) -> None:
     yaml = YAML()  # keeps the comments
     content = yaml.load(params_file)
+    _put(content, overrides)
+    yaml.dump(content, params_file)
+
+
+def _put(content: Any, overrides: Mapping[str, Any]) -> None:
     for dotted, value in overrides.items():
         *sections, key = dotted.split(".")
         place = content
@@ -119,12 +139,11 @@ def _override(params_file: Path, overrides: Mapping[str, Any]) -> None:
         if not isinstance(place, dict) or key not in place:
             raise ConfigError(
                 "no such key",
-                where=f"{params_file.name}: {dotted}",
+                where=f"{PARAMS}: {dotted}",
                 found=f"{dotted}={value!r}",
                 do="mend the key",
             )
         place[key] = value
-    yaml.dump(content, params_file)
 
 
 def _share_credentials(repository: Path, folder: Path) -> None:
