@@ -99,7 +99,7 @@ def test_the_declared_code_is_there_and_is_needed(stage: str) -> None:
     sources = {module.replace(".", "/") for module in imported(f"{package(stage)}.run")}
     for dep in code_deps(stage):
         assert (ROOT / dep).exists()
-        name = dep.with_suffix("").as_posix()
+        name = dep.with_suffix("").as_posix().removesuffix("/__init__")
         assert any(source == name or source.startswith(f"{name}/") for source in sources), dep
 
 
