@@ -20,6 +20,7 @@ from components.artifacts import (
     disk_faults,
     read_json,
     read_jsonl,
+    reading,
     write_json,
     write_jsonl,
 )
@@ -231,3 +232,18 @@ def test_numbers_keep_every_digit(tmp_path: Path) -> None:
     number = 0.1 + 0.2
     write_json(tmp_path / "file", number)
     assert read_json(tmp_path / "file") == number == json.loads("0.30000000000000004")
+
+
+@pytest.mark.parametrize("fault", [AttributeError("ours"), RuntimeError("ours")])
+def test_a_fault_of_ours_is_not_taken_for_a_damaged_file(fault: Exception) -> None:
+    with pytest.raises(type(fault), match="ours"), reading("model", Path("artifacts/sft/policy"), "weights"):
+        raise fault
+
+
+@pytest.mark.parametrize(
+    ("place", "made_here"), [("artifacts/sft/policy", True), (".work/x/policy", True), ("/tmp/fetched/policy", False)]
+)
+def test_only_what_dvc_makes_is_said_to_come_back_by_dvc_repro(place: str, made_here: bool) -> None:
+    with pytest.raises(ArtifactError) as caught, reading("model", Path(place), "weights"):
+        raise ValueError("broken")
+    assert ("dvc repro" in caught.value.do) == made_here and caught.value.where == place
