@@ -38,7 +38,6 @@ _STAGES = ("data_validation", *_DISTRIBUTED_STAGES, "selection", "evaluation", "
 @click.option("--cycle", type=int, help="Which cycle (stage alignment only).")
 def main(stage: str, cycle: int | None) -> None:
     """Run one stage and exit with its status."""
-    die_with_parent()  # without whoever asked for it, nobody would take its result
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     for noisy in ("alembic", "mlflow", "httpx", "urllib3", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
@@ -185,4 +184,5 @@ def _end(workers: list[subprocess.Popen[bytes]]) -> None:
 
 
 if __name__ == "__main__":
+    die_with_parent()  # without whoever asked for it, nobody would take its result
     main()

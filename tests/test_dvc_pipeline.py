@@ -131,7 +131,7 @@ def test_the_declared_code_is_there_and_is_needed(stage: str) -> None:
     sources |= {"components/compute"} if computes(stage) else set()  # what launch sets for it
     for dep in code_deps(stage):
         assert (ROOT / dep).exists()
-        name = dep.with_suffix("").as_posix()
+        name = dep.with_suffix("").as_posix().removesuffix("/__init__")
         assert any(source == name or source.startswith(f"{name}/") for source in sources), dep
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from components import paths
 from components.artifacts import atomic_folder, atomic_write_text, write_json, write_jsonl
 from components.config import Params
+from components.data_validation.control_tokens import control_token_checks
 from components.data_validation.links import refuse_links
 from components.data_validation.reading import RawFile, read_tolerantly
 from components.data_validation.report import flat_metrics, page_of, price_of_the_split, quarantine_lines, report_of
@@ -30,6 +31,7 @@ def run(params: Params) -> None:
     raw = read_raw_files(paths.DATA)
     with stage_run("data_validation", params, inputs=[paths.DATA]) as tracked:
         validated = validate(raw, params.data_validation, params.seed)
+        validated.checks.extend(control_token_checks(validated.kept, params.language_model))
         report = report_of(raw, validated)
         with atomic_folder(paths.DATA_VALIDATION) as folder:
             for part, rows in validated.parts.items():

@@ -18,6 +18,7 @@ from components.core.rewards import Ensemble as EnsembleMode
 from components.errors import ConfigError
 from components.language_model.attention import use_packed_attention
 from components.language_model.best_of_n import BestOfN
+from components.language_model.checkpoint_tokenizer import bad_checkpoint
 from components.language_model.ensemble import Ensemble
 from components.language_model.guided import guided_policy, is_guided
 from components.language_model.text import Codec, TextFormat
@@ -158,41 +159,11 @@ def load_checkpoint(config: LanguageModel) -> Any:
         raise bad_checkpoint(config, fault) from fault
 
 
-def load_checkpoint_tokenizer(config: LanguageModel) -> Any:
-    """The tokenizer beside `load_checkpoint`'s model."""
-    from transformers import AutoTokenizer
-
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(config.checkpoint, trust_remote_code=config.trust_remote_code)
-    except (OSError, ValueError) as fault:
-        raise bad_checkpoint(config, fault) from fault
-    if not tokenizer.is_fast:
-        raise bad_checkpoint(config, ValueError("its tokenizer has no form as a tokenizer.json"))
-    if tokenizer.eos_token_id is None:
-        raise ConfigError(
-            "the checkpoint's tokenizer has no end-of-sequence token",
-            where=f"language_model.checkpoint: {config.checkpoint}",
-            expected="a tokenizer with an eos_token",
-            do="add one to the tokenizer's configuration",
-        )
-    return tokenizer
-
-
 def stop_ids(policy: Any) -> tuple[int, ...]:
     """The ids that a checkpoint's generation_config names as ends of a response, as far as the model has them."""
     found = getattr(policy.generation_config, "eos_token_id", None)
     ids = found if isinstance(found, list) else [] if found is None else [found]
     return tuple(number for number in ids if number < policy.get_output_embeddings().weight.shape[0])
-
-
-def bad_checkpoint(config: LanguageModel, fault: Exception) -> ConfigError:
-    return ConfigError(
-        "the checkpoint cannot be loaded",
-        where=f"language_model.checkpoint: {config.checkpoint}",
-        expected='"scratch", a folder with a Hugging Face model, or the name of one on the hub',
-        found=" ".join(str(fault).split())[:300],
-        do="correct the name, or put the model's files there (safetensors only)",
-    )
 
 
 def load_codec(folder: Path) -> Codec:

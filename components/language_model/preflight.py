@@ -13,9 +13,10 @@ import transformers
 from components.config import LanguageModel
 from components.core.checks import require_finite
 from components.errors import ConfigError
+from components.language_model.checkpoint_tokenizer import bad_checkpoint
 from components.language_model.forward import position_ids
 from components.language_model.generation import generate
-from components.language_model.loading import ScalarModel, bad_checkpoint, positions_of, scalar_class
+from components.language_model.loading import ScalarModel, positions_of, scalar_class
 from components.language_model.sampling import uniforms
 from components.language_model.text import Codec
 

@@ -14,12 +14,12 @@ from components.config import Params
 from components.digests import digest
 from components.errors import ConfigError
 from components.language_model.acceleration import start_accelerator
+from components.language_model.checkpoint_tokenizer import load_checkpoint_tokenizer
 from components.language_model.cuts import cut_fractions
 from components.language_model.fitting import fit
 from components.language_model.forward import response_logprobs
 from components.language_model.loading import (
     load_checkpoint,
-    load_checkpoint_tokenizer,
     new_policy,
     save_policy,
     stop_ids,

@@ -22,6 +22,7 @@ from components.artifacts import (
     link_or_copy,
     read_json,
     read_jsonl,
+    reading,
     recover_folder,
     remove_folder,
     write_json,
@@ -330,3 +331,18 @@ def test_numbers_keep_every_digit(tmp_path: Path) -> None:
 def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_bytes(b'\xef\xbb\xbf{"a": 1}\n{"a": 2}\n')
     assert read_jsonl(tmp_path / "rows.jsonl") == [{"a": 1}, {"a": 2}]
+
+
+@pytest.mark.parametrize("fault", [AttributeError("ours"), RuntimeError("ours")])
+def test_a_fault_of_ours_is_not_taken_for_a_damaged_file(fault: Exception) -> None:
+    with pytest.raises(type(fault), match="ours"), reading("model", Path("artifacts/sft/policy"), "weights"):
+        raise fault
+
+
+@pytest.mark.parametrize(
+    ("place", "made_here"), [("artifacts/sft/policy", True), (".work/x/policy", True), ("/tmp/fetched/policy", False)]
+)
+def test_only_what_dvc_makes_is_said_to_come_back_by_dvc_repro(place: str, made_here: bool) -> None:
+    with pytest.raises(ArtifactError) as caught, reading("model", Path(place), "weights"):
+        raise ValueError("broken")
+    assert ("dvc repro" in caught.value.do) == made_here and caught.value.where == place

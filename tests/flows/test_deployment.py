@@ -145,9 +145,16 @@ def _post(url: str, body: Any) -> Any:
 def _send(method: str, url: str, body: Any = None) -> Any:
     content = None if body is None else json.dumps(body).encode()
     request = urllib.request.Request(url, content, {"content-type": "application/json"}, method=method)
-    with urllib.request.urlopen(request, timeout=30) as answer:
-        content = answer.read()
-    return json.loads(content) if content else None
+    for left in range(20, -1, -1):
+        try:
+            with urllib.request.urlopen(request, timeout=30) as answer:
+                content = answer.read()
+            return json.loads(content) if content else None
+        except urllib.error.HTTPError as fault:
+            if fault.code != 503 or not left:  # SQLite is busy with another request: the server asks to come again
+                raise
+            time.sleep(1)
+    raise AssertionError
 
 
 def _wait_until(condition: Any, what: str, log: Path) -> None:

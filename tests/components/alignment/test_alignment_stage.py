@@ -25,7 +25,7 @@ from components.digests import digest
 from components.errors import ArtifactError, ConfigError, DataError
 from components.language_model.best_of_n import BestOfN
 from components.language_model.ensemble import Ensemble
-from components.language_model.loading import load_policy, load_scalar_model
+from components.language_model.loading import load_codec, load_policy, load_scalar_model
 from components.ppo import cycle as ppo_cycle
 from components.reward_model.run import run as train_reward_model
 from components.tracking import store
@@ -71,7 +71,10 @@ def test_two_runs_write_the_same_bytes_and_the_second_cycle_goes_on(world: Path)
     assert [row["iteration"] for rows in curves for row in rows] == [1, 2, 3, 4, 5, 6]
     assert [row["cycle"] for rows in curves for row in rows] == [1, 1, 1, 2, 2, 2]
     first, second = (json.loads((paths.ALIGNMENT / cycle / "metrics.json").read_text()) for cycle in ("1", "2"))
-    assert first.keys() == {"validation", "validation_start", "cost"} and second.keys() == {"validation", "cost"}
+    assert first.keys() - second.keys() == {"validation_start"} and second.keys() == {"validation", "cost", "cut"}
+    codec = load_codec(paths.SFT / "policy")
+    cut = codec.are_too_long([row["prompt"] for row in read_jsonl(paths.CLEAN / "prompts_train.jsonl")])
+    assert first["cut"] == second["cut"] == {"truncated_prompts_fraction": sum(cut) / len(cut)} and sum(cut) > 0
     for rows, metrics in zip(curves, (first, second), strict=True):
         for name in ("sampled_tokens", "trained_tokens"):
             assert metrics["cost"][name] == sum(row[name] for row in rows) > 0

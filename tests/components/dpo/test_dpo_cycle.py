@@ -133,7 +133,7 @@ def test_the_first_step_starts_at_the_reference(cycle: Any, tiny_params: Any) ->
 
 
 def test_it_learns_the_comparisons(cycle: Any, tiny_params: Any) -> None:
-    settings = {"iterations_per_cycle": 12, "comparisons_per_iteration": 10, "learning_rate": 0.01}
+    settings = {"iterations_per_cycle": 20, "comparisons_per_iteration": 10, "learning_rate": 0.01}
     rows = cycle(tiny_params(dpo=settings | {"label_smoothing": 0.0}), "work")
     assert rows[-1]["accuracy"] == 1.0 and rows[-1]["margin"] > 1.0 and rows[-1]["loss"] < 0.4
 

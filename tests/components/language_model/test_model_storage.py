@@ -14,10 +14,10 @@ from safetensors.torch import load_file, save_file
 
 from components.config import LanguageModel, Params
 from components.errors import ArtifactError, ConfigError
+from components.language_model.checkpoint_tokenizer import load_checkpoint_tokenizer
 from components.language_model.forward import response_logprobs, sequence_scores
 from components.language_model.loading import (
     load_checkpoint,
-    load_checkpoint_tokenizer,
     load_codec,
     load_policy,
     load_scalar_model,

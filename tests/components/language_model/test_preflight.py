@@ -13,9 +13,9 @@ import transformers
 
 from components.config import LanguageModel, Params
 from components.errors import ConfigError
+from components.language_model.checkpoint_tokenizer import load_checkpoint_tokenizer
 from components.language_model.loading import (
     load_checkpoint,
-    load_checkpoint_tokenizer,
     load_policy,
     load_scalar_model,
     new_scalar_model,

@@ -59,6 +59,7 @@ def test_the_loss_counts_response_tokens_only_and_falls(untrained: Path, change_
     assert losses[3] < losses[2] - 0.1
     assert metrics["demonstrations"] == len(rows) == 18
     assert metrics["response_tokens"] == pytest.approx(sum(map(len, responses)) / 18)
+    assert metrics["truncated_prompts_fraction"] == sum(codec.are_too_long([row["prompt"] for row in rows])) / 18 > 0
     assert metrics["truncated_responses_fraction"] == pytest.approx(sum(r[-1] != codec.eos_id for r in responses) / 18)
     assert metrics["parameters"] == sum(weight.numel() for weight in policy.parameters())
     assert metrics["vocabulary"] == policy.config.vocab_size == len(codec.tokenizer)
@@ -131,3 +132,34 @@ def test_bad_demonstrations_are_named_and_nothing_is_left(untrained: Path, chang
     SOURCE.unlink()
     before.remove(untrained / SOURCE)
     refused(r"demonstrations\.jsonl")
+
+
+def test_a_checkpoint_or_template_that_cannot_be_used_is_refused_before_anything_is_written(
+    untrained: Path, change_params: ChangeParams
+) -> None:
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    from components.language_model.text import train_tokenizer
+
+    train_tokenizer(["my printer counts to seven ."] * 3, 290).save_pretrained("checkpoint")
+    GPT2LMHeadModel(GPT2Config(vocab_size=300, n_embd=16, n_layer=1, n_head=2, n_positions=29)).save_pretrained(
+        "checkpoint"
+    )
+    long = "word " * 40 + "{prompt}"
+    for settings, key in (
+        ({"checkpoint": "checkpoint"}, "max_prompt_tokens, language_model.max_response_tokens"),
+        ({"prompt_template": long}, "language_model.max_prompt_tokens"),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            run(change_params(language_model=settings))
+        assert key in caught.value.where
+        assert not paths.SFT.exists()
+
+
+def test_a_new_line_spelled_as_two_characters_is_warned_about(
+    untrained: Path, change_params: ChangeParams, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(change_params(language_model={"prompt_template": "ask\n{prompt}"}))
+    assert "double quotes" not in caplog.text
+    run(change_params(language_model={"prompt_template": r"ask\n{prompt}"}))
+    assert "language_model.prompt_template" in caplog.text and "double quotes" in caplog.text
