@@ -21,6 +21,7 @@ from components.errors import ConfigError
 # A method and its section in params.yaml have one name.
 Method = Literal["ppo", "grpo", "rloo", "dpo", "q_learning", "best_of_n"]
 METHODS: tuple[Method, ...] = get_args(Method)
+POLICY_GRADIENT_METHODS: tuple[Method, ...] = ("ppo", "grpo", "rloo")
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 NotNegative = Annotated[float, Field(ge=0.0)]
@@ -208,8 +209,8 @@ _FORCELESS = {
 }
 
 
-class Ppo(Section):
-    """Proximal policy optimisation; names as in the papers, see components.ppo.
+class PolicyGradient(Section):
+    """What PPO, GRPO and RLOO share, each but for what it states itself; names as in the papers, see components.ppo.
 
     There is no top-k, top-p or repetition penalty on purpose: responses are sampled from exactly the policy whose
     logprobs are stored, or the ratio and the KL would be those of another policy.
@@ -224,12 +225,10 @@ class Ppo(Section):
     temperature: Positive
     # Optimiser.
     learning_rate: Positive
-    value_learning_rate: Positive
     learning_rate_warmup_iterations: Annotated[int, Field(ge=0)]
     learning_rate_decay_iterations: Count | None  # linearly to zero at this iteration; null: constant
     weight_decay: NotNegative
     gradient_clip: Positive
-    value_warmup_iterations: Annotated[int, Field(ge=0)]  # the policy stands still for the first ones
     # Reward of a response.
     reward: Literal["reward_model", "rubric"]  # rubric: the true reward, where the data has one
     missing_eos: Literal["none", "replace", "subtract"]
@@ -247,22 +246,17 @@ class Ppo(Section):
     reference: Literal["fixed", "refreshed", "averaged"]
     reference_average_weight: Fraction  # of the policy, at the start of each cycle, when averaged
     # Advantages.
-    responses_per_prompt: Count
-    gamma: Fraction
-    gae_lambda: Fraction
     whiten_advantages: bool
     # Objective.
     clip_range_low: Annotated[float, Field(gt=0.0, lt=1.0)]
     clip_range_high: Positive
     dual_clip: Annotated[float, Field(gt=1.0)] | None
-    value_clip_range: Positive | None
-    value_loss_coef: NotNegative  # felt only where gradient_clip cuts: the two models share no weights, AdamW no scale
     entropy_coef: NotNegative
     loss_aggregation: Literal["token_mean", "sequence_mean"]
     max_update_kl_nats_per_token: Positive | None  # an update stops once it has moved the policy this far
 
     @model_validator(mode="after")
-    def batches_fit(self) -> Ppo:
+    def batches_fit(self) -> PolicyGradient:
         if self.rollouts_per_iteration % self.minibatches:
             raise contradiction(
                 "minibatches",
@@ -275,16 +269,10 @@ class Ppo(Section):
                 f"microbatch_size {self.microbatch_size} is larger than a minibatch ({self.rollouts_per_iteration} "
                 f"rollouts_per_iteration / {self.minibatches} minibatches = {minibatch})",
             )
-        if self.rollouts_per_iteration % self.responses_per_prompt:
-            raise contradiction(
-                "responses_per_prompt",
-                f"responses_per_prompt {self.responses_per_prompt} must divide rollouts_per_iteration "
-                f"{self.rollouts_per_iteration}",
-            )
         return self
 
     @model_validator(mode="after")
-    def the_kl_term_holds_the_policy(self) -> Ppo:
+    def the_kl_term_holds_the_policy(self) -> PolicyGradient:
         reason = _FORCELESS.get((self.kl_placement, self.kl_estimator))
         if reason is not None:
             raise contradiction(
@@ -295,7 +283,7 @@ class Ppo(Section):
         return self
 
     @model_validator(mode="after")
-    def the_kl_coefficient_stays_above_zero(self) -> Ppo:
+    def the_kl_coefficient_stays_above_zero(self) -> PolicyGradient:
         if self.kl_control == "adaptive" and self.kl_horizon_rollouts <= 0.2 * self.rollouts_per_iteration:
             raise contradiction(
                 "kl_horizon_rollouts",
@@ -305,7 +293,7 @@ class Ppo(Section):
         return self
 
     @model_validator(mode="after")
-    def the_learning_rate_rises_before_it_falls(self) -> Ppo:
+    def the_learning_rate_rises_before_it_falls(self) -> PolicyGradient:
         decay = self.learning_rate_decay_iterations
         if decay is not None and decay <= self.learning_rate_warmup_iterations:
             raise contradiction(
@@ -315,10 +303,26 @@ class Ppo(Section):
             )
         return self
 
+
+class PolicyGradientMethod(PolicyGradient):
+    """One of the methods: all that they share, and how many responses to a prompt it learns from."""
+
+    responses_per_prompt: Count
+
+    @model_validator(mode="after")
+    def prompts_fit(self) -> PolicyGradientMethod:
+        if self.rollouts_per_iteration % self.responses_per_prompt:
+            raise contradiction(
+                "responses_per_prompt",
+                f"responses_per_prompt {self.responses_per_prompt} must divide rollouts_per_iteration "
+                f"{self.rollouts_per_iteration}",
+            )
+        return self
+
     @property
     def advantage_estimator(self) -> Literal["gae", "grpo", "rloo"]:
         """The baseline: a learned value (GAE), or the other responses to the prompt (GRPO, RLOO)."""
-        return "gae"
+        raise NotImplementedError
 
     @property
     def method(self) -> Method:
@@ -331,8 +335,23 @@ class Ppo(Section):
         return self.advantage_estimator == "gae"
 
 
-class CriticFree(Ppo):
-    """PPO without a value model: the keys that shape one are there, so that methods share them, and are not read."""
+class Ppo(PolicyGradientMethod):
+    """Proximal policy optimisation: the baseline is a value model, the critic, whose keys these are."""
+
+    value_learning_rate: Positive
+    value_warmup_iterations: Annotated[int, Field(ge=0)]  # the policy stands still for the first ones
+    gamma: Fraction
+    gae_lambda: Fraction
+    value_clip_range: Positive | None
+    value_loss_coef: NotNegative  # felt only where gradient_clip cuts: the two models share no weights, AdamW no scale
+
+    @property
+    def advantage_estimator(self) -> Literal["gae", "grpo", "rloo"]:
+        return "gae"
+
+
+class CriticFree(PolicyGradientMethod):
+    """Without a value model: the other responses to a prompt are the baseline."""
 
     @model_validator(mode="after")
     def groups_have_something_to_compare(self) -> CriticFree:
@@ -481,6 +500,7 @@ class Params(Section):
     reward_model: RewardModel
     judge: RewardModel
     method: Method
+    policy_gradient: PolicyGradient
     ppo: Ppo
     grpo: Grpo
     rloo: Rloo
@@ -492,6 +512,16 @@ class Params(Section):
     selection: Selection
     evaluation: Evaluation
     promotion: Promotion
+
+    @model_validator(mode="before")
+    @classmethod
+    def methods_share_what_policy_gradient_says(cls, content: Any) -> Any:
+        """Each of its methods has the shared values but for those that it states itself."""
+        shared = content.get("policy_gradient") if isinstance(content, dict) else None
+        if not isinstance(shared, dict):
+            return content
+        own = {name: content[name] for name in POLICY_GRADIENT_METHODS if isinstance(content.get(name), dict)}
+        return content | {name: shared | values for name, values in own.items()}
 
     @model_validator(mode="after")
     def cycles_form_a_chain(self) -> Params:
@@ -516,29 +546,29 @@ class Params(Section):
 
     @model_validator(mode="after")
     def a_true_reward_has_a_rubric(self) -> Params:
-        for method in ("ppo", "grpo", "rloo"):
+        for method in POLICY_GRADIENT_METHODS:
             if getattr(self, method).reward == "rubric" and self.data.rubric == "none":
                 key = f"{method}.reward"
                 raise contradiction(key, f"{key} is rubric and data.rubric is none: nobody knows the true reward")
         return self
 
     @property
-    def alignment(self) -> Ppo | Dpo | QLearning | BestOfN:
+    def alignment(self) -> PolicyGradientMethod | Dpo | QLearning | BestOfN:
         """The section of the chosen method."""
-        section: Ppo | Dpo | QLearning | BestOfN = getattr(self, self.method)
+        section: PolicyGradientMethod | Dpo | QLearning | BestOfN = getattr(self, self.method)
         return section
 
     @property
     def target_kl(self) -> float | None:
         """What the KL controller aims at, in nats per sequence; None without one."""
         settings = self.alignment
-        if isinstance(settings, Ppo) and settings.kl_control == "adaptive":
+        if isinstance(settings, PolicyGradientMethod) and settings.kl_control == "adaptive":
             return settings.target_kl_nats_per_sequence
         return None
 
     def values(self, without: Collection[str] = ()) -> dict[str, Any]:
         """All params as plain values, of the methods the chosen one only, without the sections named."""
-        others = set(METHODS) - {self.method}
+        others = set(METHODS) - {self.method} | {"policy_gradient"}  # the methods have its values
         return self.model_dump(mode="json", exclude=others | set(without))
 
 
@@ -594,14 +624,15 @@ def _checked(content: Any, where: str, written: Any) -> Params:
 
 
 def _once(faults: list[Any], written: Any) -> list[Any]:
-    """Without those of keys that a section only merges (`<<`): they are told where they are written."""
-    merged = [
-        bool(getattr((written if isinstance(written, dict) else {}).get(place[0]), "merge", None))
-        and not _line(place, written)
-        for place in map(_place, faults)
+    """Without those of values that a method has from `policy_gradient`: they are told there."""
+    shared = {(_place(fault)[1:], fault["msg"]) for fault in faults if _place(fault)[0] == "policy_gradient"}
+    return [
+        fault
+        for fault in faults
+        if _place(fault)[0] not in POLICY_GRADIENT_METHODS
+        or (_place(fault)[1:], fault["msg"]) not in shared
+        or _line(_place(fault), written)
     ]
-    own = {_place(fault)[1:] for fault, only_merged in zip(faults, merged, strict=True) if not only_merged}
-    return [f for f, only_merged in zip(faults, merged, strict=True) if not only_merged or _place(f)[1:] not in own]
 
 
 def _place(fault: Any) -> tuple[str, ...]:

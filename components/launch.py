@@ -22,7 +22,7 @@ import click
 
 from components import paths, profile
 from components.compute import accelerate_config, torch_environment
-from components.config import BestOfN, Params, Ppo, load_params
+from components.config import BestOfN, Params, PolicyGradientMethod, load_params
 from components.errors import USER_ERROR_STATUS, ConfigError, ProximalError
 from components.processes import die_with_parent, ranks
 
@@ -102,7 +102,7 @@ def _require_shares(stage: str, params: Params, processes: int) -> None:
     settings = getattr(params, section)
     if isinstance(settings, BestOfN):
         return  # nothing is trained
-    if isinstance(settings, Ppo):
+    if isinstance(settings, PolicyGradientMethod):
         rollouts, minibatches = settings.rollouts_per_iteration, settings.minibatches
         shared = rollouts % processes == 0 and rollouts // minibatches >= processes
         where, found = f"{section}.rollouts_per_iteration", f"{rollouts} in {minibatches} minibatches"

@@ -36,6 +36,7 @@ SHARED_SECTIONS = {
     "measurement": "how a policy is measured, in three stages",
     "method": "which method the stage alignment uses",
     "cycles": "the cycles of the stage alignment",
+    "policy_gradient": "what several methods of the stage alignment share",
     **dict.fromkeys(METHODS, "a method of the stage alignment"),
     "promotion": "a task of the flow and not a DVC stage: the registry is outside of DVC's sight",
 }

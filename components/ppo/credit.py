@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from components.config import Ppo
+from components.config import PolicyGradientMethod, Ppo
 from components.core.advantages import gae, grpo, rloo, spread
 from components.core.kl import kl_estimate
 from components.core.rewards import clip_scores, length_penalty, missing_eos, per_token_rewards
@@ -24,7 +24,7 @@ class Credit(NamedTuple):
 
 
 def assign_credit(
-    rollouts: Rollouts, kl_coef: float, moments: RunningMoments, settings: Ppo
+    rollouts: Rollouts, kl_coef: float, moments: RunningMoments, settings: PolicyGradientMethod
 ) -> tuple[Credit, RunningMoments]:
     """Scores become rewards, rewards become advantages.
 
@@ -40,7 +40,8 @@ def assign_credit(
         kl = kl_estimate(rollouts.old_logprobs, rollouts.ref_logprobs, settings.kl_estimator)
     rewards = per_token_rewards(scores, kl, kl_coef, mask)
     if settings.has_value_model:
-        advantages, returns = gae(rewards, rollouts.values, mask, settings.gamma, settings.gae_lambda)
+        critic = cast(Ppo, settings)
+        advantages, returns = gae(rewards, rollouts.values, mask, critic.gamma, critic.gae_lambda)
     else:
         estimator = rloo if settings.advantage_estimator == "rloo" else grpo
         per_sequence = estimator(masked_sum(rewards, mask, dim=1), settings.responses_per_prompt)
@@ -51,7 +52,9 @@ def assign_credit(
     return Credit(scores, advantages, returns), moments
 
 
-def _shaped_scores(rollouts: Rollouts, moments: RunningMoments, settings: Ppo) -> tuple[Tensor, RunningMoments]:
+def _shaped_scores(
+    rollouts: Rollouts, moments: RunningMoments, settings: PolicyGradientMethod
+) -> tuple[Tensor, RunningMoments]:
     """The missing-end rule and the length penalty, then scaling, then clipping."""
     scores = missing_eos(rollouts.scores, rollouts.ended, settings.missing_eos, settings.missing_eos_value)
     if settings.length_penalty is not None:

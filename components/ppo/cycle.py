@@ -13,7 +13,7 @@ from accelerate import Accelerator
 
 from components import paths
 from components.artifacts import atomic_folder, read_json, write_json
-from components.config import Params, Ppo
+from components.config import Params, PolicyGradientMethod, Ppo
 from components.core.ilql import polyak
 from components.core.kl import kl_estimate, next_kl_coef
 from components.core.stats import RunningMoments, masked_mean, masked_sum
@@ -31,7 +31,7 @@ from components.ppo.update import Statistics, Updater
 logger = logging.getLogger("proximal")
 
 
-def make_optimizer(model: ActorCritic, settings: Ppo) -> torch.optim.Optimizer:
+def make_optimizer(model: ActorCritic, settings: PolicyGradientMethod) -> torch.optim.Optimizer:
     """AdamW over both models, each with its own learning rate; the order of parameters is the model's own."""
     groups = [list(model.policy.parameters())]
     if model.value_model is not None:
@@ -39,7 +39,7 @@ def make_optimizer(model: ActorCritic, settings: Ppo) -> torch.optim.Optimizer:
     return torch.optim.AdamW([{"params": group} for group in groups], weight_decay=settings.weight_decay, fused=True)
 
 
-def learning_rates(settings: Ppo, iteration: int) -> tuple[float, float]:
+def learning_rates(settings: PolicyGradientMethod, iteration: int) -> tuple[float, float]:
     """The learning rates of policy and value model in an iteration, counted from 0 over all cycles."""
     factor = 1.0
     if iteration < settings.learning_rate_warmup_iterations:
@@ -47,13 +47,16 @@ def learning_rates(settings: Ppo, iteration: int) -> tuple[float, float]:
     elif settings.learning_rate_decay_iterations is not None:
         left = settings.learning_rate_decay_iterations - iteration
         factor = max(0.0, left / (settings.learning_rate_decay_iterations - settings.learning_rate_warmup_iterations))
-    still = settings.has_value_model and iteration < settings.value_warmup_iterations
-    return 0.0 if still else factor * settings.learning_rate, factor * settings.value_learning_rate
+    if not settings.has_value_model:
+        return factor * settings.learning_rate, 0.0
+    critic = cast(Ppo, settings)
+    still = iteration < critic.value_warmup_iterations
+    return 0.0 if still else factor * settings.learning_rate, factor * critic.value_learning_rate
 
 
 def run_cycle(accelerator: Accelerator, params: Params, cycle: Cycle, yardsticks: Yardsticks) -> None:
     """Take the policy of the last cycle through this cycle's iterations; see components.method."""
-    settings, work = cast(Ppo, params.alignment), cycle.work
+    settings, work = cast(PolicyGradientMethod, params.alignment), cycle.work
     resumed = work if (work / "state").exists() else None
     source = resumed or cycle.start
     goes_on = (source / "state").exists()
@@ -110,7 +113,9 @@ def run_cycle(accelerator: Accelerator, params: Params, cycle: Cycle, yardsticks
         accelerator.wait_for_everyone()
 
 
-def _reference(settings: Ppo, yardsticks: Yardsticks, source: Path, model: ActorCritic, *, starts: bool) -> Any:
+def _reference(
+    settings: PolicyGradientMethod, yardsticks: Yardsticks, source: Path, model: ActorCritic, *, starts: bool
+) -> Any:
     """The policy that KL is measured from: the SFT policy, or what has become of it.
 
     Args:
@@ -132,7 +137,7 @@ def _reference(settings: Ppo, yardsticks: Yardsticks, source: Path, model: Actor
     return reference
 
 
-def _next_kl_coef(kl_coef: float, kl: float, settings: Ppo) -> float:
+def _next_kl_coef(kl_coef: float, kl: float, settings: PolicyGradientMethod) -> float:
     if settings.kl_control == "fixed":
         return kl_coef
     return next_kl_coef(

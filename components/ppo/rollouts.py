@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from components.config import Params, Ppo
+from components.config import Params, PolicyGradientMethod
 from components.core.checks import require_finite
 from components.language_model.forward import in_microbatches, response_logprobs, sequence_scores
 from components.language_model.generation import generate
@@ -52,7 +52,7 @@ class Collector:
     ) -> None:
         self._accelerator, self._model, self._reference = accelerator, model, reference
         self._yardsticks, self._params = yardsticks, params
-        self._settings = cast(Ppo, params.alignment)
+        self._settings = cast(PolicyGradientMethod, params.alignment)
         scorer = yardsticks.reward_model
         self._measure = Passes(accelerator, self._forward, *model.models, reference, scorer, backward=False)
 

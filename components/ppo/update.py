@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import math
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from components.config import Ppo
+from components.config import PolicyGradientMethod, Ppo
 from components.core.kl import kl_estimate
 from components.core.losses import aggregate, policy_loss, value_loss
 from components.core.stats import masked_sum, masked_var
@@ -54,7 +54,12 @@ class Updater:
     """Moves a model, in place, iteration by iteration."""
 
     def __init__(
-        self, accelerator: Accelerator, model: nn.Module, optimizer: torch.optim.Optimizer, settings: Ppo, seed: int
+        self,
+        accelerator: Accelerator,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        settings: PolicyGradientMethod,
+        seed: int,
     ) -> None:
         self._accelerator, self._model, self._optimizer = accelerator, model, optimizer
         self._settings, self._seed = settings, seed
@@ -144,9 +149,9 @@ class Updater:
             clip_high=settings.clip_range_high,
             dual_clip=settings.dual_clip,
         )
-        value = value_loss(
-            new.values, batch.old_values, batch.returns, mask, value_clip_range=settings.value_clip_range
-        )
+        critic = cast(Ppo, settings) if settings.has_value_model else None
+        clip_range = critic.value_clip_range if critic else None
+        value = value_loss(new.values, batch.old_values, batch.returns, mask, value_clip_range=clip_range)
         terms = {"policy_loss": policy.loss, "value_loss": value.loss, "entropy": new.entropy}
         if settings.kl_placement == "loss":
             terms["kl_loss"] = kl_estimate(new.logprobs, batch.ref_logprobs, settings.kl_estimator)
@@ -160,7 +165,8 @@ class Updater:
             objective = objective - settings.entropy_coef * losses["entropy"]
         if settings.kl_placement == "loss":
             objective = objective + batch.kl_coef * losses["kl_loss"]
-        objective = objective + settings.value_loss_coef * losses["value_loss"]
+        if critic:
+            objective = objective + critic.value_loss_coef * losses["value_loss"]
         # Data parallelism averages gradients over the processes; the loss is already a share of the whole mean.
         self._accelerator.backward(objective * self._accelerator.num_processes)
         log_ratio = (new.logprobs - batch.old_logprobs).detach()
@@ -173,7 +179,7 @@ class Updater:
         return Outcome(objective.detach(), measured, ratio_max, torch.stack([term.detach() for term in terms.values()]))
 
 
-def _moved_too_far(step: Statistics, settings: Ppo) -> bool:
+def _moved_too_far(step: Statistics, settings: PolicyGradientMethod) -> bool:
     limit = settings.max_update_kl_nats_per_token
     return limit is not None and step["approx_kl"] > limit
 
@@ -194,7 +200,7 @@ def _require_finite(outcome: Outcome, mask: Tensor, rows: Tensor, iteration: int
     )
 
 
-def _clip(module: nn.Module, settings: Ppo) -> float:
+def _clip(module: nn.Module, settings: PolicyGradientMethod) -> float:
     """Clip policy and value gradients apart: a large value error must not shrink the policy's step."""
     norm = float(nn.utils.clip_grad_norm_(module.parameters(), settings.gradient_clip))
     if not math.isfinite(norm):

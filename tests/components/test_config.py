@@ -264,7 +264,7 @@ def test_a_kl_term_that_holds_the_policy_is_taken(shipped: Values, place: str, e
 def test_errors_of_a_method_can_name_its_section(shipped: Values) -> None:
     for method in ("ppo", "grpo", "rloo"):
         section = parse_params(changed(shipped, {"method": method}), "params.yaml").alignment
-        assert isinstance(section, config.Ppo) and section.method == method
+        assert isinstance(section, config.PolicyGradientMethod) and section.method == method
 
 
 def test_all_faults_are_told_at_once(refused: Any) -> None:
@@ -306,14 +306,14 @@ def test_numbers_are_read_as_dvc_reads_them(tmp_path: Path) -> None:
 
 
 def test_one_typo_is_one_finding_with_its_line_and_the_nearest_key(tmp_path: Path) -> None:
-    """Also where other sections merge the one that it is written in."""
+    """Also where it is in values that several methods share."""
     lines = (ROOT / "params.yaml").read_text().splitlines(keepends=True)
     for old, new, named in (
-        ("  minibatches: 4\n", "  minibatches: 3\n", "ppo.minibatches"),
-        ("  temperature: 1.0\n", "  temperature: 0.0\n", "ppo.temperature"),
-        ("  clip_range_low: 0.2\n", "", "ppo.clip_range_low"),
+        ("  minibatches: 4\n", "  minibatches: 3\n", "policy_gradient.minibatches"),
+        ("  temperature: 1.0\n", "  temperature: 0.0\n", "policy_gradient.temperature"),
+        ("  clip_range_low: 0.2\n", "", "policy_gradient.clip_range_low"),
     ):
-        at = lines.index(old, lines.index("ppo: &ppo\n"))
+        at = lines.index(old, lines.index("policy_gradient:\n"))
         (tmp_path / "params.yaml").write_text("".join([*lines[:at], new, *lines[at + 1 :]]))
         with pytest.raises(ConfigError) as caught:
             load_params(tmp_path / "params.yaml")
@@ -324,6 +324,18 @@ def test_one_typo_is_one_finding_with_its_line_and_the_nearest_key(tmp_path: Pat
     (tmp_path / "params.yaml").write_text("".join(lines))
     with pytest.raises(ConfigError) as caught:
         load_params(tmp_path / "params.yaml")
-    assert caught.value.where == f"{tmp_path}/params.yaml: ppo.leraning_rate (line {number + 1})"
-    assert caught.value.expected == "ppo.learning_rate, the nearest key"
-    assert caught.value.found == "ppo.leraning_rate"
+    assert caught.value.where == f"{tmp_path}/params.yaml: policy_gradient.leraning_rate (line {number + 1})"
+    assert caught.value.expected == "policy_gradient.learning_rate, the nearest key"
+    assert caught.value.found == "policy_gradient.leraning_rate"
+
+
+@pytest.mark.parametrize("method", ["grpo", "rloo"])
+@pytest.mark.parametrize("key", ["gamma", "gae_lambda", "value_learning_rate", "value_warmup_iterations"])
+def test_a_key_of_the_critic_is_refused_where_there_is_none(refused: Any, method: str, key: str) -> None:
+    assert refused(**{f"{method}.{key}": 1}).where == f"params.yaml: {method}.{key}"
+
+
+def test_a_method_has_the_shared_values_but_for_its_own(shipped: Values) -> None:
+    params = parse_params(changed(shipped, {"policy_gradient.epochs": 7, "grpo.epochs": 9}), "params.yaml")
+    assert (params.ppo.epochs, params.grpo.epochs, params.rloo.epochs) == (7, 9, 7)
+    assert "policy_gradient" not in params.values()  # what runs has them already

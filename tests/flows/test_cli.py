@@ -44,6 +44,7 @@ def test_outside_of_a_repository(tmp_path: Path) -> None:
 def test_what_the_processes_would_not_obey_is_refused_before_anything_starts(tmp_path: Path) -> None:
     shutil.copy(REPOSITORY / "params.yaml", tmp_path)
     shutil.copytree(REPOSITORY / "infra/accelerate", tmp_path / "infra/accelerate")
+    run_command("git", "init", "--quiet", folder=tmp_path)
     config = tmp_path / "infra/accelerate/cpu.yaml"
     config.write_text(config.read_text().replace('"NO"', "FSDP"))
     before = sorted(tmp_path.rglob("*"))
@@ -60,11 +61,32 @@ def test_what_the_processes_would_not_obey_is_refused_before_anything_starts(tmp
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_a_run_with_changes_wants_a_committed_folder_and_whole_changes(tmp_path: Path) -> None:
+def test_a_folder_without_git_is_named_first(tmp_path: Path) -> None:
     shutil.copy(REPOSITORY / "params.yaml", tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", "prepare"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "GIT_CEILING_DIRECTORIES": str(tmp_path.parent)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"error: this folder is no git repository\n  where:      {tmp_path}\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
+
+
+def test_what_a_run_is_to_change_is_checked_before_anything_starts(tmp_path: Path) -> None:
+    shutil.copy(REPOSITORY / "params.yaml", tmp_path)
+    shutil.copytree(REPOSITORY / "infra/accelerate", tmp_path / "infra/accelerate")
     run_command("git", "init", "--quiet", folder=tmp_path)
     run_command("git", "add", "params.yaml", folder=tmp_path)
-    for changes, named in (("seed", "found:      seed\n"), ("seed=2", "where:      params.yaml\n")):
+    for changes, named in (
+        ("seed", "found:      seed\n"),
+        ("sead=2", "where:      params.yaml: sead\n"),
+        ("sft.epochs=0", "where:      params.yaml with sft.epochs=0: sft.epochs\n"),
+        ("compute.accelerate_config=absent.yaml", "absent.yaml\n"),
+        (" seed = 2", "where:      params.yaml\n"),  # sound, and not committed
+    ):
         done = subprocess.run(
             [sys.executable, "-m", "flows.cli", "run", "--set", changes],
             cwd=tmp_path,

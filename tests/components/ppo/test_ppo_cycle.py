@@ -218,8 +218,8 @@ def test_learning_rates_as_worked_by_hand(tiny_params: Any) -> None:
     assert [rate for pair in found for rate in pair] == pytest.approx([rate for pair in expected for rate in pair])
     assert {learning_rates(tiny_params(ppo=rates).ppo, iteration) for iteration in range(9)} == {(6.0, 12.0)}
     for method in ("grpo", "rloo"):  # without a value model nothing waits for one
-        still = tiny_params(method=method, **{method: rates | {"value_warmup_iterations": 3}}).alignment
-        assert learning_rates(still, 0) == (6.0, 12.0)
+        others = {"ppo": {"value_warmup_iterations": 3}, method: {"learning_rate": 6.0}}
+        assert learning_rates(tiny_params(method=method, **others).alignment, 0) == (6.0, 0.0)
 
 
 @needs_gpu

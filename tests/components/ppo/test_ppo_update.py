@@ -39,10 +39,14 @@ def settings(tiny_params: Callable[..., Params]) -> Callable[..., Ppo]:
         "clip_range_low": 0.2,
         "clip_range_high": 0.3,
         "entropy_coef": 0.05,
-        "value_loss_coef": 0.5,
         "gradient_clip": 1e6,
     }
-    return lambda method="ppo", **changes: tiny_params(method=method, **{method: plain | changes}).alignment
+    critic = {"ppo": {"value_loss_coef": 0.5}}
+
+    def chosen(method: str = "ppo", **changes: Any) -> Ppo:
+        return tiny_params(method=method, **{method: plain | critic.get(method, {}) | changes}).alignment
+
+    return chosen
 
 
 @pytest.fixture
@@ -296,7 +300,7 @@ def test_an_update_needs_no_value_model(
     accelerator: Accelerator, model: ActorCritic, rollouts: Rollouts, credit: Credit, settings: Any, weights_of: Any
 ) -> None:
     """RLOO and GRPO: the policy moves as it does beside a value model that has no say."""
-    chosen = settings("rloo", responses_per_prompt=2, value_loss_coef=0.0, epochs=2)
+    chosen = settings("rloo", responses_per_prompt=2, epochs=2)
     weights = []
     for value_model in (copy.deepcopy(model.value_model), None):
         pair = ActorCritic(copy.deepcopy(model.policy), value_model)

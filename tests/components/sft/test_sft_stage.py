@@ -147,7 +147,10 @@ def test_a_checkpoint_or_template_that_cannot_be_used_is_refused_before_anything
     )
     long = "word " * 40 + "{prompt}"
     for settings, key in (
-        ({"checkpoint": "checkpoint"}, "max_prompt_tokens, language_model.max_response_tokens"),
+        (
+            {"checkpoint": "checkpoint", "checkpoint_files": "checkpoint"},
+            "max_prompt_tokens, language_model.max_response_tokens",
+        ),
         ({"prompt_template": long}, "language_model.max_prompt_tokens"),
     ):
         with pytest.raises(ConfigError) as caught:
