@@ -155,6 +155,8 @@ def _add_run(tree: Tree, step: Step) -> None:
     changes = " with uncommitted changes" if tags.get("git_dirty") == "true" else ""
     commit, params = tags.get("git_commit", "unknown"), tags.get("params_sha256", "unknown")
     branch.add(f"commit {commit[:12]}{changes}, params {params[:12]}")
+    if base_model := tags.get("base_model"):
+        branch.add(f"starts from {base_model}")
     if step.made_from:
         branch.add("made from " + ", ".join(sorted(source.run.name for source in step.made_from)))
     for path, value in step.broken.items():

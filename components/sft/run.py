@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -39,6 +40,7 @@ def run(params: Params) -> None:
     rows = read_jsonl(source)
     accelerator = start_accelerator()
     codec, policy = _start(params, rows)
+    base_model = _base_model(params.language_model.checkpoint, policy)
     prompts = codec.encode_prompts([row["prompt"] for row in rows])
     responses = codec.encode_responses([row["response"] for row in rows])
     sequences = build_sequences(prompts, responses, codec.pad_id)
@@ -75,14 +77,16 @@ def run(params: Params) -> None:
                 save_policy(accelerator.unwrap_model(policy), codec, folder / "policy")
                 write_json(folder / "metrics.json", metrics)
             run.metrics({f"sft/{name}": value for name, value in metrics.items()})
-            run.tags({"base_model": _base_model(params)})
+            run.tags({"base_model": base_model})
             run.outputs(sorted(paths.SFT.iterdir()))
 
 
-def _base_model(params: Params) -> str:
-    """Where the weights came from, and of a folder the digest of what is in it, as DVC's."""
-    checkpoint = params.language_model.checkpoint
-    return f"{checkpoint} {digest(Path(checkpoint))}" if Path(checkpoint).is_dir() else checkpoint
+def _base_model(checkpoint: str, policy: Any) -> str:
+    """Where the weights came from: a folder and the digest of what is in it, as DVC's, or a hub's name and commit."""
+    if Path(checkpoint).is_dir():
+        return f"{checkpoint} {digest(Path(checkpoint))}"
+    commit = getattr(policy.config, "_commit_hash", None)  # transformers notes it of what comes from a hub
+    return f"{checkpoint} {commit}" if commit else checkpoint
 
 
 def _start(params: Params, rows: list[dict[str, str]]) -> tuple[Codec, nn.Module]:

@@ -18,6 +18,7 @@ from components.digests import digest
 from components.errors import ConfigError, DataError
 from components.language_model.loading import load_codec, load_policy
 from components.sft.run import run
+from components.tracking.history import search
 
 ChangeParams = Callable[..., Params]
 SOURCE = paths.CLEAN / "demonstrations.jsonl"
@@ -97,6 +98,8 @@ def test_training_goes_on_from_a_hugging_face_folder(untrained: Path, change_par
     with pytest.raises(ConfigError, match="a change in the checkpoint's folder would not be seen"):
         run(change_params(language_model={"checkpoint": "checkpoint"}, sft=changes))
     run(change_params(language_model={"checkpoint": "checkpoint", "checkpoint_files": "checkpoint"}, sft=changes))
+    trained = max(search("tags.stage = 'sft' AND attributes.status = 'FINISHED'"), key=lambda found: found.started)
+    assert trained.tags["base_model"] == f"checkpoint {digest(Path('checkpoint'))}"
     policy = load_policy(paths.SFT / "policy")
     assert type(policy) is GPT2LMHeadModel
     for name, weight in model.named_parameters():
