@@ -75,7 +75,7 @@ def test_what_has_run_does_not_run_again(workspace: Path) -> None:
 def test_a_changed_ppo_param_runs_ppo_and_what_follows(workspace: Path) -> None:
     params = workspace / "params.yaml"
     before = params.read_text()
-    section, learning_rate, rest = before.partition("  learning_rate: 4.0e-4\n  value_learning_rate")
+    section, learning_rate, rest = before.partition("  learning_rate: 4.0e-4\n  learning_rate_warmup")
     assert learning_rate, "the PPO learning rate is no longer where this test changes it"
     try:
         params.write_text(section + learning_rate.replace("4.0e-4", "1.0e-4") + rest)
