@@ -52,6 +52,5 @@ def test_the_remote_holds_the_pinned_data_and_figures_and_nothing_else(pinned: s
     assert data <= held() <= data | figures("dvc.yaml") | figures("compare/dvc.yaml"), REPIN
 
 
-@pytest.mark.xfail(strict=True, reason="the outputs of dvc.yaml changed; its figures are pushed with the next dvc.lock")
 def test_the_remote_holds_the_figures_of_the_last_commit() -> None:
     assert figures("dvc.yaml") <= held(), "`dvc push`, and commit infra/dvc-remote with dvc.lock"
