@@ -26,8 +26,7 @@ _ENGINE = (
     "View at",
     "Finished in state",
     "Task run failed with state",
-    "Crash detected! Execution was aborted by Python runtime tear down",
-    "Crash detected! Execution was interrupted by an unexpected exception: KeyboardInterrupt",
+    "Crash detected! Execution was aborted by an interrupt signal",  # the command says what that means
 )
 
 

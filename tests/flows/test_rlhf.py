@@ -180,6 +180,34 @@ def test_a_second_run_is_refused_and_nothing_outlives_the_first(
     assert not any(is_running(pid) for pid in pids)
     if number != signal.SIGKILL:
         assert _pipeline_status(tiny) == "KILLED"
+    if number == signal.SIGINT:
+        assert process.returncode == 130
+        assert "interrupted: finished stages are kept" in output and "Crash detected" not in output
+        assert "Traceback" not in output and "Aborted" not in output
+
+
+def test_what_the_user_can_mend_is_refused_and_a_fault_of_ours_has_failed(
+    tiny: Tiny, run_flow: Callable[..., Any]
+) -> None:
+    for status, kind, name in ((2, "CANCELLED", "Refused"), ("crash", "FAILED", "Failed")):
+        tiny.stages(a={"status": status, "prints": ["error: a loss is not finite\n"]})
+        state = run_flow()
+        assert (state.type.value, state.name) == (kind, name)
+        assert "stage a: " in state.message
+
+
+def test_stages_stand_in_the_lock_in_graph_order_however_they_ended(tiny: Tiny, run_flow: Callable[..., Any]) -> None:
+    lock = tiny.folder / "dvc.lock"
+    orders = []
+    for slow, quick in (("b", "c"), ("c", "b")):
+        diamond(tiny, **{slow: {"seconds": 2, "writes": slow}, quick: {"seconds": 0, "writes": quick}})
+        lock.unlink(missing_ok=True)
+        run_flow()
+        orders.append(list(YAML(typ="safe").load(lock)["stages"]))
+    assert orders == [["a", "b", "c", "d"]] * 2
+    before = lock.read_bytes()
+    run_flow()
+    assert lock.read_bytes() == before
 
 
 def test_links_in_the_data_are_refused_before_they_are_pinned(tiny: Tiny, run_flow: Callable[..., Any]) -> None:
