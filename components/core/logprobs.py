@@ -1,4 +1,4 @@
-"""From logits to logprobs, entropy and exact KL, at the sampling temperature.
+"""From logits to logprobs and entropy, at the sampling temperature.
 
 Computed in float32 or wider: in bfloat16 a log softmax over a vocabulary is wrong in the second digit.
 """
@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from components.core.checks import require, require_float, require_integer, require_same_shape, require_shape
+from components.core.checks import require, require_float, require_integer, require_shape
 
 
 class LogprobsAndEntropy(NamedTuple):
@@ -58,51 +58,23 @@ def token_logprobs(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> 
     return _gathered(vocabulary_logprobs(logits, temperature), tokens)
 
 
-def entropy(logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """Entropy of softmax(logits / temperature): - sum_v p_v log p_v. A token of probability 0 adds 0.
-
-    Shapes: logits (..., V) -> (...), float32 (float64 for float64 logits).
-    Units: nats.
-    Raises: ValueError for a temperature that is not above 0.
-
-    Holds:
-        entropy_of_equal_logits_is_log_v: the largest entropy there is.
-        entropy_is_log_v_minus_kl_from_uniform: H(p) = log V - KL(p, uniform).
-    """
-    return _entropy(vocabulary_logprobs(logits, temperature))
-
-
 def token_logprobs_and_entropy(logits: Tensor, tokens: Tensor, temperature: float = 1.0) -> LogprobsAndEntropy:
-    """`token_logprobs` and `entropy` from one log softmax.
+    """`token_logprobs`, and the entropy of softmax(logits / temperature), from one log softmax.
+
+    entropy = - sum_v p_v log p_v; a token of probability 0 adds 0.
 
     Shapes: logits (..., V), tokens (...) -> two of (...), float32 (float64 for float64 logits).
     Units: nats.
-    Raises: ValueError as those two.
+    Raises: ValueError as token_logprobs.
 
     Holds:
-        logprobs_and_entropy_together_are_what_they_are_apart: to the bit.
+        logprobs_beside_entropy_are_token_logprobs: to the bit.
+        entropy_of_equal_logits_is_log_v: the largest entropy there is.
+        entropy_is_log_v_minus_kl_from_uniform: H(p) = log V - KL(p, uniform).
     """
     _require_tokens(logits, tokens)
     logprobs = vocabulary_logprobs(logits, temperature)
     return LogprobsAndEntropy(_gathered(logprobs, tokens), _entropy(logprobs))
-
-
-def kl_divergence(logits: Tensor, other_logits: Tensor, temperature: float = 1.0) -> Tensor:
-    """Exact KL(p, q) = sum_v p_v (log p_v - log q_v), p from logits and q from other_logits.
-
-    Shapes: logits and other_logits (..., V) -> (...), float32 (float64 for float64 logits).
-    Units: nats.
-    Raises: ValueError for differing shapes or a temperature that is not above 0.
-
-    Holds:
-        kl_is_zero_only_for_equal_distributions: KL(p, p) = 0, and KL(p, q) > 0 otherwise.
-        kl_of_two_coins: the value worked by hand, in both directions.
-    """
-    require_same_shape(logits=logits, other_logits=other_logits)
-    logprobs = vocabulary_logprobs(logits, temperature)
-    other_logprobs = vocabulary_logprobs(other_logits, temperature)
-    probabilities = logprobs.exp()
-    return (probabilities * torch.where(probabilities > 0, logprobs - other_logprobs, 0)).sum(dim=-1)
 
 
 def _require_tokens(logits: Tensor, tokens: Tensor) -> None:

@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from components.core.checks import require, require_bool, require_rank, require_same_shape
-from components.core.logprobs import token_logprobs
 from components.core.stats import masked_sum
 
 Aggregation = Literal["token_mean", "sequence_mean"]
@@ -219,20 +218,6 @@ def dpo_loss(
         )
         return (margin - 1 / (2 * beta)).square()
     raise ValueError(f"form: expected sigmoid or ipo, found {form!r}")
-
-
-def cross_entropy(logits: Tensor, tokens: Tensor) -> Tensor:
-    """Negative logprob of each token, the loss of supervised fine-tuning; computed in float32 or wider.
-
-    Shapes: logits (B, T, V), tokens (B, T) -> (B, T).
-    Units: nats per token.
-    Raises: ValueError for shapes or a token outside of the vocabulary.
-
-    Holds:
-        equal_logits_cost_log_v: log V nats a token.
-    """
-    require_rank(3, logits=logits)
-    return -token_logprobs(logits, tokens)
 
 
 def expectile_loss(diff: Tensor, tau: float) -> Tensor:

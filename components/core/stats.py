@@ -95,23 +95,6 @@ def whiten(x: Tensor, mask: Tensor) -> Tensor:
     return centred * masked_var(x, mask).add(_VARIANCE_FLOOR).rsqrt()
 
 
-def scale_to_unit_std(x: Tensor, mask: Tensor) -> Tensor:
-    """Bring the selected numbers to standard deviation 1 and leave their mean; 0 outside of the mask.
-
-    y = (x - mean) / sqrt(var + 1e-8) + mean: the reward whitening of LMHP and TRL (shift_mean=False). Rewards
-    are not centred, as a shift of the reward would pay for, or punish, each further token.
-
-    Shapes: x and mask (...) -> (...).
-    Raises: ValueError as masked_var, with fewer than 2 True.
-
-    Holds:
-        nan_outside_the_mask_is_harmless: neither results nor gradients see what is not selected.
-        padding_changes_nothing: appending unselected numbers leaves the result as it was.
-        scaling_is_whitening_plus_the_mean: scale(x) = whiten(x) + mean, so the mean stays.
-    """
-    return torch.where(mask, whiten(x, mask) + masked_mean(x, mask), 0)
-
-
 @dataclass(frozen=True, slots=True)
 class RunningMoments:
     """Mean and variance of all numbers seen so far, in float64; `RunningMoments()` has seen none.

@@ -1,4 +1,4 @@
-"""Forward passes over whole sequences: logits, logprobs, values and scores, aligned with the response tokens.
+"""Forward passes over whole sequences: logprobs, values and scores, aligned with the response tokens.
 
 Index t of a (B, T) result belongs to response token t: its logprob given everything before it, or the value of the
 state before it. Models that take packed sequences are given no padding; all others get padded batches.
@@ -50,12 +50,6 @@ def _to_a_quarter(count: int) -> int:
     step = max(64, 2 ** (count.bit_length() - 1) // 4)
     full: int = -(-count // step) * step
     return full
-
-
-def response_logits(policy: nn.Module, sequences: Sequences | Packed) -> Tensor:
-    """Logits that predict each response token, 0 where there is none. Shapes: (B, T, V)."""
-    sequences = prepared(sequences, policy)
-    return _in_place(_logits(policy, sequences), sequences)
 
 
 def response_logprobs(policy: nn.Module, sequences: Sequences | Packed, temperature: float) -> Tensor:

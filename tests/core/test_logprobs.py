@@ -9,13 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from components.core.logprobs import (
-    entropy,
-    kl_divergence,
-    token_logprobs,
-    token_logprobs_and_entropy,
-    vocabulary_logprobs,
-)
+from components.core.logprobs import token_logprobs, token_logprobs_and_entropy, vocabulary_logprobs
 
 f64 = partial(torch.tensor, dtype=torch.float64)
 exactly = partial(assert_close, rtol=0, atol=1e-12)
@@ -34,6 +28,12 @@ def every_token(logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
     return token_logprobs(logits.expand(vocabulary, vocabulary), torch.arange(vocabulary), temperature)
 
 
+def entropy(logits: torch.Tensor, temperature: float = 1.0) -> torch.Tensor:
+    """That beside the logprobs; it is the same for every token."""
+    tokens = torch.zeros(logits.shape[:-1], dtype=torch.long)
+    return token_logprobs_and_entropy(logits, tokens, temperature).entropy
+
+
 def test_logprobs_of_odds_one_to_three():
     """Logits 0 and ln 3 are odds of 1 to 3; at temperature 1/2 squared, 1 to 9; at 2, 1 to sqrt 3."""
     logits = f64([[0.0, math.log(3)]] * 2)
@@ -50,7 +50,7 @@ def test_any_leading_dimensions():
     result = token_logprobs(logits, tokens)
     assert result.shape == (2, 3)
     assert_close(result[1, 0], token_logprobs(logits[1, 0], tokens[1, 0]))
-    assert entropy(logits).shape == (2, 3) and kl_divergence(logits, logits).shape == (2, 3)
+    assert entropy(logits).shape == (2, 3)
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int32, torch.int64])
@@ -85,13 +85,11 @@ def test_logprobs_and_entropy_agree_with_plain_python(logits, temperature):
 def test_half_precision_logits_are_widened_first(dtype):
     generator = torch.Generator().manual_seed(0)
     logits = (4 * torch.randn(6, 5000, generator=generator)).to(dtype)
-    other = (4 * torch.randn(6, 5000, generator=generator)).to(dtype)
     tokens = torch.randint(5000, (6,), generator=generator)
     for half, wide in [
         (token_logprobs(logits, tokens, 0.7), token_logprobs(logits.float(), tokens, 0.7)),
         (vocabulary_logprobs(logits, 0.7), vocabulary_logprobs(logits.float(), 0.7)),
         (entropy(logits, 0.7), entropy(logits.float(), 0.7)),
-        (kl_divergence(logits, other, 0.7), kl_divergence(logits.float(), other.float(), 0.7)),
     ]:
         assert half.dtype == torch.float32
         assert torch.equal(half, wide)
@@ -106,15 +104,12 @@ def test_a_large_offset_of_the_logits_costs_no_digits():
         assert_close(logprobs[2], expected[0] - 2e4, rtol=1e-6, atol=0)
 
 
-def test_a_banned_token_has_no_part_in_entropy_and_kl():
+def test_a_banned_token_has_no_part_in_entropy():
     logits = f64([0.0, math.log(3), NEG_INF]).requires_grad_()
     expected = -(math.log(1 / 4) / 4 + 3 * math.log(3 / 4) / 4)
     exactly(entropy(logits), f64(expected))
-    exactly(kl_divergence(logits, logits.detach()), f64(0.0))
-    for result in (entropy(logits), kl_divergence(logits, f64([1.0, 0.0, 0.0]))):
-        (gradient,) = torch.autograd.grad(result, logits)
-        assert gradient.isfinite().all() and gradient[2] == 0
-    assert kl_divergence(f64([0.0, 0.0, 0.0]), f64([0.0, 0.0, NEG_INF])) == float("inf")
+    (gradient,) = torch.autograd.grad(entropy(logits), logits)
+    assert gradient.isfinite().all() and gradient[2] == 0
 
 
 def test_entropy_of_equal_logits_is_log_v():
@@ -128,40 +123,18 @@ def test_entropy_of_odds_one_to_three():
 
 @given(logits=LOGITS, temperature=st.floats(0.2, 5))
 def test_entropy_is_log_v_minus_kl_from_uniform(logits, temperature):
-    kl_from_uniform = kl_divergence(logits, torch.zeros_like(logits), temperature)
+    logprobs, of_uniform = (logits / temperature).log_softmax(dim=-1), torch.full_like(logits, -math.log(4))
+    kl_from_uniform = torch.nn.functional.kl_div(of_uniform, logprobs, reduction="sum", log_target=True)
     exactly(entropy(logits, temperature), math.log(4) - kl_from_uniform)
-
-
-def test_kl_of_two_coins():
-    """p = (1/4, 3/4), q = (1/2, 1/2): KL(p, q) = 3/4 ln 3 - ln 2; KL(q, p) = ln 2 - 1/2 ln 3."""
-    p, q = f64([0.0, math.log(3)]), f64([0.0, 0.0])
-    exactly(kl_divergence(p, q), f64(0.75 * math.log(3) - math.log(2)))
-    exactly(kl_divergence(q, p), f64(math.log(2) - 0.5 * math.log(3)))
-
-
-def test_kl_at_a_temperature_of_one_half():
-    """Both are tempered: odds of 1 to 3 and 2 to 1 become 1 to 9 and 4 to 1."""
-    expected = 0.1 * math.log(0.1 / 0.8) + 0.9 * math.log(0.9 / 0.2)
-    exactly(kl_divergence(f64([0.0, math.log(3)]), f64([math.log(2), 0.0]), 0.5), f64(expected))
-
-
-@given(logits=LOGITS, other=LOGITS)
-def test_kl_is_zero_only_for_equal_distributions(logits, other):
-    exactly(kl_divergence(logits, logits + 3), f64(0.0))
-    distance = (vocabulary_logprobs(logits) - vocabulary_logprobs(other)).exp().sub(1).abs().max()
-    if distance > 1e-3:
-        assert kl_divergence(logits, other) > 0
 
 
 def test_gradients_in_float64():
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(3, 4, dtype=torch.float64, generator=generator, requires_grad=True)
-    other = torch.randn(3, 4, dtype=torch.float64, generator=generator, requires_grad=True)
     tokens = torch.tensor([0, 3, 1])
     assert torch.autograd.gradcheck(lambda x: token_logprobs(x, tokens, 0.7), (logits,))
     assert torch.autograd.gradcheck(lambda x: vocabulary_logprobs(x, 0.7), (logits,))
     assert torch.autograd.gradcheck(lambda x: entropy(x, 0.7), (logits,))
-    assert torch.autograd.gradcheck(lambda x, y: kl_divergence(x, y, 0.7), (logits, other))
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan"), float("inf")])
@@ -169,7 +142,6 @@ def test_a_temperature_is_above_zero(temperature):
     for call in (
         lambda: token_logprobs(torch.zeros(1, 2), torch.tensor([0]), temperature),
         lambda: entropy(torch.zeros(1, 2), temperature),
-        lambda: kl_divergence(torch.zeros(1, 2), torch.zeros(1, 2), temperature),
     ):
         with pytest.raises(ValueError, match="temperature: expected a finite number above 0"):
             call()
@@ -189,10 +161,9 @@ def test_integer_logits_and_real_tokens_are_refused():
 
 
 @given(LOGITS, st.floats(0.1, 10))
-def test_logprobs_and_entropy_together_are_what_they_are_apart(logits, temperature):
+def test_logprobs_beside_entropy_are_token_logprobs(logits, temperature):
     logits, tokens = logits.expand(4, 4), torch.arange(4)
     both = token_logprobs_and_entropy(logits, tokens, temperature)
     assert torch.equal(both.logprobs, token_logprobs(logits, tokens, temperature))
-    assert torch.equal(both.entropy, entropy(logits, temperature))
     with pytest.raises(ValueError, match="tokens"):
         token_logprobs_and_entropy(logits, tokens + 1)

@@ -13,7 +13,6 @@ from torch.testing import assert_close
 from components.core.losses import (
     aggregate,
     bradley_terry_loss,
-    cross_entropy,
     dpo_loss,
     expectile_loss,
     policy_loss,
@@ -337,7 +336,6 @@ def test_gradients_in_float64():
     assert check(lambda values: value_loss(values, y, z, mask, value_clip_range=0.3).loss)
     assert check(lambda per_token: aggregate(per_token, mask, "sequence_mean", 3))
     assert check(lambda diff: expectile_loss(diff, 0.7))
-    assert check(lambda logits: cross_entropy(logits.unsqueeze(0), torch.tensor([[0, 3, 1]])))
     pairs = tuple(tensor.requires_grad_() for tensor in normal(2, 5, count=2))
     refs = normal(3, 5, count=2)
     assert torch.autograd.gradcheck(lambda a, b: bradley_terry_loss(a, b, 0.5), pairs)
@@ -438,20 +436,7 @@ def test_dpo_settings_that_cannot_work_are_refused(name, changed):
         dpo_loss(*PAIR, **({"beta": 0.1} | changed))
 
 
-# supervised and Q-learning
-
-
-def test_equal_logits_cost_log_v():
-    logits = torch.zeros(2, 3, 7, dtype=torch.float64)
-    loss = cross_entropy(logits, torch.tensor([[0, 1, 2], [3, 4, 6]]))
-    exactly(loss, torch.full((2, 3), math.log(7), dtype=torch.float64))
-
-
-def test_cross_entropy_of_odds_one_to_three():
-    logits = f64([[[0.0, math.log(3)], [0.0, math.log(3)]]])
-    exactly(cross_entropy(logits, torch.tensor([[0, 1]])), f64([[math.log(4), math.log(4 / 3)]]))
-    with pytest.raises(ValueError, match="logits: expected 3"):
-        cross_entropy(logits[0], torch.tensor([0, 1]))
+# Q-learning
 
 
 def test_expectile_loss_weighs_the_two_sides():

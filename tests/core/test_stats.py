@@ -16,7 +16,6 @@ from components.core.stats import (
     masked_mean,
     masked_sum,
     masked_var,
-    scale_to_unit_std,
     whiten,
 )
 from components.errors import TrainingError
@@ -26,7 +25,7 @@ exactly = partial(assert_close, rtol=0, atol=1e-12)
 to_six_digits = partial(assert_close, rtol=0, atol=6e-7)  # printed with six digits
 
 SEEDS = st.integers(0, 2**31)
-EVERY = [masked_sum, masked_mean, masked_var, whiten, scale_to_unit_std]
+EVERY = [masked_sum, masked_mean, masked_var, whiten]
 ONE_TO_FOUR = f64([[1.0, 99.0, 2.0], [3.0, 4.0, -99.0]])
 SELECTED = torch.tensor([[True, False, True], [True, True, False]])
 
@@ -69,11 +68,7 @@ def test_whitening_one_to_four():
     to_six_digits(whiten(ONE_TO_FOUR, SELECTED), f64([[-1.161895, 0.0, -0.387298], [0.387298, 1.161895, 0.0]]))
 
 
-def test_scaling_one_to_four():
-    to_six_digits(scale_to_unit_std(ONE_TO_FOUR, SELECTED), f64([[1.338105, 0.0, 2.112702], [2.887298, 3.661895, 0.0]]))
-
-
-@pytest.mark.parametrize("function", [whiten, scale_to_unit_std, masked_var])
+@pytest.mark.parametrize("function", [whiten, masked_var])
 def test_one_number_has_no_spread(function):
     with pytest.raises(ValueError, match="mask: expected at least 2 True, found 1"):
         function(f64([[1.0, 2.0]]), torch.tensor([[False, True]]))
@@ -164,16 +159,7 @@ def test_permuting_the_rows_permutes_the_result(seed):
     exactly(whiten(x[order], mask[order]), whiten(x, mask)[order])
 
 
-@given(seed=SEEDS)
-def test_scaling_is_whitening_plus_the_mean(seed):
-    x, mask = batch(seed)
-    scaled = scale_to_unit_std(x, mask)
-    mean = statistics.fmean(x[mask].tolist())
-    exactly(scaled[mask], whiten(x, mask)[mask] + mean)
-    exactly(statistics.fmean(scaled[mask].tolist()), mean)
-
-
-@pytest.mark.parametrize("function", [masked_var, whiten, scale_to_unit_std])
+@pytest.mark.parametrize("function", [masked_var, whiten])
 def test_integers_have_no_std(function):
     with pytest.raises(ValueError, match="x: expected a floating dtype"):
         function(torch.tensor([1, 2]), torch.tensor([True, True]))

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
+from components.language_model import forward
 from components.language_model.loading import load_policy, new_scalar_model, save_scalar_model
-from components.language_model.sequences import Sequences, build_sequences
+from components.language_model.sequences import Packed, Sequences, build_sequences
 from components.language_model.text import Codec, TextFormat
 
 ARCHITECTURES = ("llama", "gpt2", "qwen2", "qwen3", "mistral")
@@ -83,6 +85,17 @@ def sequences(pairs: list[tuple[list[int], list[int]]]) -> Sequences:
     """The same, padded into one batch."""
     prompts, responses = zip(*pairs, strict=True)
     return build_sequences([*prompts], [*responses], pad_id=0)
+
+
+@pytest.fixture(scope="session")
+def response_logits() -> Callable[[Any, Sequences | Packed], Tensor]:
+    """All the logits behind response_logprobs, 0 where there is no response: response_logits(policy, sequences)."""
+
+    def logits_of(policy: Any, sequences: Sequences | Packed) -> Tensor:
+        sequences = forward.prepared(sequences, policy)
+        return forward._in_place(forward._logits(policy, sequences), sequences)
+
+    return logits_of
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from scipy.stats import chisquare, kstest
 from components.errors import ArtifactError, TrainingError
 from components.language_model.answering import Answerer
 from components.language_model.best_of_n import BestOfN, candidate_numbers
-from components.language_model.forward import response_logits, sequence_scores
+from components.language_model.forward import sequence_scores
 from components.language_model.generation import generate
 from components.language_model.loading import (
     ScalarModel,
@@ -171,7 +171,9 @@ def test_the_further_numbers_are_even_and_of_their_row_alone() -> None:
 
 
 @torch.no_grad()
-def test_as_a_language_model_it_is_the_policy_it_chooses_from(word_policy: Any, scorer: ScalarModel) -> None:
+def test_as_a_language_model_it_is_the_policy_it_chooses_from(
+    word_policy: Any, scorer: ScalarModel, response_logits: Any
+) -> None:
     sequences = build_sequences([[A, B], [C]], [[D, EOS], [B, B, EOS]], PAD)
     assert torch.equal(
         response_logits(BestOfN(word_policy, scorer, 4), sequences), response_logits(word_policy, sequences)

@@ -12,12 +12,10 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from components.config import Optimisation
-from components.core.losses import cross_entropy
-from components.core.stats import masked_sum
 from components.errors import DataError, TrainingError
 from components.language_model.acceleration import start_accelerator
 from components.language_model.fitting import fit, learning_rate_factor
-from components.language_model.forward import response_logits, response_logprobs
+from components.language_model.forward import response_logprobs
 from components.language_model.loading import load_policy
 from components.language_model.sequences import Packed, Sequences, build_sequences
 
@@ -178,7 +176,7 @@ def test_the_microbatch_size_changes_no_weight(
 
     def loss_sum(model: nn.Module, part: Sequences | Packed) -> Tensor:
         assert isinstance(part, Sequences)
-        return masked_sum(cross_entropy(response_logits(model, part), part.response_tokens), part.response_mask)
+        return -response_logprobs(model, part, temperature=1.0).sum()
 
     def weights(microbatch_size: int) -> dict[str, Tensor]:
         model = random_model("gpt2", 37, seed=1).double()

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from components.digests import digest
 from components.errors import ArtifactError
 from components.language_model.answering import Answerer
-from components.language_model.forward import response_logits, response_logprobs
+from components.language_model.forward import response_logprobs
 from components.language_model.generation import generate
 from components.language_model.guided import GuidedPolicy, new_heads
 from components.language_model.loading import load_policy, save_policy
@@ -55,7 +55,9 @@ def by_the_formula(model: GuidedPolicy, tokens: list[int]) -> Tensor:
 
 
 @torch.no_grad()
-def test_logits_are_guided_as_the_formula_says(stored_policy: Path, sequences: Sequences, pairs: Pairs) -> None:
+def test_logits_are_guided_as_the_formula_says(
+    stored_policy: Path, sequences: Sequences, pairs: Pairs, response_logits: Callable[..., Tensor]
+) -> None:
     """For every architecture, and padding on both sides changes nothing."""
     model = guided(load_policy(stored_policy))
     logits = response_logits(model, sequences)

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from components.language_model.forward import (
-    response_logits,
     response_logprobs,
     response_logprobs_and_entropy,
     response_values,
@@ -39,7 +38,7 @@ def plain_classifier(stored_scalar_model: Path) -> Any:
 
 @torch.no_grad()
 def test_logits_logprobs_and_entropy_equal_hugging_faces(
-    stored_policy: Path, plain_policy: Any, sequences: Sequences, pairs: Pairs
+    stored_policy: Path, plain_policy: Any, sequences: Sequences, pairs: Pairs, response_logits: Any
 ) -> None:
     policy = load_policy(stored_policy)
     logits = response_logits(policy, sequences)

@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from components.language_model import forward
 from components.language_model.attention import takes_packed_sequences
 from components.language_model.forward import (
-    response_logits,
     response_logprobs,
     response_logprobs_and_entropy,
     response_values,
@@ -28,15 +27,21 @@ def models(stored_policy: Path, stored_scalar_model: Path) -> list[Any]:
     return [load_policy(stored_policy), load_scalar_model(stored_scalar_model)]
 
 
-def numbers(models: list[Any], sequences: Sequences | Packed) -> list[Tensor]:
-    policy, scalar = models
-    return [
-        response_logits(policy, sequences),
-        response_logprobs(policy, sequences, 0.7),
-        *response_logprobs_and_entropy(policy, sequences, 0.7),
-        response_values(scalar, sequences),
-        sequence_scores(scalar, sequences),
-    ]
+@pytest.fixture
+def numbers(response_logits: Callable[..., Tensor]) -> Callable[[list[Any], Sequences | Packed], list[Tensor]]:
+    """All that a policy and a scalar model say of sequences: numbers(models, sequences)."""
+
+    def numbers_of(models: list[Any], sequences: Sequences | Packed) -> list[Tensor]:
+        policy, scalar = models
+        return [
+            response_logits(policy, sequences),
+            response_logprobs(policy, sequences, 0.7),
+            *response_logprobs_and_entropy(policy, sequences, 0.7),
+            response_values(scalar, sequences),
+            sequence_scores(scalar, sequences),
+        ]
+
+    return numbers_of
 
 
 def gradients(models: list[Any], columns: list[Tensor]) -> list[Tensor]:
@@ -49,7 +54,7 @@ def gradients(models: list[Any], columns: list[Tensor]) -> list[Tensor]:
 
 
 def test_packed_and_padded_agree_in_numbers_and_gradients(
-    models: list[Any], sequences: Sequences, monkeypatch: pytest.MonkeyPatch
+    models: list[Any], numbers: Any, sequences: Sequences, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert all(takes_packed_sequences(model) for model in models)
     packed = numbers(models, sequences)
@@ -63,7 +68,7 @@ def test_packed_and_padded_agree_in_numbers_and_gradients(
         torch.testing.assert_close(ours / scale, expected / scale, rtol=0, atol=1e-4)
 
 
-def test_filling_changes_neither_numbers_nor_gradients(models: list[Any], sequences: Sequences) -> None:
+def test_filling_changes_neither_numbers_nor_gradients(models: list[Any], numbers: Any, sequences: Sequences) -> None:
     plain, filled = sequences.packed(), sequences.packed(lambda count: count + 5, lambda count: count + 3)
     assert filled.tokens.shape[1] == plain.tokens.shape[1] + 5
     assert len(filled.before) == len(filled.places) == len(filled.response_tokens) == len(plain.before) + 3
@@ -112,7 +117,7 @@ def test_a_module_of_ones_own_with_hugging_faces_call_gets_padded_batches(
 
 
 def test_an_architecture_that_is_not_known_gets_padded_batches(
-    random_model: Callable[..., Any], tmp_path: Path
+    random_model: Callable[..., Any], response_logits: Callable[..., Tensor], tmp_path: Path
 ) -> None:
     import transformers as hf
 
@@ -162,7 +167,7 @@ def test_in_half_precision_attention_is_computed_in_float32(models: list[Any], s
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_on_a_gpu_packed_sequences_give_what_the_cpu_gives(
-    models: list[Any], sequences: Sequences, precision: torch.dtype
+    models: list[Any], numbers: Any, sequences: Sequences, precision: torch.dtype
 ) -> None:
     expected = numbers(models, sequences)
     expected_gradients = gradients(models, expected)
