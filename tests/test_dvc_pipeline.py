@@ -155,8 +155,8 @@ def test_a_stage_has_one_name_everywhere(stage: str) -> None:
     section = "${method}" if stage == "alignment" else stage
     assert section in STAGES[stage]["params"]
     command = STAGES[stage]["cmd"].split()
-    assert command[:4] == ["python", "-m", "components.launch", stage]
-    assert command[4:] == (["--cycle", "${key}"] if stage == "alignment" else [])
+    assert command[:5] == ["exec", "python", "-m", "components.launch", stage]
+    assert command[5:] == (["--cycle", "${key}"] if stage == "alignment" else [])
 
 
 def test_every_section_is_a_stages_or_has_a_reason() -> None:

@@ -133,8 +133,9 @@ def test_promotion_comes_last_and_its_refusal_to_start_is_a_stages_fault(
 
 @pytest.mark.parametrize("killed", ["repro", str(Path(supervise.__file__))], ids=["DVC", "supervisor"])
 def test_a_stage_ends_with_the_process_that_runs_it_and_is_tried_again(
-    tiny: Tiny, run_flow: Callable[..., Any], killed: str
+    tiny: Tiny, run_flow: Callable[..., Any], killed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("SHELL", "/bin/sh")  # what DVC takes where a service runs it, and on Debian it does not exec
     tiny.stages(a={"kills_once": killed})
     assert run_flow().result().stages == {"a": "ran"}
     assert [entry["event"] for entry in tiny.log()] == ["begin", "begin", "end"]

@@ -18,13 +18,13 @@ def listen(*lines: str) -> tuple[Transcript, list[str]]:
 def test_the_message_of_a_fault_is_kept_for_the_end() -> None:
     transcript, shown = listen(
         "Running stage 'sft':",
-        "> python -m components.launch sft",
+        "> exec python -m components.launch sft",
         "epoch 1  loss 2.31",
         "error: the params are not valid",
         "  where:      params.yaml: sft.epochs",
         "  expected:   a number",
         "an afterthought of another process",
-        "ERROR: failed to reproduce 'sft': failed to run: python -m components.launch sft, exited with 2",
+        "ERROR: failed to reproduce 'sft': failed to run: exec python -m components.launch sft, exited with 2",
     )
     assert shown == ["epoch 1  loss 2.31", "an afterthought of another process"]
     failure = transcript.failure("sft", 2)

@@ -66,7 +66,7 @@ class Tiny:
             needs = [need if "/" in need or "." in need else f"{need}.out" for need in stage.pop("needs", [])]
             timeout_minutes = stage.pop("timeout_minutes", None)
             described[name] = {
-                "cmd": f"python stage.py {name} '{json.dumps(stage)}'",
+                "cmd": f"exec python stage.py {name} '{json.dumps(stage)}'",
                 "deps": needs,
                 "outs": [f"{name}.out"],
             }
