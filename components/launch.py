@@ -21,8 +21,8 @@ from typing import Any
 import click
 
 from components import paths, profile
-from components.compute import accelerate_config, torch_environment
 from components.config import BestOfN, Params, PolicyGradientMethod, load_params
+from components.config.accelerate import accelerate_config, torch_environment
 from components.errors import USER_ERROR_STATUS, ConfigError, ProximalError
 from components.processes import die_with_parent, ranks
 

@@ -87,8 +87,8 @@ def seeds() -> None:
     """Run the pipeline with three seeds, each in a clone of its own, and print the table of README."""
     repository = _repository()
     from components.config import load_params
+    from components.interface.seeds import SEEDS, criteria
     from components.paths import PARAMS
-    from flows.seeds import SEEDS, criteria
 
     figures = _compare(repository, [load_params(PARAMS).method], SEEDS)
     from flows.terminal import print_whole, seeds_table
@@ -104,7 +104,7 @@ def seeds() -> None:
 def lineage(model: str) -> None:
     """Print the way from a registered model, e.g. policy@champion, back to the raw rows."""
     _environment(_repository())
-    from components.lineage import print_lineage
+    from components.interface.lineage import print_lineage
 
     print_lineage(model)
 
@@ -184,7 +184,7 @@ def _require_sound(repository: Path, overrides: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: a key or value that cannot be, or an Accelerate config that would not be obeyed.
     """
-    from components.compute import accelerate_config
+    from components.config.accelerate import accelerate_config
     from flows.workspace import overridden
 
     accelerate_config(repository / overridden(repository, overrides).compute.accelerate_config)

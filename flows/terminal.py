@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.table import Table
 
 from components.evaluation.metrics import METRICS, PARTS, RUBRIC, WIN_RATE, Metric
+from components.interface.seeds import criteria
 from components.paths import EVALUATION, SELECTION
 from components.profile import seconds
 from flows.profile import OVERHEAD, WORK, StageTime, shared_out
-from flows.seeds import criteria
 
 _ROOMY = 1000  # columns, more than any table takes
 _ENGINE = (

@@ -21,7 +21,7 @@ NUMBERLESS = {
     "components.artifacts": "writes and reads files, whatever is in them",
     "components.digests": "names content for lineage",
     "components.errors": "what is said when a stage fails, and then it writes nothing",
-    "components.launch": "starts processes; threads are params, and what else it sets is components.compute's",
+    "components.launch": "starts processes; threads are params, what else it sets is components.config.accelerate's",
     "components.paths": "names of files; another name is another out",
     "components.profile": "measures time, and writes it where no stage reads",
     "components.tracking": "writes to MLflow, which no stage reads",
@@ -87,10 +87,9 @@ def computes(stage: str) -> bool:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_what_a_stage_computes_with_is_seen_by_its_content(stage: str) -> None:
-    """The Accelerate config and what reads it: their path alone would leave an edited file unseen."""
-    with_what = {"${compute.accelerate_config}", "components/compute.py"}
-    assert with_what & set(STAGES[stage]["deps"]) == (with_what if computes(stage) else set())
-    assert computes(stage) == ("components.language_model.loading" in imported(f"{package(stage)}.run"))
+    """The Accelerate config: its path alone would leave an edited file unseen."""
+    assert ("${compute.accelerate_config}" in STAGES[stage]["deps"]) == computes(stage)
+    assert computes(stage) == ("components.models.loading" in imported(f"{package(stage)}.run"))
 
 
 def test_the_checkpoints_files_are_seen_by_their_content() -> None:
@@ -129,7 +128,7 @@ def test_the_declared_code_covers_all_that_the_stage_imports(stage: str) -> None
 def test_the_declared_code_is_there_and_is_needed(stage: str) -> None:
     """A dependency that a stage does not import would only make it run in vain."""
     sources = {module.replace(".", "/") for module in imported(f"{package(stage)}.run")}
-    sources |= {"components/compute"} if computes(stage) else set()  # what launch sets for it
+    sources |= {"components/config/accelerate"} if computes(stage) else set()  # what launch sets for it
     for dep in code_deps(stage):
         assert (ROOT / dep).exists()
         name = dep.with_suffix("").as_posix().removesuffix("/__init__")

@@ -11,15 +11,15 @@ from accelerate import Accelerator
 
 from components import paths
 from components.alignment import work_folder
+from components.alignment.method import CurveRow, Cycle
 from components.artifacts import atomic_folder, link_or_copy, read_json, read_jsonl, recover_folder, write_json
 from components.config import Method, Params
 from components.errors import ConfigError
-from components.language_model.acceleration import start_accelerator
-from components.language_model.cuts import cut_fractions, cut_fractions_of_pairs, distinct_pairs
-from components.language_model.loading import load_policy
-from components.measurement import Record, Yardsticks, means, measure
-from components.method import CurveRow, Cycle
+from components.measuring.measure import Record, Yardsticks, means, measure
+from components.models.cuts import cut_fractions, cut_fractions_of_pairs, distinct_pairs
+from components.models.loading import load_policy
 from components.tracking import stage_run
+from components.training.accelerator import start_accelerator
 
 COSTS = ("sampled_tokens", "trained_tokens")
 _AFTERWARDS = ("cycles", "selection", "evaluation", "promotion")  # sections that no cycle reads
@@ -109,13 +109,13 @@ def _method(name: Method) -> RunCycle:
     """The method's `run_cycle`; only the chosen one is imported."""
     match name:
         case "ppo" | "grpo" | "rloo":
-            from components.ppo.cycle import run_cycle
+            from components.alignment.policy_gradient.cycle import run_cycle
         case "dpo":
-            from components.dpo.cycle import run_cycle
+            from components.alignment.dpo.cycle import run_cycle
         case "best_of_n":
-            from components.best_of_n.cycle import run_cycle
+            from components.alignment.best_of_n.cycle import run_cycle
         case "q_learning":
-            from components.q_learning.cycle import run_cycle
+            from components.alignment.q_learning.cycle import run_cycle
     return run_cycle
 
 

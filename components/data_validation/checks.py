@@ -150,9 +150,7 @@ def near_duplicate_check(file: FileName, rows: list[Row], limits: DataValidation
     )
 
 
-def near_duplicates_across_splits_check(
-    train: list[Row], heldout: list[Row], limits: DataValidation
-) -> Check:
+def near_duplicates_across_splits_check(train: list[Row], heldout: list[Row], limits: DataValidation) -> Check:
     """Validation and test prompts that nearly are prompts of training, demonstrations or comparisons."""
     train_texts = list(dict.fromkeys(row["prompt"] for row in train))
     heldout_texts = list(dict.fromkeys(row["prompt"] for row in heldout))
@@ -275,9 +273,7 @@ def contradiction_check(comparisons: list[Row], labels: LabelStatistics) -> Chec
         f"{len(labels.contradicted_rows)} of {sum(labels.labels_per_pair.values())} response pairs",
         value=len(contradicted),
         limit=0,
-        examples=[
-            "comparisons.jsonl rows " + ", ".join(map(str, rows)) for rows in contradicted[:SHOWN_EXAMPLES]
-        ],
+        examples=["comparisons.jsonl rows " + ", ".join(map(str, rows)) for rows in contradicted[:SHOWN_EXAMPLES]],
         remedy="ask these annotators again, or drop the rows",
     )
 
@@ -352,9 +348,7 @@ def kinds_check(prompts: list[Row]) -> Check:
     kinds = Counter(row["kind"] for row in prompts if row.get("kind") is not None)
     if not kinds:
         return _absent(name, expected, "no column kind")
-    shares = ", ".join(
-        f"{clipped(kind, 40)} {count / len(prompts):.1%}" for kind, count in kinds.most_common()
-    )
+    shares = ", ".join(f"{clipped(kind, 40)} {count / len(prompts):.1%}" for kind, count in kinds.most_common())
     return Check(name, "ok", expected, shares, len(kinds), None, [], "")
 
 
@@ -367,8 +361,7 @@ def label_counts_check(labels: LabelStatistics) -> Check:
         name="label_counts",
         status="ok",
         expected="response pairs have one or more labels",
-        found=f"{total} labels of {pairs} response pairs: {counts}; "
-        f"{len(labels.annotators)} named annotators",
+        found=f"{total} labels of {pairs} response pairs: {counts}; {len(labels.annotators)} named annotators",
         value=total / pairs if pairs else 0.0,
         limit=None,
         examples=[],

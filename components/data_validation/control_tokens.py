@@ -10,8 +10,8 @@ from components.config import LanguageModel
 from components.data_validation.checks import SHOWN_EXAMPLES, Check
 from components.data_validation.reading import Row
 from components.data_validation.schemas import FileName
-from components.language_model.checkpoint_tokenizer import load_checkpoint_tokenizer
-from components.language_model.text import SCRATCH_CONTROL_TOKENS, SCRATCH_EOS, control_texts, without_end
+from components.models.checkpoint_tokenizer import load_checkpoint_tokenizer
+from components.models.text import SCRATCH_CONTROL_TOKENS, SCRATCH_EOS, control_texts, without_end
 
 _TEXTS: dict[FileName, tuple[str, ...]] = {
     "prompts": ("prompt",),

@@ -82,9 +82,7 @@ def label_statistics(comparisons: list[Row]) -> LabelStatistics:
         for annotator, mine in own.items():
             labels[annotator] += mine.total()
             if len(mine) == 2:
-                self_contradicted.append(
-                    [row["raw_row"] for row in rows if row.get("annotator") == annotator]
-                )
+                self_contradicted.append([row["raw_row"] for row in rows if row.get("annotator") == annotator])
             margin = (votes[True] - mine[True]) - (votes[False] - mine[False])
             if margin != 0:
                 compared[annotator] += mine.total()

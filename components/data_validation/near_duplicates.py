@@ -106,9 +106,7 @@ def _rarest_first(texts: Sequence[str]) -> list[list[int]]:
     inside = owner[:-2] == owner[2:]  # the others would run from one text into the next
     distinct, shingle = np.unique(codes[inside], return_inverse=True)
     held = np.sort(owner[:-2][inside] * len(distinct) + shingle)
-    held = held[
-        np.append(True, held[1:] != held[:-1])
-    ]  # each shingle once per text; np.unique takes ten times as long
+    held = held[np.append(True, held[1:] != held[:-1])]  # each shingle once per text; np.unique takes ten times as long
     owner, shingle = np.divmod(held, len(distinct))
     frequency = np.bincount(shingle, minlength=len(distinct))
     rank = np.empty(len(distinct), dtype=np.int64)

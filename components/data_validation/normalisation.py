@@ -13,9 +13,7 @@ _BROKEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffd\ud800-\udfff\uf
 # what the next byte became. Followers that can also close a quotation do not count after a capital: "MAÇÃ»"
 # may be a word and a guillemet.
 _LEAD = "[\u00c2\u00c3]"
-_FOLLOWER = (
-    "[\u00a1-\u00ba\u00bc-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u20ac\u2122]"
-)
+_FOLLOWER = "[\u00a1-\u00ba\u00bc-\u00bf\u0152\u0153\u0160\u0161\u0178\u017d\u017e\u0192\u02c6\u02dc\u20ac\u2122]"
 _CLOSING_FOLLOWER = "[\u00a0\u00bb\u2013\u2014\u2018-\u201e\u2020-\u2022\u2026\u2030\u2039\u203a]"
 _CAPITAL = "[A-Z\u00c0-\u00de\u0110]"
 _MOJIBAKE = re.compile(

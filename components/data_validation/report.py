@@ -113,9 +113,7 @@ def page_of(raw: dict[FileName, RawFile], validated: Validated, report: dict[str
     """The content of report.html: self-contained, and the data's text in it is escaped."""
     from jinja2 import Environment, StrictUndefined
 
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters["number"] = _readable
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
         files=[{"name": PurePath(raw[file].path).name, **report[file]} for file in FILES],

@@ -97,9 +97,7 @@ def row_faults(frame: pd.DataFrame, schema: pa.DataFrameSchema) -> dict[int, lis
             raise MissingColumns(sorted(missing)) from None
         if cases["index"].isna().any():
             raise
-        found: dict[int, set[Fault]] = defaultdict(
-            set
-        )  # a set: pandera repeats a row's fault once per column
+        found: dict[int, set[Fault]] = defaultdict(set)  # a set: pandera repeats a row's fault once per column
         for context, column, check, position in zip(
             cases["schema_context"], cases["column"], cases["check"], cases["index"], strict=True
         ):
@@ -191,10 +189,7 @@ def _fits_its_pair(frame: pd.DataFrame) -> pd.Series:
             counts[pair][content] += 1
     usual = {pair: count.most_common(1)[0][0] for pair, count in counts.items()}
     return pd.Series(
-        [
-            content is None or usual[pair] == content
-            for pair, content in zip(frame["pair"], contents, strict=True)
-        ],
+        [content is None or usual[pair] == content for pair, content in zip(frame["pair"], contents, strict=True)],
         index=frame.index,
     )
 

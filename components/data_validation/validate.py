@@ -85,9 +85,7 @@ def validate(raw: dict[FileName, RawFile], limits: DataValidation, seed: int) ->
         dataset.two_splits_check(splits),
         *dataset.fault_checks(rejected),
         *(dataset.near_duplicate_check(file, kept[file], limits) for file in FILES),
-        dataset.near_duplicates_across_splits_check(
-            train, parts["prompts_validation"] + parts["prompts_test"], limits
-        ),
+        dataset.near_duplicates_across_splits_check(train, parts["prompts_validation"] + parts["prompts_test"], limits),
         dataset.contradiction_check(kept["comparisons"], labels),
         dataset.agreement_check(labels, limits),
         dataset.majority_check(labels, limits),
@@ -99,9 +97,7 @@ def validate(raw: dict[FileName, RawFile], limits: DataValidation, seed: int) ->
     return Validated(kept, parts, rejected, checks, labels)
 
 
-def _sort_out(
-    raw: dict[FileName, RawFile], limits: DataValidation
-) -> tuple[dict[FileName, list[Row]], list[Rejected]]:
+def _sort_out(raw: dict[FileName, RawFile], limits: DataValidation) -> tuple[dict[FileName, list[Row]], list[Rejected]]:
     """Part each file into sound rows and rejected ones."""
     faults: dict[FileName, dict[int, list[Fault]]] = {}
     broken: list[tuple[str, str, str]] = []
@@ -117,9 +113,7 @@ def _sort_out(
         except MissingColumns as missing:
             present = sorted({column for row in content.rows for column in row})
             for column in missing.columns:
-                broken.append(
-                    (f"{content.path}, column {column}", f"a column {column}", f"columns {present}")
-                )
+                broken.append((f"{content.path}, column {column}", f"a column {column}", f"columns {present}"))
     if broken:
         raise DataError(
             "the raw data lacks what every file must have",
@@ -147,9 +141,7 @@ def _first_bad_line(bad_lines: list[BadLine]) -> str:
     return f"{len(bad_lines)} lines, none of them a row; line {first.number}: {first.fault}"
 
 
-def _remove_heldout_prompts(
-    kept: dict[FileName, list[Row]], heldout: set[str], withheld: bool
-) -> list[Rejected]:
+def _remove_heldout_prompts(kept: dict[FileName, list[Row]], heldout: set[str], withheld: bool) -> list[Rejected]:
     """Take rows with validation and test prompts out of the training files.
 
     Where the data names its splits such a row is a leak, a fault. Where we drew the splits it is `withheld`:
@@ -214,9 +206,7 @@ def rows_by_reason(rejected: list[Rejected]) -> dict[str, list[int]]:
         for fault in row.faults:
             rows[str(fault)].append(row.row)
     counts = Counter({reason: len(numbers) for reason, numbers in rows.items()})
-    return {
-        reason: rows[reason] for reason, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-    }
+    return {reason: rows[reason] for reason, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))}
 
 
 def _refuse_failures(raw: dict[FileName, RawFile], checks: list[Check]) -> None:
@@ -227,8 +217,7 @@ def _refuse_failures(raw: dict[FileName, RawFile], checks: list[Check]) -> None:
             where=", ".join(content.path for content in raw.values()),
             expected="; ".join(check.expected for check in failures),
             found="; ".join(
-                check.found + (f" ({'; '.join(check.examples)})" if check.examples else "")
-                for check in failures
+                check.found + (f" ({'; '.join(check.examples)})" if check.examples else "") for check in failures
             ),
             do="; ".join(check.remedy for check in failures),
         )

@@ -17,7 +17,7 @@ from components.evaluation.metrics import (
     prompt_means,
     prompt_win_rates,
 )
-from components.statistics import FEW_PROMPTS, Interval, mean_interval, paired_interval, share_interval
+from components.measuring.intervals import FEW_PROMPTS, Interval, mean_interval, paired_interval, share_interval
 
 # {"sft" | "candidate" | "difference": {metric: {"mean", "low", "high"}}, "win_rate": {"mean", "low", "high"}}
 Comparison = dict[str, Any]

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.stats import t
 
 from components.evaluation.metrics import Record, by_prompt, distinct_n, ngrams
-from components.statistics import Interval
+from components.measuring.intervals import Interval
 
 
 def distinct_intervals(

@@ -1,6 +1,6 @@
 """What is reported about a policy, and the plain functions that compute it from records.
 
-A record is one sampled response with all that was measured on it (components.measurement). Samples of one
+A record is one sampled response with all that was measured on it (components.measuring.measure). Samples of one
 prompt are averaged first: the prompt is the unit of every mean and every interval.
 """
 
@@ -82,8 +82,8 @@ def prompt_means(records: Sequence[Record], metric: str) -> list[float]:
 def prompt_win_rates(candidate: Sequence[Record], sft: Sequence[Record]) -> list[float]:
     """One value a prompt: how often the judge scores a response of the candidate above an independent one of SFT.
 
-    Samples of one number were drawn with the same random numbers (components.measurement): each is held against those
-    of every other number, or the rate would be that of coupled policies.
+    Samples of one number were drawn with the same random numbers (components.measuring.measure): each is held against
+    those of every other number, or the rate would be that of coupled policies.
 
     Equal scores count half. So do equal responses, whose scores may differ in the last bits: the batch in
     which a response is scored decides how its sums are split.

@@ -13,7 +13,7 @@ from components.evaluation import verdict
 from components.evaluation.compare import Comparison
 from components.evaluation.metrics import JUDGE, METRICS, RUBRIC, WIN_RATE, Metric
 from components.evaluation.samples import SCORES
-from components.weak_scorers import weakness
+from components.measuring.weak_scorers import weakness
 
 _BAR = 52.0  # half the width of an interval's drawing, in its own units
 

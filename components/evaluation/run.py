@@ -29,9 +29,9 @@ def run(params: Params) -> None:
     Raises:
         ArtifactError, DataError: an output of an earlier stage is absent or corrupt.
     """
-    from components.language_model.cuts import cut_fractions
-    from components.language_model.loading import load_codec
-    from components.measurement import TEST_STREAM, measure_policy
+    from components.measuring.measure import TEST_STREAM, measure_policy
+    from components.models.cuts import cut_fractions
+    from components.models.loading import load_codec
 
     with stage_run("evaluation", params, inputs=inputs(params)) as tracked:
         tracked.dataset("prompts_test", TEST_PROMPTS)

@@ -27,7 +27,7 @@ def measure_champion(champion: ModelVersion, params: Params, candidate: Sequence
     with tempfile.TemporaryDirectory() as scratch:
         folder = fetch_policy(champion, Path(scratch))
         if _same_tokens(folder, paths.SFT / "policy"):
-            from components.measurement import TEST_STREAM, measure_policy
+            from components.measuring.measure import TEST_STREAM, measure_policy
 
             return measure_policy(folder, params, list(prompts.values()), samples, TEST_STREAM)
         return _measure_by_text(folder, params, list(prompts.values()) * samples)
@@ -39,12 +39,12 @@ def _same_tokens(one: Path, other: Path) -> bool:
 
 def _measure_by_text(folder: Path, params: Params, rows: list[Record]) -> list[Record]:
     """Gold or judge of a champion with another tokenizer: it answers with its own, others read the text."""
-    from components.language_model.answering import Answerer
-    from components.language_model.forward import in_microbatches, sequence_scores
-    from components.language_model.loading import load_codec, load_scorer
-    from components.language_model.sequences import build_sequences
-    from components.language_model.text import TextFormat
-    from components.measurement import rubric_of
+    from components.engines.answering import Answerer
+    from components.measuring.measure import rubric_of
+    from components.models.loading import load_codec, load_scorer
+    from components.models.text import TextFormat
+    from components.passes.forward import in_microbatches, sequence_scores
+    from components.passes.sequences import build_sequences
 
     prompts = [row["prompt"] for row in rows]
     responses = Answerer(folder).answer(

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from components.errors import DataError
-from components.statistics import paired_interval
+from components.measuring.intervals import paired_interval
 
-Record = dict[str, Any]  # one sampled response, see components.measurement
+Record = dict[str, Any]  # one sampled response, see components.measuring.measure
 
 
 @dataclass(frozen=True)

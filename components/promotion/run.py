@@ -11,6 +11,7 @@ from components.artifacts import read_json, read_jsonl
 from components.config import Params
 from components.digests import digest, digest_of_values
 from components.errors import ArtifactError
+from components.measuring.weak_scorers import weakness
 from components.paths import ALIGNMENT, CLEAN, EVALUATION, JUDGE, REWARD_MODEL, SELECTION, SFT
 from components.promotion.champion import measure_champion
 from components.promotion.decision import (
@@ -39,7 +40,6 @@ from components.tracking.registry import (
     version_of_policy,
 )
 from components.tracking.runs import RecordedRun, stage_run
-from components.weak_scorers import weakness
 
 POLICY = SELECTION / "policy"
 TEST_PROMPTS = CLEAN / "prompts_test.jsonl"

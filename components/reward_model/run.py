@@ -13,27 +13,27 @@ from components.artifacts import atomic_folder, read_jsonl, write_json
 from components.config import Params, RewardModel
 from components.core.calibration import expected_calibration_error, pairwise_accuracy, reliability_table
 from components.core.losses import bradley_terry_loss
+from components.engines.generation import generate
+from components.engines.sampling import uniforms
 from components.errors import TrainingError
-from components.language_model.acceleration import start_accelerator
-from components.language_model.cuts import cut_fractions_of_pairs, distinct_pairs
-from components.language_model.ensemble import Ensemble
-from components.language_model.fitting import fit
-from components.language_model.forward import in_microbatches, sequence_scores
-from components.language_model.generation import generate
-from components.language_model.loading import (
+from components.measuring.weak_scorers import margin_over_baseline, weakness
+from components.models.cuts import cut_fractions_of_pairs, distinct_pairs
+from components.models.ensemble import Ensemble
+from components.models.loading import (
     ScalarModel,
     load_codec,
     load_policy,
     new_scalar_model,
     save_scorer,
 )
-from components.language_model.sampling import uniforms
-from components.language_model.sequences import Packed, Sequences, comparison_pairs
-from components.language_model.text import Codec
+from components.models.text import Codec
+from components.passes.forward import in_microbatches, sequence_scores
+from components.passes.sequences import Packed, Sequences, comparison_pairs
 from components.profile import span
 from components.seeding import derive_seed, generator
 from components.tracking import stage_run
-from components.weak_scorers import margin_over_baseline, weakness
+from components.training.accelerator import start_accelerator
+from components.training.fit import fit
 
 logger = logging.getLogger("proximal")
 

@@ -13,23 +13,23 @@ from components import paths
 from components.artifacts import atomic_folder, read_jsonl, write_json
 from components.config import Params
 from components.digests import digest
+from components.engines.preflight import require_usable, require_usable_config
 from components.errors import ConfigError
-from components.language_model.acceleration import start_accelerator
-from components.language_model.checkpoint_tokenizer import load_checkpoint_tokenizer
-from components.language_model.cuts import cut_fractions
-from components.language_model.fitting import fit
-from components.language_model.forward import response_logprobs
-from components.language_model.loading import (
+from components.models.checkpoint_tokenizer import load_checkpoint_tokenizer
+from components.models.cuts import cut_fractions
+from components.models.loading import (
     load_checkpoint,
     new_policy,
     save_policy,
     stop_ids,
 )
-from components.language_model.preflight import require_usable, require_usable_config
-from components.language_model.sequences import Packed, Sequences, build_sequences
-from components.language_model.text import Codec, TextFormat, train_tokenizer
+from components.models.text import Codec, TextFormat, train_tokenizer
+from components.passes.forward import response_logprobs
+from components.passes.sequences import Packed, Sequences, build_sequences
 from components.seeding import derive_seed, generator
 from components.tracking import stage_run
+from components.training.accelerator import start_accelerator
+from components.training.fit import fit
 
 logger = logging.getLogger("proximal")
 

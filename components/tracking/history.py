@@ -79,6 +79,4 @@ def search(query: str) -> list[RunRecord]:
 
 
 def _record(run: Any) -> RunRecord:
-    return RunRecord(
-        run.info.run_id, run.info.status, run.info.start_time, dict(run.data.tags), dict(run.data.metrics)
-    )
+    return RunRecord(run.info.run_id, run.info.status, run.info.start_time, dict(run.data.tags), dict(run.data.metrics))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 CHAMPION, CANDIDATE = "champion", "candidate"
 POLICY_DIGEST, PROMOTION_RUN = "policy_digest", "promotion_run_id"
 DECISIONS_ON = "decisions_on:"  # and the digest of the test prompts: how often a version was decided on them
-_LOADER = "components.policy_model"  # MLflow calls its `_load_pyfunc`
+_LOADER = "components.engines.policy_model"  # MLflow calls its `_load_pyfunc`
 # What `_LOADER` and what it imports need from outside, and what MLflow needs to load it.
 _REQUIRED = (
     *("mlflow-skinny", "pandas", "torch", "transformers", "accelerate", "tokenizers", "safetensors"),
@@ -98,7 +98,7 @@ def register(
 
     Args:
         run_id: the run that registers it.
-        answering: the defaults of `components.policy_model`'s params, which callers of `predict` may change.
+        answering: the defaults of `components.engines.policy_model`'s params, which callers of `predict` may change.
     """
     import mlflow.pyfunc
     from mlflow.entities import LoggedModelOutput

@@ -18,26 +18,26 @@ from ruamel.yaml import YAML
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
+from components.alignment.dpo.cycle import make_optimizer as make_dpo_optimizer
+from components.alignment.dpo.reference import reference_logprobs
+from components.alignment.dpo.update import Updater as DpoUpdater
+from components.alignment.policy_gradient import rollouts as rollouts_module
+from components.alignment.policy_gradient.actor_critic import ActorCritic
+from components.alignment.policy_gradient.credit import assign_credit
+from components.alignment.policy_gradient.cycle import make_optimizer
+from components.alignment.policy_gradient.rollouts import Collector
+from components.alignment.policy_gradient.update import Updater
 from components.config import Optimisation, Params, parse_params
 from components.core.losses import bradley_terry_loss
 from components.core.stats import RunningMoments
-from components.dpo.cycle import make_optimizer as make_dpo_optimizer
-from components.dpo.reference import reference_logprobs
-from components.dpo.update import Updater as DpoUpdater
-from components.language_model.acceleration import start_accelerator
-from components.language_model.fitting import fit
-from components.language_model.forward import response_logprobs, sequence_scores
-from components.language_model.generation import generate
-from components.language_model.loading import load_policy, load_scalar_model
-from components.language_model.sequences import Packed, Sequences, build_sequences
-from components.language_model.text import Codec, TextFormat
-from components.measurement import Yardsticks
-from components.ppo import rollouts as rollouts_module
-from components.ppo.actor_critic import ActorCritic
-from components.ppo.credit import assign_credit
-from components.ppo.cycle import make_optimizer
-from components.ppo.rollouts import Collector
-from components.ppo.update import Updater
+from components.engines.generation import generate
+from components.measuring.measure import Yardsticks
+from components.models.loading import load_policy, load_scalar_model
+from components.models.text import Codec, TextFormat
+from components.passes.forward import response_logprobs, sequence_scores
+from components.passes.sequences import Packed, Sequences, build_sequences
+from components.training.accelerator import start_accelerator
+from components.training.fit import fit
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -15,7 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from components.compute import torch_environment
+from components.config.accelerate import torch_environment
 from components.processes import ranks
 
 ROOT = Path(__file__).resolve().parents[2]

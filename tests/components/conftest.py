@@ -26,6 +26,16 @@ from typing import Any
 
 import pytest
 import torch
+from architectures import (  # noqa: F401  fixtures for all tests below this folder
+    pairs,
+    random_model,
+    response_logits,
+    sequences,
+    stored_policy,
+    stored_scalar_model,
+    word_codec,
+    word_policy,
+)
 from ruamel.yaml import YAML
 
 from components.artifacts import write_jsonl
@@ -204,7 +214,7 @@ def use_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
     """Lets what follows in the test compute on a GPU, in a precision of Accelerate's."""
     from accelerate.state import AcceleratorState
 
-    from components.language_model.acceleration import start_accelerator
+    from components.training.accelerator import start_accelerator
 
     def use(precision: str) -> None:
         monkeypatch.setenv("ACCELERATE_USE_CPU", "false")
@@ -235,7 +245,7 @@ def assert_recording_changes_no_byte(
     def check(cycle: Callable[..., Any], params: Params) -> None:
         use_gpu("bf16")
         with monkeypatch.context() as patch:
-            patch.setattr("components.language_model.passes.Recorded", lambda function: function)
+            patch.setattr("components.training.passes.Recorded", lambda function: function)
             plain = cycle(params, "plain")
         of_decoding = len(replays)
         assert cycle(params, "recorded") == plain

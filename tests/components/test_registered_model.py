@@ -15,7 +15,7 @@ from mlflow.artifacts import download_artifacts
 
 from components import paths
 from components.config import load_params
-from components.language_model.answering import Answerer
+from components.engines.answering import Answerer
 from components.tracking import stage_run
 from components.tracking import store as tracking_store
 from components.tracking.registry import ModelVersion, register

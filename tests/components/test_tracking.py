@@ -87,7 +87,7 @@ def python(code: str, *arguments: str, folder: Path, **environment: str) -> subp
 
 
 def test_import_does_not_import_mlflow() -> None:
-    code = "import sys, components.tracking, components.lineage; sys.exit('mlflow' in sys.modules)"
+    code = "import sys, components.tracking, components.interface.lineage; sys.exit('mlflow' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 

@@ -11,7 +11,7 @@ from dvc.repo import Repo
 from ruamel.yaml import YAML
 
 from components.digests import digest
-from components.helpdesk.generator import main
+from components.worlds.helpdesk.generator import main
 
 ROOT = Path(__file__).parents[2]
 REMOTE = ROOT / "infra" / "dvc-remote" / "files" / "md5"

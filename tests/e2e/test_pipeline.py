@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from components.helpdesk import world
+from components.worlds.helpdesk import world
 
 ROOT = Path(__file__).parents[2]
 SMALL = Path(__file__).parent / "params.yaml"

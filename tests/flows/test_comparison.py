@@ -14,7 +14,7 @@ from tiny_project import REPOSITORY, Tiny
 
 from components.config import METHODS
 from components.errors import ConfigError
-from flows.seeds import SEEDS
+from components.interface.seeds import SEEDS
 
 # Writes what `proximal run --figures` would, with the seed as gold, and notes that it ran.
 RUN = """

@@ -11,7 +11,7 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
-from flows.seeds import criteria
+from components.interface.seeds import criteria
 from flows.terminal import evaluation_table, print_whole, seeds_table, show_result
 
 

@@ -18,15 +18,15 @@ import pytest
 import torch
 
 from components import paths
+from components.alignment.policy_gradient import cycle as ppo_cycle
 from components.alignment.run import run
 from components.artifacts import read_jsonl, write_jsonl
 from components.config import Params, load_params
 from components.digests import digest
 from components.errors import ArtifactError, ConfigError, DataError
-from components.language_model.best_of_n import BestOfN
-from components.language_model.ensemble import Ensemble
-from components.language_model.loading import load_codec, load_policy, load_scalar_model
-from components.ppo import cycle as ppo_cycle
+from components.models.best_of_n import BestOfN
+from components.models.ensemble import Ensemble
+from components.models.loading import load_codec, load_policy, load_scalar_model
 from components.reward_model.run import run as train_reward_model
 from components.tracking import store
 from components.tracking.history import search

@@ -11,7 +11,7 @@ import pytest
 from components.config import LanguageModel, Params
 from components.data_validation.control_tokens import control_token_checks
 from components.errors import ConfigError
-from components.language_model.text import train_tokenizer
+from components.models.text import train_tokenizer
 
 KEPT: dict[Any, Any] = {
     "prompts": [{"raw_row": 1, "prompt": "hello"}, {"raw_row": 2, "prompt": "what is <pad> ?"}],

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from components.evaluation.diversity import distinct_intervals
-from components.statistics import Interval
+from components.measuring.intervals import Interval
 
 DIALS = {"confidence": 0.95}
 

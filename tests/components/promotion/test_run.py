@@ -16,15 +16,15 @@ from components.artifacts import read_jsonl, write_json, write_jsonl
 from components.config import Params, load_params
 from components.digests import digest
 from components.errors import ArtifactError
-from components.language_model.loading import (
+from components.measuring.measure import TEST_STREAM, measure_policy
+from components.models.loading import (
     new_policy,
     new_scalar_model,
     save_best_of_n,
     save_policy,
     save_scalar_model,
 )
-from components.language_model.text import Codec, TextFormat, train_tokenizer
-from components.measurement import TEST_STREAM, measure_policy
+from components.models.text import Codec, TextFormat, train_tokenizer
 from components.promotion.champion import measure_champion
 from components.promotion.run import TEST_PROMPTS, run
 from components.tracking import store as tracking_store

@@ -13,7 +13,7 @@ from components import paths
 from components.artifacts import read_jsonl, write_jsonl
 from components.config import Params
 from components.errors import DataError
-from components.language_model.loading import load_codec
+from components.models.loading import load_codec
 from components.reward_model.run import run
 
 LONG = "yes " * 40

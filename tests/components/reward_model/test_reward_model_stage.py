@@ -17,10 +17,10 @@ from components import paths
 from components.artifacts import read_jsonl, write_jsonl
 from components.config import Params, load_params
 from components.digests import digest
+from components.engines.generation import generate
+from components.engines.sampling import uniforms
 from components.errors import ArtifactError, DataError, ProximalError
-from components.language_model.generation import generate
-from components.language_model.loading import load_codec, load_policy
-from components.language_model.sampling import uniforms
+from components.models.loading import load_codec, load_policy
 from components.reward_model.run import run
 from components.seeding import generator
 

@@ -16,7 +16,7 @@ from components.artifacts import read_jsonl, write_jsonl
 from components.config import Params, load_params
 from components.digests import digest
 from components.errors import ConfigError, DataError
-from components.language_model.loading import load_codec, load_policy
+from components.models.loading import load_codec, load_policy
 from components.sft.run import run
 from components.tracking.history import search
 
@@ -88,7 +88,7 @@ def test_training_goes_on_from_a_hugging_face_folder(untrained: Path, change_par
     """GPT-2 with the tokenizer beside it: the weights are that model's, moved a little, and the words its own."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    from components.language_model.text import train_tokenizer
+    from components.models.text import train_tokenizer
 
     train_tokenizer(["my printer counts to seven ."] * 3, 290).save_pretrained("checkpoint")
     torch.manual_seed(1)
@@ -142,7 +142,7 @@ def test_a_checkpoint_or_template_that_cannot_be_used_is_refused_before_anything
 ) -> None:
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    from components.language_model.text import train_tokenizer
+    from components.models.text import train_tokenizer
 
     train_tokenizer(["my printer counts to seven ."] * 3, 290).save_pretrained("checkpoint")
     GPT2LMHeadModel(GPT2Config(vocab_size=300, n_embd=16, n_layer=1, n_head=2, n_positions=29)).save_pretrained(

@@ -1,0 +1,70 @@
+"""The state of a PPO run between iterations and between cycles: models, optimiser, KL coefficient, progress.
+
+All random numbers come from (seed, iteration), so there is no generator state to keep. Safetensors and JSON only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from components.alignment.policy_gradient.actor_critic import ActorCritic
+from components.artifacts import read_json, reading, write_json
+from components.core.stats import RunningMoments
+from components.models.loading import load_policy, load_scalar_model, save_policy, save_scalar_model
+from components.models.text import Codec
+from components.profile import span
+from components.training.optimizer_state import save_optimizer
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What a later iteration needs to know beyond the weights. `iteration` counts over all cycles."""
+
+    iteration: int
+    kl_coef: float
+    score_moments: RunningMoments
+
+
+def load_model(policy_folder: Path, value_folder: Path | None) -> ActorCritic:
+    """The trainable pair from stored models; a reward model serves as the first value model. None: no value model."""
+    return ActorCritic(load_policy(policy_folder), load_scalar_model(value_folder) if value_folder else None)
+
+
+@span("models")
+def save(
+    folder: Path,
+    model: ActorCritic,
+    reference: Any,
+    optimizer: torch.optim.Optimizer,
+    codec: Codec,
+    progress: Progress,
+) -> None:
+    """Write policy/, state/ and, where the models are, value_model/ and reference/ below `folder`.
+
+    Args:
+        reference: the reference policy if it is not the SFT policy any more, else None.
+    """
+    save_policy(model.policy, codec, folder / "policy")
+    if model.value_model is not None:
+        save_scalar_model(model.value_model, folder / "state" / "value_model")
+    if reference is not None:
+        save_policy(reference, codec, folder / "state" / "reference")
+    save_optimizer(folder / "state" / "optimizer.safetensors", model, optimizer)
+    write_json(folder / "state" / "progress.json", asdict(progress))
+
+
+def load_progress(folder: Path) -> Progress:
+    """The progress stored below `folder`.
+
+    Raises:
+        ArtifactError: absent, corrupt, or of another version of this program.
+    """
+    path = folder / "state" / "progress.json"
+    with reading("progress", path, "iteration, kl_coef and score_moments"):
+        content = read_json(path)
+        moments = RunningMoments.from_dict(content["score_moments"])
+        return Progress(int(content["iteration"]), float(content["kl_coef"]), moments)

@@ -1,0 +1,68 @@
+"""From scores to advantages: what each token of a rollout is given credit for."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, cast
+
+import torch
+from torch import Tensor
+
+from components.alignment.policy_gradient.rollouts import Rollouts
+from components.config import PolicyGradientMethod, Ppo
+from components.core.advantages import gae, grpo, rloo, spread
+from components.core.kl import kl_estimate
+from components.core.rewards import clip_scores, length_penalty, missing_eos, per_token_rewards
+from components.core.stats import RunningMoments, masked_sum, whiten
+
+
+class Credit(NamedTuple):
+    """Shapes: scores (B,), as they entered the rewards; advantages and returns (B, T)."""
+
+    scores: Tensor
+    advantages: Tensor
+    returns: Tensor
+
+
+def assign_credit(
+    rollouts: Rollouts, kl_coef: float, moments: RunningMoments, settings: PolicyGradientMethod
+) -> tuple[Credit, RunningMoments]:
+    """Scores become rewards, rewards become advantages.
+
+    Args:
+        moments: of all scores of the run so far, for running scaling.
+    Returns:
+        The credit, and the moments with this batch's scores in them.
+    """
+    scores, moments = _shaped_scores(rollouts, moments, settings)
+    mask = rollouts.sequences.response_mask
+    kl = torch.zeros_like(rollouts.old_logprobs)
+    if settings.kl_placement == "reward":
+        kl = kl_estimate(rollouts.old_logprobs, rollouts.ref_logprobs, settings.kl_estimator)
+    rewards = per_token_rewards(scores, kl, kl_coef, mask)
+    if settings.has_value_model:
+        critic = cast(Ppo, settings)
+        advantages, returns = gae(rewards, rollouts.values, mask, critic.gamma, critic.gae_lambda)
+    else:
+        estimator = rloo if settings.advantage_estimator == "rloo" else grpo
+        per_sequence = estimator(masked_sum(rewards, mask, dim=1), settings.responses_per_prompt)
+        advantages = spread(per_sequence, mask)
+        returns = torch.zeros_like(advantages)
+    if settings.whiten_advantages:
+        advantages = whiten(advantages, mask)
+    return Credit(scores, advantages, returns), moments
+
+
+def _shaped_scores(
+    rollouts: Rollouts, moments: RunningMoments, settings: PolicyGradientMethod
+) -> tuple[Tensor, RunningMoments]:
+    """The missing-end rule and the length penalty, then scaling, then clipping."""
+    scores = missing_eos(rollouts.scores, rollouts.ended, settings.missing_eos, settings.missing_eos_value)
+    if settings.length_penalty is not None:
+        limits = settings.length_penalty
+        lengths = rollouts.sequences.response_mask.sum(dim=1)
+        scores = scores + length_penalty(lengths, limits.limit_tokens, limits.buffer_tokens, limits.factor)
+    moments = moments.update(scores)
+    if settings.score_scaling != "none":
+        shift = moments.mean if settings.score_scaling == "running_mean_std" else 0.0
+        scores = (scores - shift) / (moments.std + 1e-8)
+    return (scores if settings.score_clip is None else clip_scores(scores, settings.score_clip)), moments

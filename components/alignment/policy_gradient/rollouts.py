@@ -1,0 +1,149 @@
+"""Phase 1: the policy answers prompts, and everything that the updates need is recorded once."""
+
+from __future__ import annotations
+
+from typing import NamedTuple, cast
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from components.alignment.policy_gradient.actor_critic import ActorCritic
+from components.config import Params, PolicyGradientMethod
+from components.core.checks import require_finite
+from components.engines.generation import generate
+from components.engines.sampling import uniforms
+from components.measuring.measure import Yardsticks, rubric_of
+from components.models.text import Codec
+from components.passes.forward import in_microbatches, response_logprobs, sequence_scores
+from components.passes.sequences import Packed, Sequences, pad_left
+from components.profile import span
+from components.seeding import generator
+from components.training.passes import Passes
+
+
+class Rollouts(NamedTuple):
+    """B responses and what was recorded of them.
+
+    Shapes: scores and ended (B,); old_logprobs, ref_logprobs, values and entropy (B, T).
+    Units: logprobs and entropy in nats; scores as the reward model gave them, in its standard deviations (or the
+    rubric's, see `true_scores`).
+    """
+
+    sequences: Sequences
+    scores: Tensor
+    ended: Tensor
+    old_logprobs: Tensor
+    ref_logprobs: Tensor
+    values: Tensor
+    entropy: Tensor
+
+
+class Collector:
+    """Collects rollouts, iteration by iteration."""
+
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        model: ActorCritic,
+        reference: nn.Module,
+        yardsticks: Yardsticks,
+        params: Params,
+    ) -> None:
+        self._accelerator, self._model, self._reference = accelerator, model, reference
+        self._yardsticks, self._params = yardsticks, params
+        self._settings = cast(PolicyGradientMethod, params.alignment)
+        scorer = yardsticks.reward_model
+        self._measure = Passes(accelerator, self._forward, *model.models, reference, scorer, backward=False)
+
+    @torch.no_grad()
+    @span("rollouts")
+    def roll_out(self, prompts: list[list[int]], iteration: int) -> Rollouts:
+        """Answer the prompts and record logprobs, reference logprobs, values and scores.
+
+        Every process works on its share of the prompts; all of them return the whole batch, so that advantages are
+        whitened over it and minibatches are cut from it alike everywhere.
+
+        Raises:
+            TrainingError: a recorded number is not finite; the rows are named.
+        """
+        accelerator, params, codec = self._accelerator, self._params, self._yardsticks.codec
+        numbers = uniforms(
+            len(prompts),
+            params.language_model.max_response_tokens,
+            generator(params.seed, "ppo", "responses", iteration),
+        )
+        share = slice(accelerator.process_index, None, accelerator.num_processes)
+        with accelerator.autocast():  # as in the update: sampled from, recorded and compared in one precision
+            sequences = generate(
+                self._model.policy,
+                codec,
+                prompts[share],
+                numbers[share],
+                temperature=self._settings.temperature,
+                batch_size=params.measurement.batch_size,
+            ).to(accelerator.device)
+            columns = in_microbatches(
+                lambda part: self._measure(self._measure.inputs(part)),
+                sequences,
+                self._settings.microbatch_size,
+                trim=self._measure.trim,
+            )
+        sequences, columns = _gather(accelerator, prompts, sequences, columns, params, codec.pad_id)
+        logprobs, entropy, values, ref_logprobs, scores = columns
+        mask = sequences.response_mask
+        for name, column in zip(("old_logprobs", "entropy", "values", "ref_logprobs", "scores"), columns, strict=True):
+            require_finite(
+                f"{self._settings.method}, iteration {iteration + 1}, {name}",
+                column,
+                mask if column.dim() == 2 else None,
+            )
+        ended = (codec.is_stop(sequences.response_tokens) & mask).any(dim=1)
+        return Rollouts(sequences, scores, ended, logprobs, ref_logprobs, values, entropy)
+
+    def _forward(self, part: Sequences | Packed) -> tuple[Tensor, ...]:
+        temperature = self._settings.temperature
+        return (
+            *self._model(part, temperature),
+            response_logprobs(self._reference, part, temperature),
+            sequence_scores(self._yardsticks.reward_model, part),
+        )
+
+
+def true_scores(rollouts: Rollouts, prompts: list[str], codec: Codec, params: Params) -> Tensor:
+    """What the rubric, not the reward model, gives the responses. Shapes: (B,)."""
+    rubric = rubric_of(params.data)
+    assert rubric is not None  # components.config sees to it
+    responses = codec.decode(rollouts.sequences.responses())
+    gold = [rubric(prompt, response)["gold"] for prompt, response in zip(prompts, responses, strict=True)]
+    return rollouts.scores.new_tensor(gold)
+
+
+def _gather(
+    accelerator: Accelerator,
+    prompts: list[list[int]],
+    sequences: Sequences,
+    recorded: tuple[Tensor, ...],
+    params: Params,
+    pad_id: int,
+) -> tuple[Sequences, tuple[Tensor, ...]]:
+    """Bring the shares of all processes together, in the order of the prompts."""
+    if accelerator.num_processes == 1:
+        return sequences, recorded
+    width = params.language_model.max_response_tokens
+
+    def whole(column: Tensor) -> Tensor:
+        if column.dim() == 2:
+            column = torch.nn.functional.pad(column, (0, width - column.shape[1]))
+        parts = accelerator.gather(column).chunk(accelerator.num_processes)
+        return torch.stack(parts, dim=1).flatten(0, 1)  # process p holds rows p, p + processes, ...
+
+    prompt_tokens, prompt_mask = (part.to(accelerator.device) for part in pad_left(prompts, pad_id))
+    response_mask = whole(sequences.response_mask.long()).bool()
+    everything = Sequences(prompt_tokens, prompt_mask, whole(sequences.response_tokens), response_mask)
+    trimmed = everything.rows(slice(None))
+    longest = trimmed.response_tokens.shape[1]
+    columns = tuple(
+        column[:, :longest] if column.dim() == 2 else column for column in (whole(part) for part in recorded)
+    )
+    return trimmed, columns

@@ -1,0 +1,157 @@
+"""What the whole pipeline needs of a checkpoint, asked before its first stage trains."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from components.config import LanguageModel
+from components.core.checks import require_finite
+from components.engines.generation import generate
+from components.engines.sampling import uniforms
+from components.errors import ConfigError
+from components.models.checkpoint_tokenizer import bad_checkpoint
+from components.models.loading import ScalarModel, positions_of, scalar_class
+from components.models.text import Codec
+from components.passes.forward import position_ids
+
+logger = logging.getLogger("proximal")
+
+
+def require_usable_config(config: LanguageModel) -> None:
+    """Refuse what the checkpoint's config alone shows, before its weights are read. Raises: ConfigError."""
+    from transformers import AutoConfig
+
+    if (Path(config.checkpoint) / "adapter_config.json").exists():
+        raise _refusal(
+            config,
+            expected="a whole model",
+            found="an adapter (adapter_config.json), which is weights to be added to another model",
+            do="merge it into its base model (peft's merge_and_unload), save that, and name its folder",
+        )
+    try:
+        settings = AutoConfig.from_pretrained(config.checkpoint, trust_remote_code=config.trust_remote_code)
+    except (OSError, ValueError) as fault:
+        raise bad_checkpoint(config, fault) from fault
+    if quantised := getattr(settings, "quantization_config", None):
+        method = quantised.get("quant_method") if isinstance(quantised, dict) else quantised
+        raise _refusal(
+            config,
+            expected="weights of floating-point numbers, which can be trained",
+            found=f"quantised weights (quantization_config: {method})",
+            do="name the checkpoint that these were made from",
+        )
+    if settings.get_text_config() is not settings:
+        raise _refusal(
+            config,
+            expected="a model of text alone",
+            found=f"a model of several kinds of input ({settings.model_type})",
+            do="choose a checkpoint of text alone, such as the text model of the same family",
+        )
+
+
+def require_usable(codec: Codec, policy: Any, config: LanguageModel) -> None:
+    """Refuse a loaded checkpoint that a later stage would fail on; a token is generated and scored to see.
+
+    Raises:
+        ConfigError: the class, its scalar form, its cache, its positions or its embeddings are not what is needed.
+    """
+    name = type(policy).__name__
+    if getattr(transformers, name, None) is not type(policy):
+        raise _refusal(
+            config,
+            expected="a model class of transformers: later stages load the policy from its files alone",
+            found=f"{name}, code of the checkpoint's own (language_model.trust_remote_code)",
+            do="choose a checkpoint whose class transformers has, or set language_model.trust_remote_code: false if "
+            "it has both",
+        )
+    if policy._is_stateful:
+        raise _no_cache(config, name)
+    limit, needed = positions_of(policy), config.max_prompt_tokens + config.max_response_tokens
+    if limit is not None and needed > limit:
+        raise ConfigError(
+            "prompt and response are longer together than the checkpoint can read",
+            where="language_model.max_prompt_tokens, language_model.max_response_tokens",
+            expected=f"at most {limit} together, the positions of {config.checkpoint}",
+            found=f"{config.max_prompt_tokens} + {config.max_response_tokens} = {needed}",
+            do="lower one of them",
+        )
+    _require_embeddings(codec, policy, config)
+    [prompt] = codec.encode_prompts(["a"])
+    tokens = torch.tensor([prompt])
+    inputs = {"attention_mask": torch.ones_like(tokens), "position_ids": position_ids(tokens >= 0)}
+    with torch.no_grad():
+        require_finite("the scores by the checkpoint's trunk", _with_head(policy)(input_ids=tokens, **inputs))
+        if getattr(policy(input_ids=tokens, use_cache=True, **inputs), "past_key_values", None) is None:
+            raise _no_cache(config, name)
+    count = min(2, config.max_response_tokens)
+    numbers = uniforms(1, count, torch.Generator().manual_seed(0))
+    generate(policy, codec, [prompt], numbers, temperature=1.0, batch_size=1)
+
+
+def _with_head(policy: Any) -> ScalarModel:
+    """The policy's trunk itself under a head of zeros, if it fits there. Raises: ConfigError."""
+    classifier_class = scalar_class(policy)
+    config = copy.deepcopy(policy.config)
+    config.num_labels = 1
+    config.score_mean, config.score_std = 0.0, 1.0
+    with torch.device("meta"):
+        classifier = classifier_class(config)
+    trunk, own = (
+        {name: weight.shape for name, weight in model.base_model.state_dict().items()} for model in (classifier, policy)
+    )
+    if not hasattr(classifier, "score") or trunk != own:
+        raise ConfigError(
+            "this architecture has no scalar form",
+            where="language_model.checkpoint",
+            expected=f"a {classifier_class.__name__} with the trunk of {type(policy).__name__} and a head `score`",
+            found="another trunk or head",
+            do="choose a checkpoint of another architecture, such as Llama, Qwen, Mistral or GPT-2",
+        )
+    setattr(classifier, classifier.base_model_prefix, policy.base_model)
+    classifier.score.to_empty(device="cpu")
+    torch.nn.init.zeros_(classifier.score.weight)
+    return ScalarModel(classifier)
+
+
+def _require_embeddings(codec: Codec, policy: Any, config: LanguageModel) -> None:
+    """Every token that a text can become has an embedding; padding, which nobody reads, becomes the end token."""
+    rows, tokenizer = policy.get_input_embeddings().weight.shape[0], codec.tokenizer
+    beyond = {text: number for text, number in tokenizer.get_vocab().items() if number >= rows}
+    is_padding = set(beyond.values()) == {tokenizer.pad_token_id}
+    if is_padding and tokenizer.pad_token not in config.prompt_template:
+        logger.info("the pad token %s has no embedding: the end token pads instead", tokenizer.pad_token)
+        tokenizer.pad_token = tokenizer.eos_token
+        beyond = {}
+    if beyond:
+        named = ", ".join(f"{text} ({number})" for text, number in sorted(beyond.items(), key=lambda item: item[1])[:5])
+        raise _refusal(
+            config,
+            expected=f"tokens with ids below {rows}, the rows of the model's embeddings",
+            found=f"{len(beyond)} tokens beyond: {named}",
+            do="resize the model's embeddings (resize_token_embeddings) and save it, or take its own tokenizer",
+        )
+
+
+def _no_cache(config: LanguageModel, name: str) -> ConfigError:
+    return _refusal(
+        config,
+        expected="a model that answers by a cache of keys and values",
+        found=f"{name}, which keeps a state instead",
+        do="choose a transformer, such as Llama, Qwen, Mistral or GPT-2",
+    )
+
+
+def _refusal(config: LanguageModel, *, expected: str, found: str, do: str) -> ConfigError:
+    return ConfigError(
+        "the checkpoint cannot be aligned",
+        where=f"language_model.checkpoint: {config.checkpoint}",
+        expected=expected,
+        found=found,
+        do=do,
+    )

@@ -1,0 +1,178 @@
+"""How good a policy is: a record per prompt and sampled response, alike in every cycle, at the end, at promotion."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from components import paths
+from components.config import Data, Params
+from components.core.stats import masked_mean, masked_sum
+from components.engines.generation import generate
+from components.engines.sampling import uniforms
+from components.models.best_of_n import kl_of_choice
+from components.models.loading import load_codec, load_policy, load_scorer
+from components.models.text import Codec
+from components.passes.forward import (
+    in_microbatches,
+    response_logprobs,
+    response_logprobs_and_entropy,
+    sequence_scores,
+)
+from components.passes.sequences import Sequences
+from components.profile import span
+from components.seeding import generator
+from components.training.accelerator import start_accelerator
+from components.worlds.helpdesk.rubric import score as helpdesk_score
+from components.worlds.randomwalks import graph as randomwalks
+
+Record = dict[str, Any]
+# The final comparison and the promotion gate draw the same numbers: their records compare prompt by prompt.
+TEST_STREAM = "test"
+_PROGRESS = ("reward", "kl", "entropy", "response_tokens", "ended")
+# The true worth of a response to a prompt: gold, and its parts where it has some.
+Rubric = Callable[[str, str], dict[str, float]]
+
+
+@lru_cache
+def rubric_of(data: Data) -> Rubric | None:
+    """The rubric that the params name; None for data that comes without one."""
+    match data.rubric:
+        case "helpdesk":
+            return lambda prompt, response: helpdesk_score(prompt, response)._asdict()
+        case "randomwalks":
+            assert data.graph_seed is not None  # components.config sees to it
+            graph = randomwalks.make_graph(data.graph_seed)
+            return lambda prompt, response: {"gold": randomwalks.reward(prompt, response, graph)}
+        case "none":
+            return None
+
+
+@dataclass(frozen=True)
+class Yardsticks:
+    """The frozen models a policy is measured with."""
+
+    reference: nn.Module
+    reward_model: nn.Module
+    judge: nn.Module
+    codec: Codec
+
+    @classmethod
+    def load(cls, device: torch.device) -> Yardsticks:
+        """The SFT policy, the reward model and the judge from their stages' outputs."""
+        return cls(
+            load_policy(paths.SFT / "policy").to(device),
+            load_scorer(paths.REWARD_MODEL / "model").to(device),
+            load_scorer(paths.JUDGE / "model").to(device),
+            load_codec(paths.SFT / "policy"),
+        )
+
+
+def measure_policy(
+    policy_folder: Path,
+    params: Params,
+    prompts: list[Record],
+    samples_per_prompt: int,
+    stream: str,
+) -> list[Record]:
+    """Measure a stored policy; see `measure`."""
+    device = start_accelerator().device
+    policy = load_policy(policy_folder).to(device)
+    return measure(policy, Yardsticks.load(device), params, prompts, samples_per_prompt, stream)
+
+
+@torch.no_grad()
+@span("evaluation")
+def measure(
+    policy: Any,
+    yardsticks: Yardsticks,
+    params: Params,
+    prompts: list[Record],
+    samples_per_prompt: int,
+    stream: str,
+) -> list[Record]:
+    """Sample responses to every prompt and measure them.
+
+    Args:
+        prompts: rows with `id`, `prompt` and perhaps `kind`.
+        stream: names the random numbers. Two policies measured with one stream answer the same prompts with the same
+            numbers, so that their difference has little noise.
+    Returns:
+        len(prompts) * samples_per_prompt records, a prompt's samples together: prompt_id, prompt, kind, sample,
+        response, response_tokens, ended, reward, judge, kl (nats per sequence, the k1 estimate of this sample),
+        entropy (mean nats per token), and with a rubric gold and its parts (helpful, harmless, honest). Of a
+        policy that chooses among responses, kl is at most the mean of these, and entropy that of the policy it chooses
+        from.
+    """
+    codec, settings = yardsticks.codec, params.measurement
+    rows = [(row, sample) for row in prompts for sample in range(samples_per_prompt)]
+    numbers = uniforms(
+        len(rows), params.language_model.max_response_tokens, generator(params.seed, "measurement", stream)
+    )
+    sequences = generate(
+        policy,
+        codec,
+        codec.encode_prompts([row["prompt"] for row, _ in rows]),
+        numbers,
+        temperature=settings.temperature,
+        batch_size=settings.batch_size,
+    ).to(next(policy.parameters()).device)
+
+    def numbers_of(part: Sequences) -> tuple[torch.Tensor, ...]:
+        logprobs, entropies = response_logprobs_and_entropy(policy, part, settings.temperature)
+        ref_logprobs = response_logprobs(yardsticks.reference, part, settings.temperature)
+        return (
+            sequence_scores(yardsticks.reward_model, part),
+            sequence_scores(yardsticks.judge, part),
+            masked_sum(logprobs - ref_logprobs, part.response_mask, dim=1),
+            masked_mean(entropies, part.response_mask, dim=1),
+        )
+
+    choice = kl_of_choice(policy)
+    columns = [column.tolist() for column in in_microbatches(numbers_of, sequences, settings.batch_size)]
+    tokens = sequences.responses()
+    responses = codec.decode(tokens)
+    rubric = rubric_of(params.data)
+    records = []
+    for number, (row, sample) in enumerate(rows):
+        reward, judge, kl, entropy = (column[number] for column in columns)
+        record = {
+            "prompt_id": row["id"],
+            "prompt": row["prompt"],
+            "kind": row.get("kind"),
+            "sample": sample,
+            "response": responses[number],
+            "response_tokens": len(tokens[number]),
+            "ended": tokens[number][-1] in codec.stop_ids,
+            "reward": reward,
+            "judge": judge,
+            "kl": kl + choice,
+            "entropy": entropy,
+        }
+        if rubric:
+            record |= rubric(row["prompt"], responses[number])
+        records.append(record)
+    return records
+
+
+def means(records: list[Record]) -> dict[str, float]:
+    """The mean of every number in the records."""
+    names = [name for name, value in records[0].items() if isinstance(value, int | float) and name != "sample"]
+    return {name: sum(record[name] for record in records) / len(records) for name in names}
+
+
+def progress(
+    policy: Any, yardsticks: Yardsticks, params: Params, prompts: list[Record], stream: str
+) -> dict[str, float]:
+    """Where a policy in training has come to, by one sampled response a prompt: what every curve row holds.
+
+    What the judge and a rubric say is left out: no training looks at them.
+    """
+    figures = means(measure(policy, yardsticks, params, prompts, 1, stream))
+    return {name: figures[name] for name in _PROGRESS}

@@ -1,0 +1,1 @@
+"""Models and their text: tokenizers, policies, scorers, and how they are stored."""

@@ -1,0 +1,275 @@
+"""Loading, making and saving models: causal language models, and scalar models (reward, judge, value)."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+import transformers.modeling_utils  # the slow part, here so that launch sees to its import
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from components.artifacts import read_json, reading, write_json
+from components.config import LanguageModel
+from components.core.rewards import Ensemble as EnsembleMode
+from components.errors import ConfigError
+from components.models.best_of_n import BestOfN
+from components.models.checkpoint_tokenizer import bad_checkpoint
+from components.models.ensemble import Ensemble
+from components.models.guided import guided_policy, is_guided
+from components.models.text import Codec, TextFormat
+from components.passes.attention import use_packed_attention
+from components.profile import span
+
+BEST_OF_N = "best_of_n.json"  # beside a policy that chooses: {"n": ...}
+SCORER = "scorer"
+ENSEMBLE = "ensemble.json"  # beside the folders 1, 2, ... of its members
+
+
+class ScalarModel(nn.Module):
+    """A Hugging Face sequence classifier with one label, read at every token.
+
+    As a reward model it is read at the last token of the response, as a value model before each of them. `mean` and
+    `std` (in the stored config) normalise its output.
+    """
+
+    def __init__(self, classifier: Any) -> None:
+        super().__init__()
+        self.classifier = classifier
+
+    @property
+    def config(self) -> Any:
+        return self.classifier.config
+
+    def forward(self, **inputs: Any) -> Tensor:
+        """The normalised scalar at every position.
+
+        Args:
+            inputs: as the Hugging Face model takes them: input_ids (B, S), position_ids (B, S), ...
+        Returns:
+            (B, S)
+        """
+        hidden = self.classifier.base_model(use_cache=False, **inputs).last_hidden_state
+        config = self.classifier.config
+        scalars: Tensor = self.classifier.score(hidden).squeeze(-1).float()
+        normalised: Tensor = (scalars - config.score_mean) / config.score_std
+        return normalised
+
+
+def new_policy(config: LanguageModel, vocabulary_size: int, token_ids: dict[str, Any], seed: int) -> Any:
+    """A small Llama with random weights."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    scratch = config.scratch
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        policy = LlamaForCausalLM(
+            LlamaConfig(
+                vocab_size=vocabulary_size,
+                hidden_size=scratch.hidden_size,
+                intermediate_size=scratch.intermediate_size,
+                num_hidden_layers=scratch.layers,
+                num_attention_heads=scratch.attention_heads,
+                max_position_embeddings=config.max_prompt_tokens + config.max_response_tokens,
+                tie_word_embeddings=True,
+                **token_ids,
+            )
+        )
+    return use_packed_attention(policy)
+
+
+def _model_class(folder: Path) -> Any:
+    """The concrete class that the config names: loading it alone is quicker than the Auto classes' machinery."""
+    name = json.loads((folder / "config.json").read_text())["architectures"][0]
+    if not hasattr(transformers, name):
+        raise ValueError(f"transformers has no class {name}")
+    return getattr(transformers, name)
+
+
+@span("models")
+def _load(folder: Path) -> Any:
+    with reading("model", folder, "config.json and model.safetensors, whole"):
+        return _from_pretrained(_model_class(folder), folder)
+
+
+def _from_pretrained(model_class: Any, source: str | Path, **options: Any) -> Any:
+    """A model with all of its weights: Hugging Face would draw those that a file lacks at random, and only warn."""
+    try:
+        model, report = model_class.from_pretrained(
+            source, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
+        )
+    except RuntimeError as fault:  # tensors of other shapes than the config's
+        raise ValueError(str(fault)) from fault
+    if report["missing_keys"]:
+        raise ValueError(f"no weights for {', '.join(sorted(report['missing_keys']))}")
+    return use_packed_attention(_no_dropout(model))
+
+
+def _no_dropout(model: Any) -> Any:
+    """Switch dropout off for good: with it, old and new logprobs of the same weights differ and the ratio lies."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        for name, value in vars(module).items():
+            if "dropout" in name and isinstance(value, float):  # as in the attention of Llama, Qwen and their kin
+                setattr(module, name, 0.0)
+    return model.eval()
+
+
+def load_policy(folder: Path) -> Any:
+    """A causal language model that a stage stored: plain, guided by Q heads, or choosing the best of n.
+
+    Raises:
+        ArtifactError: absent, half-written or corrupt.
+    """
+    policy = _load(folder)
+    if is_guided(folder):
+        return guided_policy(policy, folder)
+    if not (folder / BEST_OF_N).exists():
+        return policy
+    with reading("best of n", folder / BEST_OF_N, "n, a number from 1 on"):
+        n = read_json(folder / BEST_OF_N)["n"]
+        if not isinstance(n, int) or n < 1:
+            raise ValueError(f"n: {n!r}")
+    return BestOfN(policy, load_scorer(folder / SCORER), n).eval()
+
+
+def positions_of(policy: Any) -> int | None:
+    """The longest sequence of tokens that a policy was made for; None where its positions have no end."""
+    config = getattr(policy, "policy", policy).config
+    limit = getattr(config.get_text_config(), "max_position_embeddings", None)
+    return limit if isinstance(limit, int) and limit > 0 else None
+
+
+@span("models")
+def load_checkpoint(config: LanguageModel) -> Any:
+    """A causal language model from a folder or from the Hugging Face hub, as params name it.
+
+    Raises:
+        ConfigError: nothing can be loaded from there.
+    """
+    from transformers import AutoModelForCausalLM
+
+    try:
+        return _from_pretrained(AutoModelForCausalLM, config.checkpoint, trust_remote_code=config.trust_remote_code)
+    except (OSError, ValueError, SafetensorError) as fault:
+        raise bad_checkpoint(config, fault) from fault
+
+
+def stop_ids(policy: Any) -> tuple[int, ...]:
+    """The ids that a checkpoint's generation_config names as ends of a response, as far as the model has them."""
+    found = getattr(policy.generation_config, "eos_token_id", None)
+    ids = found if isinstance(found, list) else [] if found is None else [found]
+    return tuple(number for number in ids if number < policy.get_output_embeddings().weight.shape[0])
+
+
+def load_codec(folder: Path) -> Codec:
+    """The tokenizer and text format that a stage stored with a policy."""
+    from transformers import PreTrainedTokenizerFast
+
+    with reading("tokenizer", folder, "tokenizer.json, whole"):
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
+    return Codec(tokenizer, TextFormat.load(folder))
+
+
+def scalar_class(policy: Any) -> Any:
+    """The sequence classifier of transformers that has the trunk of this causal language model.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    causal_class = type(policy).__name__
+    # By the config's class: Gemma 3's text and vision models share a name that only the latter's classifier carries on.
+    found = AutoModelForSequenceClassification._model_mapping.get(type(policy.config), None)
+    if found is None or not hasattr(transformers, causal_class):
+        raise ConfigError(
+            "this architecture has no scalar form",
+            where="language_model.checkpoint",
+            expected="an architecture with a ...ForSequenceClassification class in transformers",
+            found=causal_class,
+            do="choose a checkpoint of another architecture, such as Llama, Qwen, Mistral or GPT-2",
+        )
+    return found
+
+
+def new_scalar_model(policy_folder: Path, seed: int) -> ScalarModel:
+    """A scalar model on the trunk of a stored policy, with a new head that starts near zero."""
+    policy = load_policy(policy_folder)
+    classifier_class = scalar_class(policy)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        config = classifier_class.config_class.from_pretrained(policy_folder, num_labels=1)
+        config.score_mean, config.score_std = 0.0, 1.0
+        classifier = classifier_class(config).to(torch.float32)
+        nn.init.normal_(classifier.score.weight, std=1.0 / (config.hidden_size + 1) ** 0.5)
+    classifier.base_model.load_state_dict(policy.base_model.state_dict())
+    return ScalarModel(use_packed_attention(_no_dropout(classifier)))
+
+
+def load_scalar_model(folder: Path) -> ScalarModel:
+    """A scalar model that a stage stored.
+
+    Raises:
+        ArtifactError: absent, half-written or corrupt.
+    """
+    return ScalarModel(_load(folder))
+
+
+def load_scorer(folder: Path) -> nn.Module:
+    """A reward model or judge that a stage stored: a scalar model, or the `Ensemble` of several.
+
+    Raises:
+        ArtifactError: absent, half-written or corrupt.
+    """
+    if not (folder / ENSEMBLE).exists():
+        return load_scalar_model(folder)
+    with reading("ensemble", folder / ENSEMBLE, "members, ensemble and std_coef"):
+        content = read_json(folder / ENSEMBLE)
+        count, mode, std_coef = int(content["members"]), content["ensemble"], float(content["std_coef"])
+        if count < 1 or mode not in get_args(EnsembleMode):
+            raise ValueError(f"{count} members, {mode!r}")
+    members = [load_scalar_model(folder / str(number)) for number in range(1, count + 1)]
+    return Ensemble(members, mode, std_coef).eval()
+
+
+def first_member(scorer_folder: Path) -> Path:
+    """The folder of a stored scorer's first scalar model, or of its only one."""
+    return scorer_folder / "1" if (scorer_folder / ENSEMBLE).exists() else scorer_folder
+
+
+@span("models")
+def save_scorer(members: list[ScalarModel], mode: EnsembleMode, std_coef: float, folder: Path) -> None:
+    """Store a reward model or judge; one of a single member is stored as that scalar model."""
+    if len(members) == 1:
+        save_scalar_model(members[0], folder)
+        return
+    for number, member in enumerate(members, start=1):
+        save_scalar_model(member, folder / str(number))
+    write_json(folder / ENSEMBLE, {"members": len(members), "ensemble": mode, "std_coef": std_coef})
+
+
+@span("models")
+def save_policy(policy: Any, codec: Codec, folder: Path) -> None:
+    """Store a policy with its tokenizer and text format."""
+    policy.save_pretrained(folder)
+    codec.tokenizer.save_pretrained(folder)
+    codec.format.save(folder)
+
+
+@span("models")
+def save_best_of_n(policy_folder: Path, scorer_folder: Path, n: int, folder: Path) -> None:
+    """Store the best of n responses of a stored policy, chosen by a stored scorer, as a policy of its own."""
+    shutil.copytree(policy_folder, folder)
+    shutil.copytree(scorer_folder, folder / SCORER)
+    write_json(folder / BEST_OF_N, {"n": n})
+
+
+@span("models")
+def save_scalar_model(model: ScalarModel, folder: Path) -> None:
+    """Store a scalar model in Hugging Face's form of a sequence classifier."""
+    model.classifier.save_pretrained(folder)

@@ -1,0 +1,157 @@
+"""Forward passes over whole sequences: logprobs, values and scores, aligned with the response tokens.
+
+Index t of a (B, T) result belongs to response token t: its logprob given everything before it, or the value of the
+state before it. Models that take packed sequences are given no padding; all others get padded batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from components.core.logprobs import token_logprobs, token_logprobs_and_entropy
+from components.core.masks import last_true_index
+from components.passes.attention import takes_packed_sequences
+from components.passes.sequences import Packed, Sequences, microbatches
+
+
+def position_ids(mask: Tensor) -> Tensor:
+    """Positions that count real tokens only, so that padding moves nothing. Shapes: (B, S) -> (B, S)."""
+    return (mask.long().cumsum(dim=1) - 1).clamp(min=0)
+
+
+def prepared(sequences: Sequences | Packed, *models: nn.Module, any_lengths: bool = False) -> Sequences | Packed:
+    """Packed, if all of these models take that: once for all of them.
+
+    Filled up where matrix products make, or look for, a kernel for every shape that they see. They do in half precision
+    on the CPU and on a GPU; a shape that was seen before then costs less than some tokens more. On a GPU equal shapes
+    are also what `cuda_graphs` lives on. See infra/decisions.
+
+    Args:
+        any_lengths: for what is recorded, and replayed for sequences of other lengths.
+    """
+    if isinstance(sequences, Packed) or not all(takes_packed_sequences(model) for model in models):
+        return sequences
+    if sequences.prompt_tokens.device.type != "cpu":
+        packed = sequences.packed(_to_a_quarter, _to_a_quarter)
+        return packed._replace(lengths=()) if any_lengths else packed
+    return sequences.packed(_to_a_multiple_of_64) if torch.is_autocast_enabled("cpu") else sequences.packed()
+
+
+def _to_a_multiple_of_64(count: int) -> int:
+    return -(-count // 64) * 64
+
+
+def _to_a_quarter(count: int) -> int:
+    """Up by a quarter at most, to one of few numbers."""
+    step = max(64, 2 ** (count.bit_length() - 1) // 4)
+    full: int = -(-count // step) * step
+    return full
+
+
+def response_logprobs(policy: nn.Module, sequences: Sequences | Packed, temperature: float) -> Tensor:
+    """Logprobs of the response tokens, 0 where there is none. Shapes: (B, T). Units: nats."""
+    sequences = prepared(sequences, policy)
+    return _in_place(token_logprobs(_logits(policy, sequences), _tokens(sequences), temperature), sequences)
+
+
+def response_logprobs_and_entropy(
+    policy: nn.Module, sequences: Sequences | Packed, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """Logprobs of the response tokens, and the entropy of the distributions they were drawn from, else 0.
+
+    Shapes: (B, T) each. Units: nats.
+    """
+    sequences = prepared(sequences, policy)
+    both = token_logprobs_and_entropy(_logits(policy, sequences), _tokens(sequences), temperature)
+    return _in_place(both.logprobs, sequences), _in_place(both.entropy, sequences)
+
+
+def response_values(model: nn.Module, sequences: Sequences | Packed) -> Tensor:
+    """The value of the state before each response token, 0 where there is none. Shapes: (B, T)."""
+    sequences = prepared(sequences, model)
+    if isinstance(sequences, Packed):
+        values = model(**_packed_inputs(sequences))[0, sequences.before]
+    else:
+        start = sequences.prompt_tokens.shape[1] - 1
+        values = model(**_padded_inputs(sequences))[:, start:-1][sequences.response_mask]
+    return _in_place(values, sequences)
+
+
+def sequence_scores(model: nn.Module, sequences: Sequences | Packed) -> Tensor:
+    """The reward model's score, read at the last real token of the response. Shapes: (B,)."""
+    sequences = prepared(sequences, model)
+    if isinstance(sequences, Packed):
+        scores: Tensor = model(**_packed_inputs(sequences))[0, sequences.last]
+        return scores
+    last = last_true_index(sequences.response_mask) + sequences.prompt_tokens.shape[1]
+    scores = model(**_padded_inputs(sequences)).gather(1, last[:, None]).squeeze(1)
+    return scores
+
+
+def _logits(policy: nn.Module, sequences: Sequences | Packed) -> Tensor:
+    """Logits that predict the response tokens, one behind the other, row by row. Shapes: (tokens, V)."""
+    logits: Tensor
+    if isinstance(sequences, Packed):
+        logits = policy(**_packed_inputs(sequences), use_cache=False, logits_to_keep=sequences.before).logits
+        return logits[0]
+    width = sequences.response_tokens.shape[1]
+    logits = policy(**_padded_inputs(sequences), use_cache=False, logits_to_keep=width + 1).logits
+    return logits[:, :-1][sequences.response_mask]
+
+
+def _tokens(sequences: Sequences | Packed) -> Tensor:
+    """The response tokens, one behind the other, row by row. Shapes: (tokens,)."""
+    if isinstance(sequences, Packed):
+        return sequences.response_tokens
+    return sequences.response_tokens[sequences.response_mask]
+
+
+def _packed_inputs(packed: Packed) -> dict[str, Any]:
+    return {
+        "input_ids": packed.tokens,
+        "attention_mask": None,
+        "position_ids": packed.positions,
+        "sequence_lengths": packed.lengths,
+        "longest_sequence": packed.longest,
+        "sequence_ends": packed.ends,
+    }
+
+
+def _padded_inputs(sequences: Sequences) -> dict[str, Tensor]:
+    mask = sequences.mask
+    return {"input_ids": sequences.tokens, "attention_mask": mask.long(), "position_ids": position_ids(mask)}
+
+
+def _in_place(column: Tensor, sequences: Sequences | Packed) -> Tensor:
+    """Numbers of response tokens, back in their rows. Shapes: (tokens, ...) -> (B, T, ...)."""
+    if isinstance(sequences, Packed):
+        return sequences.in_place(column)
+    result = column.new_zeros(*sequences.response_mask.shape, *column.shape[1:])
+    result[sequences.response_mask] = column
+    return result
+
+
+@torch.no_grad()
+def in_microbatches(
+    function: Callable[[Sequences], tuple[Tensor, ...]], sequences: Sequences, size: int, *, trim: bool = True
+) -> tuple[Tensor, ...]:
+    """Apply a function of sequences part by part and put the results, (B,) or (B, T), back in order; no gradients."""
+    results: list[Tensor] = []
+    width = sequences.response_tokens.shape[1]
+    for index, part in microbatches(sequences, size, trim=trim):
+        outputs = function(part)
+        if not results:
+            results = [
+                output.new_zeros((len(sequences), width) if output.dim() == 2 else (len(sequences),))
+                for output in outputs
+            ]
+        for result, output in zip(results, outputs, strict=True):
+            if output.dim() == 2:
+                result[index, : output.shape[1]] = output
+            else:
+                result[index] = output
+    return tuple(results)

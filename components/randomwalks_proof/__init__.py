@@ -1,1 +1,0 @@
-"""Proof by known optimum: the real stages run on the randomwalks world, and every policy is held against the oracle."""

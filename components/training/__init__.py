@@ -1,0 +1,1 @@
+"""What training of every kind shares: the accelerator, the step, the fit."""

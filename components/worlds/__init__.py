@@ -1,0 +1,1 @@
+"""Small worlds with data and a rubric of their own."""

@@ -1,0 +1,83 @@
+"""The parts of one PPO iteration on the tiny world."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from accelerate import Accelerator
+
+from components import paths
+from components.alignment.method import rows_of_iteration
+from components.alignment.policy_gradient.actor_critic import ActorCritic
+from components.alignment.policy_gradient.checkpoint import load_model
+from components.alignment.policy_gradient.rollouts import Collector, Rollouts
+from components.artifacts import read_jsonl
+from components.config import Params
+from components.measuring.measure import Yardsticks
+from components.training.accelerator import start_accelerator
+
+
+@pytest.fixture
+def accelerator() -> Accelerator:
+    return start_accelerator()
+
+
+@pytest.fixture
+def yardsticks(world: Path) -> Yardsticks:
+    return Yardsticks.load(torch.device("cpu"))
+
+
+@pytest.fixture
+def model(world: Path) -> ActorCritic:
+    """Policy and value model, the policy a little off the reference so that KL is not zero."""
+    pair = load_model(paths.SFT / "policy", paths.REWARD_MODEL / "model")
+    noise = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for weight in pair.parameters():
+            weight.add_(0.05 * torch.randn(weight.shape, generator=noise))
+    return pair
+
+
+@pytest.fixture
+def prompts(world: Path, yardsticks: Yardsticks) -> list[list[int]]:
+    rows = read_jsonl(paths.CLEAN / "prompts_train.jsonl")
+    return yardsticks.codec.encode_prompts([row["prompt"] for row in rows])
+
+
+@pytest.fixture
+def params(tiny_params: Callable[..., Params]) -> Params:
+    """Tiny, at a temperature where its omission would show."""
+    return tiny_params(ppo={"temperature": 0.8})
+
+
+@pytest.fixture
+def rollouts(
+    accelerator: Accelerator,
+    model: ActorCritic,
+    yardsticks: Yardsticks,
+    prompts: list[list[int]],
+    params: Params,
+) -> Rollouts:
+    """Eight responses, some of which end, to eight prompts."""
+    batch = rows_of_iteration(prompts, params.ppo.rollouts_per_iteration, 0, params.seed, "ppo/prompts")
+    return Collector(accelerator, model, yardsticks.reference, yardsticks, params).roll_out(batch, iteration=0)
+
+
+@pytest.fixture
+def pairs(rollouts: Rollouts) -> list[tuple[list[int], list[int]]]:
+    """The rollouts' prompts and responses without padding."""
+    columns = rollouts.sequences
+    return [
+        (prompt[mask].tolist(), response[response_mask].tolist())
+        for prompt, mask, response, response_mask in zip(*columns, strict=True)
+    ]
+
+
+@pytest.fixture
+def weights_of() -> Callable[[torch.nn.Module], dict[str, Any]]:
+    """A copy of a model's weights."""
+    return lambda model: {name: weight.detach().clone() for name, weight in model.named_parameters()}

@@ -1,0 +1,312 @@
+"""Cycles of iterations: interrupted and resumed, cut in two, broken off by a NaN, with references that move."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from components import paths
+from components.alignment.method import CurveRow, Cycle, rows_of_iteration
+from components.alignment.policy_gradient.checkpoint import load_model
+from components.alignment.policy_gradient.cycle import learning_rates, run_cycle
+from components.alignment.policy_gradient.rollouts import Collector
+from components.artifacts import read_json, read_jsonl, write_json
+from components.config import Params
+from components.digests import digest
+from components.errors import ArtifactError, TrainingError
+from components.measuring.measure import Yardsticks
+from components.models.loading import load_policy
+from components.training.accelerator import start_accelerator
+
+CPU = torch.device("cpu")
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+
+
+class Interruption(Exception):
+    """Stands for whatever ends a process."""
+
+
+@pytest.fixture
+def cycle(world: Path) -> Callable[..., list[CurveRow]]:
+    """Runs a cycle into the folder `work`; `stop_in` interrupts it in that iteration, before its checkpoint."""
+
+    prompts = read_jsonl(paths.CLEAN / "prompts_train.jsonl")
+
+    def run(
+        params: Params,
+        work: str,
+        number: int = 1,
+        start: Path = paths.SFT,
+        stop_in: int | None = None,
+        on_iteration: Callable[[Yardsticks], None] | None = None,
+    ) -> list[CurveRow]:
+        accelerator = start_accelerator()
+        yardsticks = Yardsticks.load(accelerator.device)
+
+        def after(row: CurveRow) -> None:
+            if on_iteration:
+                on_iteration(yardsticks)
+            if row["iteration"] == stop_in:
+                raise Interruption
+
+        job = Cycle(number, start, Path(work), prompts, [], after)
+        run_cycle(accelerator, params, job, yardsticks)
+        curve: list[CurveRow] = read_json(Path(work, "curve.json"))
+        return curve
+
+    return run
+
+
+EVERYTHING = {
+    "score_scaling": "running_mean_std",  # carries moments
+    "reference": "averaged",  # carries a model
+    "learning_rate_warmup_iterations": 1,
+    "learning_rate_decay_iterations": 5,
+}
+
+
+@pytest.mark.parametrize("stop_in", [1, 2, 3])
+@pytest.mark.parametrize("settings", [{}, EVERYTHING], ids=["as shipped", "all that is carried along"])
+def test_an_interrupted_cycle_resumes_to_the_bit(cycle: Any, tiny_params: Any, settings: Any, stop_in: int) -> None:
+    """Interrupted in the callback, an iteration's update is done and its checkpoint is not: that work is lost."""
+    params = tiny_params(ppo=settings)
+    expected = cycle(params, "whole")
+    with pytest.raises(Interruption):
+        cycle(params, "work", stop_in=stop_in)
+    if stop_in == 1:
+        assert not Path("work").exists()
+    else:
+        assert read_json(Path("work/state/progress.json"))["iteration"] == stop_in - 1
+    assert cycle(params, "work") == expected
+    assert digest(Path("work")) == digest(Path("whole"))  # policy, value model, optimiser, progress, curve
+    names = {path.relative_to("whole").as_posix() for path in Path("whole").rglob("*") if path.is_file()}
+    assert {"state/optimizer.safetensors", "policy/model.safetensors", "state/progress.json", "curve.json"} <= names
+
+
+@pytest.mark.parametrize("settings", [{}, {"score_scaling": "running_std"}])
+def test_two_cycles_are_one_cycle_of_twice_the_length(cycle: Any, tiny_params: Any, settings: Any) -> None:
+    """Nothing is lost between cycles: optimiser, KL coefficient, moments, and the place in the prompts go on."""
+    short, long = (tiny_params(ppo=settings | {"iterations_per_cycle": count}) for count in (2, 4))
+    first = cycle(short, "first")
+    second = cycle(short, "second", number=2, start=Path("first"))
+    whole = cycle(long, "whole")
+    assert [row | {"cycle": 1} for row in first + second] == whole
+    assert digest(Path("second/policy")) == digest(Path("whole/policy"))
+    assert digest(Path("second/state")) == digest(Path("whole/state"))
+
+
+def test_the_same_cycle_twice_gives_the_same_bytes_and_another_seed_others(cycle: Any, tiny_params: Any) -> None:
+    curves = [cycle(tiny_params(seed=seed), work) for seed, work in ((1, "a"), (1, "b"), (2, "c"))]
+    assert curves[0] == curves[1] != curves[2]
+    assert digest(Path("a")) == digest(Path("b")) != digest(Path("c"))
+
+
+def test_microbatches_and_batches_change_nothing_but_the_speed(cycle: Any, tiny_params: Any) -> None:
+    expected = cycle(tiny_params(ppo={"microbatch_size": 4}), "whole")
+    found = cycle(tiny_params(ppo={"microbatch_size": 1}, measurement={"batch_size": 3}), "split")
+    for row, expected_row in zip(found, expected, strict=True):
+        assert row == pytest.approx(expected_row, rel=1e-3, abs=1e-4)
+    for file in ("policy", "state/value_model"):
+        whole, split = (load_file(Path(work, file, "model.safetensors")) for work in ("whole", "split"))
+        for name, weight in whole.items():
+            torch.testing.assert_close(split[name], weight, rtol=0, atol=1e-4)
+
+
+def test_the_kl_coefficient_follows_the_target_and_the_fixed_one_stays(cycle: Any, tiny_params: Any) -> None:
+    """error = clip(kl / target - 1, +-0.2); next = coefficient * (1 + error * 8 rollouts / horizon 100)."""
+    settings = {"kl_coef": 0.1, "learning_rate": 0.02, "kl_horizon_rollouts": 100.0}
+    fixed = cycle(tiny_params(ppo=settings | {"kl_control": "fixed"}), "fixed")
+    assert [row["kl_coef"] for row in fixed] == [0.1, 0.1, 0.1]
+    assert fixed[1]["kl"] > 0.05
+
+    target = fixed[1]["kl"] / 1.1  # of the whole sequence; the second iteration is the same whatever the control
+    adaptive = cycle(tiny_params(ppo=settings | {"target_kl_nats_per_sequence": target}), "adaptive")
+    first = 0.1 * (1 - 0.2 * 8 / 100)  # the first iteration has a KL of 0: the largest step down
+    assert adaptive[0]["kl_coef"] == 0.1
+    assert adaptive[1]["kl_coef"] == pytest.approx(first, rel=1e-12)
+    assert adaptive[2]["kl_coef"] == pytest.approx(first * (1 + 0.1 * 8 / 100), rel=1e-9)
+    error = min(max(adaptive[2]["kl"] / target - 1, -0.2), 0.2)
+    stored = read_json(Path("adaptive/state/progress.json"))["kl_coef"]
+    assert stored == pytest.approx(adaptive[2]["kl_coef"] * (1 + error * 8 / 100), rel=1e-12)
+
+
+def test_a_curve_row_tells_of_the_rollouts_it_comes_from(cycle: Any, tiny_params: Any, prompts: Any) -> None:
+    params = tiny_params()
+    row = cycle(params, "work")[0]
+    model, yardsticks = load_model(paths.SFT / "policy", paths.REWARD_MODEL / "model"), Yardsticks.load(CPU)
+    batch = rows_of_iteration(prompts, 8, 0, params.seed, "ppo/prompts")
+    rollouts = Collector(start_accelerator(), model, yardsticks.reference, yardsticks, params).roll_out(batch, 0)
+    mask = rollouts.sequences.response_mask
+    gaps = [float((a - b)[m].sum()) for a, b, m in zip(rollouts.old_logprobs, rollouts.ref_logprobs, mask, strict=True)]
+    assert (row["cycle"], row["iteration"]) == (1, 1)
+    assert row["kl"] == pytest.approx(sum(gaps) / 8, abs=1e-6)
+    # Policy and reference come to their logprobs, and the row to its mean, on ways of their own: on another CPU they
+    # may be 16 last bits apart, and how much those are follows from the size of what is subtracted or summed.
+    rounding = 16 * torch.finfo(torch.float32).eps
+    nats = float(rollouts.old_logprobs[mask].abs().sum()) / 8
+    assert abs(row["kl"]) <= rounding * nats  # reason: 5e-5 nats of 26; the policy is the reference still
+    assert row["reward"] == pytest.approx(sum(rollouts.scores.tolist()) / 8, abs=1e-6)
+    assert row["response_tokens"] == sum(mask.sum(dim=1).tolist()) / 8
+    entropy = float(rollouts.entropy[mask].mean())
+    assert row["entropy"] == pytest.approx(entropy, rel=rounding)  # reason: 1.9e-6, as said above
+    assert row["ended"] == sum(rollouts.ended.tolist()) / 8
+
+
+def test_a_nan_stops_the_cycle_and_the_last_checkpoint_stays_usable(cycle: Any, tiny_params: Any) -> None:
+    def break_reward_model(yardsticks: Yardsticks) -> None:
+        with torch.no_grad():
+            yardsticks.reward_model.classifier.score.weight[0, 0] = torch.nan  # type: ignore[union-attr,index]
+
+    params = tiny_params()
+    expected = cycle(params, "whole")
+    with pytest.raises(TrainingError, match=r"iteration 2, scores, row\(s\) 0, 1, 2, 3, 4, 5, 6, 7"):
+        cycle(params, "work", on_iteration=break_reward_model)
+    assert read_json(Path("work/state/progress.json"))["iteration"] == 1
+    assert cycle(params, "work") == expected
+    assert digest(Path("work")) == digest(Path("whole"))
+
+
+def test_a_reference_that_moves_starts_each_cycle_where_it_should(cycle: Any, tiny_params: Any) -> None:
+    def weights(folder: str | Path) -> dict[str, torch.Tensor]:
+        return dict(load_policy(Path(folder)).named_parameters())
+
+    sft = weights(paths.SFT / "policy")
+    for reference, share in (("refreshed", 1.0), ("averaged", 0.25)):
+        params = tiny_params(ppo={"reference": reference, "reference_average_weight": 0.25})
+        cycle(params, f"{reference}-1")
+        rows = cycle(params, f"{reference}-2", number=2, start=Path(f"{reference}-1"))
+        before, after = weights(f"{reference}-1/policy"), weights(f"{reference}-2/state/reference")
+        for name, weight in sft.items():  # cycle 1's reference is the SFT policy, whatever its average with itself
+            torch.testing.assert_close(after[name], (1 - share) * weight + share * before[name], rtol=0, atol=1e-6)
+        assert (rows[0]["kl"] == pytest.approx(0.0, abs=1e-5)) == (reference == "refreshed")
+    cycle(tiny_params(), "fixed-1")
+    assert not Path("fixed-1/state/reference").exists()
+
+
+@pytest.mark.parametrize("estimator", ["rloo", "grpo"])
+def test_without_a_critic_there_is_no_value_model(cycle: Any, tiny_params: Any, estimator: str) -> None:
+    params = tiny_params(method=estimator, **{estimator: {"responses_per_prompt": 4}})
+    first = cycle(params, "first")
+    assert not Path("first/state/value_model").exists()
+    assert len(first) == 3 and all(row["policy_gradient_norm"] > 0 for row in first)
+    with pytest.raises(Interruption):
+        cycle(params, "second", number=2, start=Path("first"), stop_in=5)
+    cycle(params, "second", number=2, start=Path("first"))
+    cycle(params, "whole", number=2, start=Path("first"))
+    assert digest(Path("second")) == digest(Path("whole"))
+
+
+def test_the_value_model_warms_up_before_the_policy_moves(cycle: Any, tiny_params: Any) -> None:
+    cycle(tiny_params(ppo={"iterations_per_cycle": 2, "value_warmup_iterations": 2}), "work")
+    assert digest(Path("work/policy/model.safetensors")) == digest(paths.SFT / "policy" / "model.safetensors")
+    value_model = Path("work/state/value_model/model.safetensors")
+    assert digest(value_model) != digest(paths.REWARD_MODEL / "model" / "model.safetensors")
+
+
+def test_learning_rates_as_worked_by_hand(tiny_params: Any) -> None:
+    rates = {"learning_rate": 6.0, "value_learning_rate": 12.0}
+    settings = tiny_params(
+        ppo=rates
+        | {
+            "learning_rate_warmup_iterations": 2,
+            "learning_rate_decay_iterations": 5,
+            "value_warmup_iterations": 1,
+        }
+    ).ppo
+    found = [learning_rates(settings, iteration) for iteration in range(7)]
+    expected = [(0, 6), (6, 12), (6, 12), (4, 8), (2, 4), (0, 0), (0, 0)]
+    assert [rate for pair in found for rate in pair] == pytest.approx([rate for pair in expected for rate in pair])
+    assert {learning_rates(tiny_params(ppo=rates).ppo, iteration) for iteration in range(9)} == {(6.0, 12.0)}
+    for method in ("grpo", "rloo"):  # without a value model nothing waits for one
+        others = {"ppo": {"value_warmup_iterations": 3}, method: {"learning_rate": 6.0}}
+        assert learning_rates(tiny_params(method=method, **others).alignment, 0) == (6.0, 0.0)
+
+
+@needs_gpu
+def test_on_a_gpu_in_float32_it_is_the_cpus_cycle(cycle: Any, use_gpu: Any, tiny_params: Any) -> None:
+    params = tiny_params(ppo={"iterations_per_cycle": 2})
+    expected = cycle(params, "cpu")
+    use_gpu("no")
+    found = cycle(params, "gpu")
+    for row, other in zip(found, expected, strict=True):
+        assert row == pytest.approx(other, rel=0.02, abs=2e-3)  # reason: sums in another order, two iterations long
+
+
+@needs_gpu
+@pytest.mark.parametrize("precision", ["no", "bf16"])
+def test_on_a_gpu_twice_and_interrupted_it_gives_the_same_bytes(
+    cycle: Any, use_gpu: Any, tiny_params: Any, precision: str
+) -> None:
+    use_gpu(precision)
+    params = tiny_params()
+    curve = cycle(params, "whole")
+    assert cycle(params, "again") == curve
+    with pytest.raises(Interruption):
+        cycle(params, "resumed", stop_in=3)
+    assert cycle(params, "resumed") == curve
+    assert digest(Path("whole")) == digest(Path("again")) == digest(Path("resumed"))
+
+
+@needs_gpu
+def test_on_a_gpu_recording_its_passes_changes_no_byte(
+    cycle: Any, tiny_params: Any, assert_recording_changes_no_byte: Any
+) -> None:
+    assert_recording_changes_no_byte(cycle, tiny_params())
+
+
+def cut_short(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def of_another_model(file: Path) -> None:
+    save_file({name.replace("policy.", "other."): value for name, value in load_file(file).items()}, file)
+
+
+def of_another_shape(file: Path) -> None:
+    save_file({name: value if value.dim() == 0 else torch.zeros(3) for name, value in load_file(file).items()}, file)
+
+
+def without_a_key(file: Path) -> None:
+    content = read_json(file)
+    del content["kl_coef"]
+    write_json(file, content)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("state/optimizer.safetensors", cut_short),
+        ("state/optimizer.safetensors", of_another_model),
+        ("state/optimizer.safetensors", of_another_shape),
+        ("state/optimizer.safetensors", Path.unlink),
+        ("state/progress.json", cut_short),
+        ("state/progress.json", without_a_key),
+        ("state/value_model/model.safetensors", cut_short),
+        ("policy/model.safetensors", cut_short),
+    ],
+)
+def test_a_damaged_start_is_an_error_that_names_it(
+    cycle: Any, tiny_params: Any, name: str, damage: Callable[[Path], None]
+) -> None:
+    params = tiny_params(ppo={"iterations_per_cycle": 1})
+    cycle(params, "first")
+    damage(Path("first", name))
+    with pytest.raises(ArtifactError) as caught:
+        cycle(params, "second", number=2, start=Path("first"))
+    assert "first" in caught.value.where
+    assert not Path("second").exists()
+
+
+def test_a_reference_that_has_moved_and_is_lost_is_not_replaced_by_the_sft_policy(cycle: Any, tiny_params: Any) -> None:
+    params = tiny_params(ppo={"iterations_per_cycle": 1, "reference": "averaged", "reference_average_weight": 0.25})
+    cycle(params, "first")
+    shutil.rmtree("first/state/reference")
+    with pytest.raises(ArtifactError) as caught:
+        cycle(params, "second", number=2, start=Path("first"))
+    assert "first/state/reference" in caught.value.where
