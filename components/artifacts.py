@@ -15,7 +15,6 @@ from typing import Any
 from safetensors import SafetensorError
 
 from components.errors import ArtifactError, DataError, EnvironmentFault
-from components.profile import span
 
 _MADE_HERE = (("artifacts",), (".work",))  # folders whose content `dvc repro` makes
 
@@ -212,7 +211,6 @@ def read_json(path: Path) -> Any:
         ) from fault
 
 
-@span("data")
 def read_jsonl(path: Path) -> list[dict[str, Any]]:
     """Read a file of one JSON object a line.
 

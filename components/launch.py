@@ -20,7 +20,7 @@ from typing import Any
 
 import click
 
-from components import paths, profile
+from components import paths
 from components.config import BestOfN, Params, PolicyGradientMethod, load_params
 from components.config.accelerate import accelerate_config, torch_environment
 from components.errors import USER_ERROR_STATUS, ConfigError, ProximalError
@@ -52,7 +52,6 @@ def main(stage: str, cycle: int | None) -> None:
         if _is_first_to_tell():
             print(f"error: {error}", file=sys.stderr, flush=True)
     finally:
-        profile.write()
         if (status_file := os.environ.get(STATUS_FILE_VARIABLE)) and "RANK" not in os.environ:
             Path(status_file).write_text(str(status))
     sys.exit(status)
@@ -68,7 +67,6 @@ def _launch(stage: str, cycle: int | None, params: Params) -> int:
             return _run_processes(stage, cycle, processes)
     module = "components.reward_model.run" if stage == "judge" else f"components.{stage}.run"
     run = _import_stage(module).run
-    profile.work_begins()
     if stage == "alignment":
         run(params, cycle)
     elif stage in ("reward_model", "judge"):

@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
@@ -39,8 +38,7 @@ def commands() -> None:
     help="Another value for a dotted key of params.yaml, in a clone of the last commit; may be given several times.",
 )  # fmt: skip
 @click.option("--figures", type=click.Path(path_type=Path), help="Write the final figures there too, as JSON.")
-@click.option("--profile", is_flag=True, help="Show at the end where the wall time went.")
-def run(promotion: bool, changes: tuple[str, ...], figures: Path | None, profile: bool) -> None:
+def run(promotion: bool, changes: tuple[str, ...], figures: Path | None) -> None:
     """Bring the whole pipeline up to date: runs what has changed since the last run, and nothing else."""
     repository = _repository()
     overrides = dict(_change(text) for text in changes)
@@ -50,15 +48,12 @@ def run(promotion: bool, changes: tuple[str, ...], figures: Path | None, profile
     _start(repository)
     from components.artifacts import write_json
     from flows.rlhf import rlhf
-    from flows.terminal import show_profile, show_result
+    from flows.terminal import show_result
 
-    started = time.time()
     result = _run_flow(rlhf, repository=repository, promotion=promotion, overrides=overrides)
     if figures is not None:
         write_json(figures, {"evaluation": result.evaluation, "cost": result.cost})
     show_result(None if overrides else repository, result.evaluation)
-    if profile:
-        show_profile(result.times, started)
 
 
 @commands.command()

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 from flows import supervise
-from flows.profile import StageTime
 
 _PATIENCE_S = 30.0  # longer than the supervisor's own grace period
 
@@ -32,7 +31,6 @@ class Processes:
 
     def __init__(self) -> None:
         self._running: set[subprocess.Popen[str]] = set()
-        self.times: list[StageTime] = []  # of the stages that the commands ran
         self._lock = threading.Lock()
         self._stopping = False
 

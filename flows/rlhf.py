@@ -20,7 +20,6 @@ from components.errors import ProximalError
 from flows.environment import set_environment, stage_environment
 from flows.graph import read_stages, sort_lock
 from flows.processes import processes
-from flows.profile import StageTime
 from flows.record import read_cost, read_evaluation, recorded
 from flows.stages import PROMOTION, PipelineFailure, conclude, failed, promote, run_stage
 from flows.workspace import RUNS, whole_repository, workspace
@@ -37,13 +36,11 @@ class Result:
         stages: what became of each stage.
         evaluation: components.evaluation's metrics.json; None in a pipeline that does not evaluate.
         cost: what the chosen policy took; see `read_cost`.
-        times: of the stages for which something had to be started.
     """
 
     stages: dict[str, str]
     evaluation: dict[str, Any] | None
     cost: dict[str, float]
-    times: list[StageTime]
 
 
 @flow(name="rlhf", task_runner=ThreadPoolTaskRunner(max_workers=CONCURRENT_STAGES))  # type: ignore[arg-type]
@@ -81,7 +78,7 @@ def rlhf(
                 stages[PROMOTION] = promote.submit(*setting, list(stages.values()))
             conclude(stages, run.stages)
             sort_lock(folder, graph)
-            return Completed(data=Result(run.stages, read_evaluation(folder), read_cost(folder), started.times))
+            return Completed(data=Result(run.stages, read_evaluation(folder), read_cost(folder)))
     except (ProximalError, PipelineFailure) as failure:
         return failed(failure)
 

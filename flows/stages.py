@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import signal
 import sys
@@ -23,10 +22,8 @@ from prefect.tasks import Task
 
 from components.errors import USER_ERROR_STATUS, ArtifactError, ProximalError
 from components.launch import STATUS_FILE_VARIABLE
-from components.profile import FILE_VARIABLE
 from flows.graph import Stage
 from flows.processes import Processes
-from flows.profile import StageTime
 
 PROMOTION = "promotion"
 # What DVC says at every stage and nobody needs here.
@@ -210,17 +207,15 @@ def _run(
     transcript = Transcript(logger.info)
     begin = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="proximal-") as folder:
-        status_file, profile_file = Path(folder) / "status", Path(folder) / "profile.json"
+        status_file = Path(folder) / "status"
         ended = processes.run(
             command,
             folder=repository,
-            environment={**environment, STATUS_FILE_VARIABLE: str(status_file), FILE_VARIABLE: str(profile_file)},
+            environment={**environment, STATUS_FILE_VARIABLE: str(status_file)},
             timeout_s=timeout_minutes * 60 if timeout_minutes is not None else None,
             show=transcript,
         )
         stage_status = int(status_file.read_text()) if status_file.exists() else None
-        spans = json.loads(profile_file.read_text()) if profile_file.exists() else {}
-    processes.times.append(StageTime(name, begin, time.monotonic(), spans))
     if stage_status is None and name == PROMOTION:
         stage_status = ended.status  # no DVC in between
     if ended.status == 0:

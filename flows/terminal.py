@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 import subprocess
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import psutil
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -17,8 +15,6 @@ from rich.table import Table
 from components.evaluation.metrics import METRICS, PARTS, RUBRIC, WIN_RATE, Metric
 from components.interface.seeds import criteria
 from components.paths import EVALUATION, SELECTION
-from components.profile import seconds
-from flows.profile import OVERHEAD, WORK, StageTime, shared_out
 
 _ROOMY = 1000  # columns, more than any table takes
 _ENGINE = (
@@ -68,13 +64,6 @@ def lock_has_changed(repository: Path) -> bool:
     return asked.returncode == 0 and bool(asked.stdout.strip())
 
 
-def show_profile(times: Sequence[StageTime], started: float) -> None:
-    """Where the wall time went since this process began; the flow started at `started`, in seconds since 1970."""
-    begin = psutil.Process().create_time()
-    table = profile_table(times, started - begin, time.time() - begin, seconds().get("tracking", 0.0))
-    print_whole(table)
-
-
 def print_whole(table: Table) -> None:
     """Print a table so that it keeps one line a row, also where the terminal says it is narrower."""
     console = Console()
@@ -94,37 +83,6 @@ def evaluation_table(evaluation: dict[str, Any]) -> Table:
             gain = evaluation["difference"][metric.name]
             table.add_row(metric.label, *cells, _interval(gain, metric, sign="+"), style=_style(metric, gain))
     table.add_row(WIN_RATE.label, "", _interval(evaluation["win_rate"], WIN_RATE), "")
-    return table
-
-
-def profile_table(times: Sequence[StageTime], start_s: float, total_s: float, tracking_s: float) -> Table:
-    """One row a stage: how much of the run's wall time went where, and what share of it was no work of a stage.
-
-    Args:
-        start_s: from the start of the command to the start of the flow.
-        total_s: from the start of the command to the end of the flow.
-        tracking_s: what the flow itself spent on MLflow.
-    """
-    names = (*WORK, *OVERHEAD)
-    shared = shared_out(times)
-    table = _compact_table("Wall time in seconds", show_footer=True)
-    sums = {name: sum(row.get(name, 0.0) for row in shared.values()) for name in names}
-    overhead = 1.0 - sum(sums[name] for name in WORK) / total_s
-    table.add_column("", footer="all")
-    for name in names:
-        table.add_column(name, justify="right", footer=f"{sums[name] + (name == 'tracking') * tracking_s:.1f}")
-    table.add_column("together", justify="right", footer=f"{total_s:.1f}")
-    for stage, row in shared.items():
-        cells = (f"{row[name]:.1f}" if name in row else "" for name in names)
-        table.add_row(stage, *cells, f"{sum(row.values()):.1f}")
-    table.add_row("start: Prefect, imports", *("" for _ in names), f"{start_s:.1f}")
-    table.add_row(
-        "flow: MLflow", *("" if name != "tracking" else f"{tracking_s:.1f}" for name in names), f"{tracking_s:.1f}"
-    )
-    prefect_s = total_s - start_s - tracking_s - sum(sums.values())
-    table.add_row("flow: Prefect, DVC's graph", *("" for _ in names), f"{prefect_s:.1f}")
-    table.caption = f"{overhead:.0%} of the time was neither {', '.join(WORK[:-1])} nor {WORK[-1]}"
-    table.caption_justify = "left"
     return table
 
 

@@ -15,7 +15,6 @@ from components.data_validation.report import flat_metrics, page_of, price_of_th
 from components.data_validation.schemas import FILES, FileName
 from components.data_validation.validate import validate
 from components.errors import DataError
-from components.profile import span
 
 logger = logging.getLogger("proximal")
 
@@ -52,7 +51,6 @@ def run(params: Params) -> None:
         )
 
 
-@span("data")
 def read_raw_files(folder: Path) -> dict[FileName, RawFile]:
     """Read the three raw files of a folder.
 

@@ -31,7 +31,6 @@ from components.data_validation.splits import (
     split_of,
 )
 from components.errors import DataError
-from components.profile import span
 
 logger = logging.getLogger("proximal")
 
@@ -50,7 +49,6 @@ class Validated:
     labels: LabelStatistics
 
 
-@span("data")
 def validate(raw: dict[FileName, RawFile], limits: DataValidation, seed: int) -> Validated:
     """Check the raw data, part it, and describe it.
 

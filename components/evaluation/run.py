@@ -14,7 +14,6 @@ from components.evaluation.metrics import Record
 from components.evaluation.report import Findings, render
 from components.evaluation.samples import before_and_after
 from components.paths import ALIGNMENT, CLEAN, DATA_VALIDATION, EVALUATION, JUDGE, REWARD_MODEL, SELECTION, SFT
-from components.profile import span
 from components.tracking import stage_run
 
 TEST_PROMPTS = CLEAN / "prompts_test.jsonl"
@@ -60,7 +59,6 @@ def inputs(params: Params) -> list[Path]:
     return [TEST_PROMPTS, DATA_VALIDATION / "report.json", *POLICIES.values(), *scorers, *curves, *selection]
 
 
-@span("evaluation")
 def write_evaluation(params: Params, sft: Sequence[Record], candidate: Sequence[Record]) -> Comparison:
     """Turn the records of both policies into artifacts/evaluation and return the comparison.
 

@@ -26,7 +26,6 @@ from components.passes.forward import (
     sequence_scores,
 )
 from components.passes.sequences import Sequences
-from components.profile import span
 from components.seeding import generator
 from components.training.accelerator import start_accelerator
 from components.worlds.helpdesk.rubric import score as helpdesk_score
@@ -88,7 +87,6 @@ def measure_policy(
 
 
 @torch.no_grad()
-@span("evaluation")
 def measure(
     policy: Any,
     yardsticks: Yardsticks,

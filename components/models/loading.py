@@ -22,7 +22,6 @@ from components.models.ensemble import Ensemble
 from components.models.guided import guided_policy, is_guided
 from components.models.text import Codec, TextFormat
 from components.passes.attention import use_packed_attention
-from components.profile import span
 
 BEST_OF_N = "best_of_n.json"  # beside a policy that chooses: {"n": ...}
 SCORER = "scorer"
@@ -89,7 +88,6 @@ def _model_class(folder: Path) -> Any:
     return getattr(transformers, name)
 
 
-@span("models")
 def _load(folder: Path) -> Any:
     with reading("model", folder, "config.json and model.safetensors, whole"):
         return _from_pretrained(_model_class(folder), folder)
@@ -144,7 +142,6 @@ def positions_of(policy: Any) -> int | None:
     return limit if isinstance(limit, int) and limit > 0 else None
 
 
-@span("models")
 def load_checkpoint(config: LanguageModel) -> Any:
     """A causal language model from a folder or from the Hugging Face hub, as params name it.
 
@@ -242,7 +239,6 @@ def first_member(scorer_folder: Path) -> Path:
     return scorer_folder / "1" if (scorer_folder / ENSEMBLE).exists() else scorer_folder
 
 
-@span("models")
 def save_scorer(members: list[ScalarModel], mode: EnsembleMode, std_coef: float, folder: Path) -> None:
     """Store a reward model or judge; one of a single member is stored as that scalar model."""
     if len(members) == 1:
@@ -253,7 +249,6 @@ def save_scorer(members: list[ScalarModel], mode: EnsembleMode, std_coef: float,
     write_json(folder / ENSEMBLE, {"members": len(members), "ensemble": mode, "std_coef": std_coef})
 
 
-@span("models")
 def save_policy(policy: Any, codec: Codec, folder: Path) -> None:
     """Store a policy with its tokenizer and text format."""
     policy.save_pretrained(folder)
@@ -261,7 +256,6 @@ def save_policy(policy: Any, codec: Codec, folder: Path) -> None:
     codec.format.save(folder)
 
 
-@span("models")
 def save_best_of_n(policy_folder: Path, scorer_folder: Path, n: int, folder: Path) -> None:
     """Store the best of n responses of a stored policy, chosen by a stored scorer, as a policy of its own."""
     shutil.copytree(policy_folder, folder)
@@ -269,7 +263,6 @@ def save_best_of_n(policy_folder: Path, scorer_folder: Path, n: int, folder: Pat
     write_json(folder / BEST_OF_N, {"n": n})
 
 
-@span("models")
 def save_scalar_model(model: ScalarModel, folder: Path) -> None:
     """Store a scalar model in Hugging Face's form of a sequence classifier."""
     model.classifier.save_pretrained(folder)

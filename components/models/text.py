@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 from components.artifacts import read_json, reading
 from components.errors import ConfigError, DataError
-from components.profile import span
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -97,7 +96,6 @@ class Codec:
             ended = ended | (tokens == number)
         return ended
 
-    @span("data")
     def encode_prompts(self, prompts: list[str]) -> list[list[int]]:
         """Token ids of dressed prompts; of a prompt that is too long, the end is kept, and the whole template.
 
@@ -115,7 +113,6 @@ class Codec:
             rows.append(row if len(row) <= self.format.max_prompt_tokens else self._cut(prompt))
         return rows
 
-    @span("data")
     def are_too_long(self, prompts: list[str]) -> list[bool]:
         """Which prompts `encode_prompts` cuts."""
         return [len(row) > self.format.max_prompt_tokens for row in self._dressed(prompts)]
@@ -126,7 +123,6 @@ class Codec:
         if count >= self.format.max_prompt_tokens:
             raise self._no_room(count)
 
-    @span("data")
     def encode_responses(self, responses: list[str]) -> list[list[int]]:
         """Token ids of responses, each with one end token; one that is too long is cut and has none.
 
@@ -240,7 +236,6 @@ class Codec:
         return [text.strip() for text in self.tokenizer.batch_decode(cut, skip_special_tokens=True)]
 
 
-@span("data")
 def train_tokenizer(texts: list[str], vocabulary_size: int) -> PreTrainedTokenizerBase:
     """A byte-level BPE tokenizer, trained on the given texts."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers

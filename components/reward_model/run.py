@@ -29,7 +29,6 @@ from components.models.loading import (
 from components.models.text import Codec
 from components.passes.forward import in_microbatches, sequence_scores
 from components.passes.sequences import Packed, Sequences, comparison_pairs
-from components.profile import span
 from components.seeding import derive_seed, generator
 from components.tracking import stage_run
 from components.training.accelerator import start_accelerator
@@ -115,7 +114,6 @@ def _score(model: nn.Module, sequences: Sequences, batch_size: int) -> Tensor:
     return scores.cpu()
 
 
-@span("evaluation")
 def _measure_and_normalise(
     members: list[ScalarModel],
     heldout_rows: list[dict[str, str]],

@@ -11,7 +11,6 @@ import psutil
 
 from components.config import Params
 from components.errors import EnvironmentFault
-from components.profile import span
 from components.tracking import store
 from components.tracking.history import search
 from components.tracking.provenance import HOST, PID, STARTED, flatten, provenance_tags
@@ -68,7 +67,6 @@ def status_after(fault: BaseException) -> str:
     return "FAILED" if isinstance(fault, Exception) else "KILLED"
 
 
-@span("tracking")
 def _open(params: Params, dvc: Mapping[str, str]) -> tuple[str, str]:
     """The run of this DVC command, made by its first stage, and its status before."""
     for run in search(f"tags.{_INVOCATION} = '{dvc[_INVOCATION]}'"):
@@ -87,7 +85,6 @@ def _open(params: Params, dvc: Mapping[str, str]) -> tuple[str, str]:
     return create_run(_experiment_name(), tags, flatten(params.values())), "RUNNING"
 
 
-@span("tracking")
 def _close(parent: str, before: str, status: str) -> None:
     """What has failed stays so: DVC may go on with other stages."""
     with store.tracking_faults():

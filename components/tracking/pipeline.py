@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Literal
 
 from components.config import Params
-from components.profile import span
 from components.tracking import store
 from components.tracking.history import find_maker, search
 from components.tracking.provenance import flatten, locked_outputs, process_is_gone, provenance_tags
@@ -17,7 +16,6 @@ from components.tracking.writing import create_run, log_texts
 STAGE = "pipeline"
 
 
-@span("tracking")
 def start_pipeline_run(params: Params, flow_run_id: str) -> str:
     """Open the parent run and return its id; the caller exports it to the stages as PROXIMAL_PARENT_RUN_ID.
 
@@ -34,7 +32,6 @@ def start_pipeline_run(params: Params, flow_run_id: str) -> str:
     return create_run(f"{params.method}, seed {params.seed}", tags, flatten(params.values()))
 
 
-@span("tracking")
 def finish_pipeline_run(
     run_id: str,
     status: Literal["FINISHED", "FAILED", "KILLED"],

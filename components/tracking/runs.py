@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any
 from components.config import Params
 from components.digests import digest
 from components.errors import ConfigError, EnvironmentFault
-from components.profile import span
 from components.tracking import store
 from components.tracking.invocation import STAGE_VARIABLE, child_of_dvc, status_after
 from components.tracking.provenance import content_tags, flatten, provenance_tags
@@ -66,7 +65,6 @@ class RecordedRun(StageRun):
         self._waiting: list[Metric] = []
         self._written = time.monotonic()
 
-    @span("tracking")
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         from mlflow.entities import Metric
 
@@ -75,7 +73,6 @@ class RecordedRun(StageRun):
         if time.monotonic() - self._written > _SECONDS_BETWEEN_WRITES:
             self.flush()
 
-    @span("tracking")
     def flush(self) -> None:
         """Send the metrics that wait."""
         waiting, self._waiting = self._waiting, []
@@ -84,7 +81,6 @@ class RecordedRun(StageRun):
                 store.client().log_batch(self.run_id, metrics=waiting[start : start + _METRICS_AT_ONCE])
         self._written = time.monotonic()
 
-    @span("tracking")
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         columns = dict.fromkeys(column for row in rows for column in row)
         with store.tracking_faults():
@@ -92,17 +88,14 @@ class RecordedRun(StageRun):
                 self.run_id, {column: [row.get(column) for row in rows] for column in columns}, name
             )
 
-    @span("tracking")
     def figure(self, path: Path) -> None:
         with store.tracking_faults():
             store.client().log_artifact(self.run_id, str(path), "figures")
 
-    @span("tracking")
     def artifact(self, path: Path) -> None:
         with store.tracking_faults():
             store.client().log_artifact(self.run_id, str(path))
 
-    @span("tracking")
     def dataset(self, name: str, path: Path) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
 
@@ -118,15 +111,12 @@ class RecordedRun(StageRun):
             context = [InputTag("mlflow.data.context", self._stage)]
             store.client().log_inputs(self.run_id, [DatasetInput(entity, context)])
 
-    @span("tracking")
     def outputs(self, paths: Iterable[Path]) -> None:
         self.tags(content_tags("out", paths))
 
-    @span("tracking")
     def tags(self, values: Mapping[str, str]) -> None:
         log_texts(self.run_id, tags=values)
 
-    @span("tracking")
     def end(self, status: str) -> None:
         """Send what waits and close the run."""
         self.flush()
@@ -164,7 +154,6 @@ def stage_run(stage: str, params: Params, inputs: Iterable[Path] = (), cycle: in
         run.end("FINISHED")
 
 
-@span("tracking")
 def _checked(stage: str, inputs: Iterable[Path]) -> dict[str, str]:
     """Tags of what the stage reads, which is what the stages before it left."""
     tags = content_tags("in", inputs)
@@ -174,7 +163,6 @@ def _checked(stage: str, inputs: Iterable[Path]) -> dict[str, str]:
     return tags
 
 
-@span("tracking")
 def _create(stage: str, params: Params, read: Mapping[str, str], cycle: int | None, parent: str | None) -> str:
     values = params.values()
     section = values["method"] if stage == "alignment" else stage

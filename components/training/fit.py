@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from components.config import Optimisation
 from components.errors import DataError, TrainingError
 from components.passes.sequences import Packed, Sequences
-from components.profile import span
 from components.training.passes import Passes
 
 logger = logging.getLogger("proximal")
@@ -30,7 +29,6 @@ def learning_rate_factor(step: int, total_steps: int, warmup_fraction: float) ->
     return (total_steps - step) / (total_steps - warmup_steps)
 
 
-@span("updates")
 def fit(
     accelerator: Accelerator,
     model: nn.Module,

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from components.passes.forward import in_microbatches, response_logprobs
 from components.passes.sequences import Packed, Sequences
-from components.profile import span
 
 
 def sequence_logprobs(policy: nn.Module, sequences: Sequences | Packed, temperature: float) -> Tensor:
@@ -18,7 +17,6 @@ def sequence_logprobs(policy: nn.Module, sequences: Sequences | Packed, temperat
     return response_logprobs(policy, sequences, temperature).sum(dim=1)
 
 
-@span("updates")
 def reference_logprobs(
     accelerator: Accelerator,
     reference: nn.Module,

@@ -16,7 +16,6 @@ from components.core.calibration import pairwise_accuracy
 from components.core.losses import dpo_loss
 from components.errors import TrainingError
 from components.passes.sequences import Packed, Sequences
-from components.profile import span
 from components.training.passes import Passes
 
 Statistics = dict[str, float]
@@ -56,7 +55,6 @@ class Updater:
         inner = accelerator.unwrap_model(policy)
         self._accumulate = Passes(accelerator, self._forward_and_backward, inner, backward=True)
 
-    @span("updates")
     def update(self, rows: Tensor, iteration: int) -> Statistics:
         """One pass over the comparisons `rows`, a step for every `batch_size` of them.
 

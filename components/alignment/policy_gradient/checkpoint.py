@@ -16,7 +16,6 @@ from components.artifacts import read_json, reading, write_json
 from components.core.stats import RunningMoments
 from components.models.loading import load_policy, load_scalar_model, save_policy, save_scalar_model
 from components.models.text import Codec
-from components.profile import span
 from components.training.optimizer_state import save_optimizer
 
 
@@ -34,7 +33,6 @@ def load_model(policy_folder: Path, value_folder: Path | None) -> ActorCritic:
     return ActorCritic(load_policy(policy_folder), load_scalar_model(value_folder) if value_folder else None)
 
 
-@span("models")
 def save(
     folder: Path,
     model: ActorCritic,

@@ -17,7 +17,6 @@ from components.measuring.measure import Yardsticks, rubric_of
 from components.models.text import Codec
 from components.passes.forward import in_microbatches, response_logprobs, sequence_scores
 from components.passes.sequences import Packed, Sequences, pad_left
-from components.profile import span
 from components.seeding import generator
 from components.training.passes import Passes
 
@@ -57,7 +56,6 @@ class Collector:
         self._measure = Passes(accelerator, self._forward, *model.models, reference, scorer, backward=False)
 
     @torch.no_grad()
-    @span("rollouts")
     def roll_out(self, prompts: list[list[int]], iteration: int) -> Rollouts:
         """Answer the prompts and record logprobs, reference logprobs, values and scores.
 

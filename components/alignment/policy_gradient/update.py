@@ -19,7 +19,6 @@ from components.core.losses import aggregate, policy_loss, value_loss
 from components.core.stats import masked_sum, masked_var
 from components.errors import TrainingError
 from components.passes.sequences import Packed, Sequences, microbatches
-from components.profile import span
 from components.seeding import generator
 from components.training.passes import Passes
 
@@ -66,7 +65,6 @@ class Updater:
         self._inner: ActorCritic = accelerator.unwrap_model(model)
         self._accumulate = Passes(accelerator, self._forward_and_backward, *self._inner.models, backward=True)
 
-    @span("updates")
     def update(self, rollouts: Rollouts, credit: Credit, kl_coef: float, iteration: int) -> Statistics:
         """Several epochs of minibatch steps on one batch of rollouts.
 

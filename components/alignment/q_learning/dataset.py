@@ -16,7 +16,6 @@ from components.errors import TrainingError
 from components.measuring.measure import Yardsticks
 from components.passes.forward import in_microbatches, sequence_scores
 from components.passes.sequences import Sequences, comparison_pairs
-from components.profile import span
 
 
 class ScoredComparisons(NamedTuple):
@@ -34,7 +33,6 @@ class ScoredComparisons(NamedTuple):
         return torch.cat([comparisons, comparisons + len(self.ids)])
 
 
-@span("updates")
 def score_comparisons(
     accelerator: Accelerator, yardsticks: Yardsticks, params: Params, rows: list[Row]
 ) -> ScoredComparisons:

@@ -21,12 +21,10 @@ from components.core.stats import masked_sum
 from components.errors import TrainingError
 from components.models.guided import QHeads
 from components.passes.sequences import Sequences
-from components.profile import span
 
 Statistics = dict[str, float]
 
 
-@span("updates")
 def update(
     accelerator: Accelerator,
     model: nn.Module,

@@ -1,0 +1,47 @@
+"""How a policy is measured, chosen and judged."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from components.config.base import Count, Positive, Section
+
+
+class Cycle(Section):
+    """One cycle, by the number that is its key in `cycles`: where its policy comes from."""
+
+    start: Annotated[str, Field(min_length=1)]
+
+
+class Measurement(Section):
+    """How a policy is measured, in every cycle, in the evaluation and at promotion."""
+
+    temperature: Positive
+    validation_samples_per_prompt: Count
+    test_samples_per_prompt: Annotated[int, Field(ge=2)]  # the win rate holds a sample against those of other numbers
+    batch_size: Count
+
+
+class Selection(Section):
+    """Which cycle becomes the candidate."""
+
+    max_kl_nats_per_sequence: Positive
+
+
+class Evaluation(Section):
+    """The final comparison of SFT and candidate."""
+
+    confidence: Annotated[float, Field(gt=0.5, lt=1.0)]
+    shown_samples: Count
+
+
+class Promotion(Section):
+    """What a candidate must do to become the champion."""
+
+    registered_model: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+    min_prompts: Annotated[int, Field(ge=2)]
+    max_kl_nats_per_sequence: Positive
+    max_length_ratio: Positive
+    allow_weak_judge: bool  # whether a judge may decide that loses to "the longer answer wins", or to chance

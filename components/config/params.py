@@ -1,0 +1,101 @@
+"""The whole of params.yaml, and the rules between its sections."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Annotated, Any
+
+from pydantic import Field, model_validator
+
+from components.config.base import METHODS, POLICY_GRADIENT_METHODS, Method, Section, contradiction
+from components.config.comparisons import BestOfN, Dpo, QLearning
+from components.config.compute import Compute
+from components.config.data import Data, DataValidation
+from components.config.measuring import Cycle, Evaluation, Measurement, Promotion, Selection
+from components.config.models import LanguageModel
+from components.config.policy_gradient import Grpo, PolicyGradient, PolicyGradientMethod, Ppo, Rloo
+from components.config.training import RewardModel, Sft
+
+
+class Params(Section):
+    """The whole of params.yaml."""
+
+    seed: Annotated[int, Field(ge=0)]
+    compute: Compute
+    data: Data
+    data_validation: DataValidation
+    language_model: LanguageModel
+    sft: Sft
+    reward_model: RewardModel
+    judge: RewardModel
+    method: Method
+    policy_gradient: PolicyGradient
+    ppo: Ppo
+    grpo: Grpo
+    rloo: Rloo
+    dpo: Dpo
+    q_learning: QLearning
+    best_of_n: BestOfN
+    cycles: dict[str, Cycle]
+    measurement: Measurement
+    selection: Selection
+    evaluation: Evaluation
+    promotion: Promotion
+
+    @model_validator(mode="before")
+    @classmethod
+    def methods_share_what_policy_gradient_says(cls, content: Any) -> Any:
+        """Each of its methods has the shared values but for those that it states itself."""
+        shared = content.get("policy_gradient") if isinstance(content, dict) else None
+        if not isinstance(shared, dict):
+            return content
+        own = {name: content[name] for name in POLICY_GRADIENT_METHODS if isinstance(content.get(name), dict)}
+        return content | {name: shared | values for name, values in own.items()}
+
+    @model_validator(mode="after")
+    def cycles_form_a_chain(self) -> Params:
+        numbers = list(self.cycles)
+        if not numbers or numbers != [str(k) for k in range(1, len(numbers) + 1)]:
+            raise contradiction("cycles", f"cycles must be numbered '1', '2', ... in order; found {numbers}")
+        for k, cycle in enumerate(self.cycles.values(), start=1):
+            before = "artifacts/sft" if k == 1 else f"artifacts/alignment/{k - 1}"
+            if cycle.start != before:
+                key = f"cycles.{k}.start"
+                raise contradiction(key, f"{key} must be {before!r}; found {cycle.start!r}")
+        return self
+
+    @model_validator(mode="after")
+    def judge_differs_from_reward_model(self) -> Params:
+        if self.judge.seed_offset == self.reward_model.seed_offset:
+            raise contradiction(
+                "judge.seed_offset",
+                "judge.seed_offset must differ from reward_model.seed_offset: the judge must be independent",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def a_true_reward_has_a_rubric(self) -> Params:
+        for method in POLICY_GRADIENT_METHODS:
+            if getattr(self, method).reward == "rubric" and self.data.rubric == "none":
+                key = f"{method}.reward"
+                raise contradiction(key, f"{key} is rubric and data.rubric is none: nobody knows the true reward")
+        return self
+
+    @property
+    def alignment(self) -> PolicyGradientMethod | Dpo | QLearning | BestOfN:
+        """The section of the chosen method."""
+        section: PolicyGradientMethod | Dpo | QLearning | BestOfN = getattr(self, self.method)
+        return section
+
+    @property
+    def target_kl(self) -> float | None:
+        """What the KL controller aims at, in nats per sequence; None without one."""
+        settings = self.alignment
+        if isinstance(settings, PolicyGradientMethod) and settings.kl_control == "adaptive":
+            return settings.target_kl_nats_per_sequence
+        return None
+
+    def values(self, without: Collection[str] = ()) -> dict[str, Any]:
+        """All params as plain values, of the methods the chosen one only, without the sections named."""
+        others = set(METHODS) - {self.method} | {"policy_gradient"}  # the methods have its values
+        return self.model_dump(mode="json", exclude=others | set(without))

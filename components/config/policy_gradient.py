@@ -1,0 +1,205 @@
+"""The methods that learn from their own responses: PPO, GRPO and RLOO."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from components.config.base import Count, Fraction, Method, NotNegative, Positive, Section, contradiction
+
+
+class LengthPenalty(Section):
+    """A soft limit: from limit_tokens - buffer_tokens on the score falls linearly, at limit_tokens by `factor`."""
+
+    limit_tokens: Count
+    buffer_tokens: Count
+    factor: Positive
+
+    @model_validator(mode="after")
+    def buffer_lies_below_the_limit(self) -> LengthPenalty:
+        if self.buffer_tokens > self.limit_tokens:
+            raise contradiction(
+                "buffer_tokens",
+                f"buffer_tokens {self.buffer_tokens} is larger than limit_tokens {self.limit_tokens}",
+            )
+        return self
+
+
+# Measured with scores held at 0 and kl_coef 1, from a KL of 1.25 nats; k3 in the loss ends at 0.03.
+_FORCELESS = {
+    ("reward", "k2"): "near it k2 has next to no force in a reward; KL 1.25 became 1.5 in 30 iterations (0.05 with k1)",
+    ("reward", "k3"): "in a reward k3 pushes away from it; KL 1.25 became 2.3 in 30 iterations (0.05 with k1)",
+    ("loss", "k1"): "the expected gradient of k1 is 0; KL 1.25 became 5.6 in 30 iterations (0.04 with k2)",
+}
+
+
+class PolicyGradient(Section):
+    """What PPO, GRPO and RLOO share, each but for what it states itself; names as in the papers.
+
+    There is no top-k, top-p or repetition penalty on purpose: responses are sampled from exactly the policy whose
+    logprobs are stored, or the ratio and the KL would be those of another policy.
+    """
+
+    # One cycle, one iteration.
+    iterations_per_cycle: Count
+    rollouts_per_iteration: Annotated[int, Field(ge=2)]
+    epochs: Count
+    minibatches: Count
+    microbatch_size: Count
+    temperature: Positive
+    # Optimiser.
+    learning_rate: Positive
+    learning_rate_warmup_iterations: Annotated[int, Field(ge=0)]
+    learning_rate_decay_iterations: Count | None  # linearly to zero at this iteration; null: constant
+    weight_decay: NotNegative
+    gradient_clip: Positive
+    # Reward of a response.
+    reward: Literal["reward_model", "rubric"]  # rubric: the true reward, where the data has one
+    missing_eos: Literal["none", "replace", "subtract"]
+    missing_eos_value: float
+    length_penalty: LengthPenalty | None
+    score_scaling: Literal["none", "running_std", "running_mean_std"]
+    score_clip: Positive | None
+    # KL to the reference policy.
+    kl_placement: Literal["reward", "loss"]
+    kl_estimator: Literal["k1", "k2", "k3"]
+    kl_control: Literal["adaptive", "fixed"]
+    kl_coef: NotNegative  # where the adaptive control starts
+    target_kl_nats_per_sequence: Positive
+    kl_horizon_rollouts: Positive
+    reference: Literal["fixed", "refreshed", "averaged"]
+    reference_average_weight: Fraction  # of the policy, at the start of each cycle, when averaged
+    # Advantages.
+    whiten_advantages: bool
+    # Objective.
+    clip_range_low: Annotated[float, Field(gt=0.0, lt=1.0)]
+    clip_range_high: Positive
+    dual_clip: Annotated[float, Field(gt=1.0)] | None
+    entropy_coef: NotNegative
+    loss_aggregation: Literal["token_mean", "sequence_mean"]
+    max_update_kl_nats_per_token: Positive | None  # an update stops once it has moved the policy this far
+
+    @model_validator(mode="after")
+    def batches_fit(self) -> PolicyGradient:
+        if self.rollouts_per_iteration % self.minibatches:
+            raise contradiction(
+                "minibatches",
+                f"minibatches {self.minibatches} must divide rollouts_per_iteration {self.rollouts_per_iteration}",
+            )
+        minibatch = self.rollouts_per_iteration // self.minibatches
+        if self.microbatch_size > minibatch:
+            raise contradiction(
+                "microbatch_size",
+                f"microbatch_size {self.microbatch_size} is larger than a minibatch ({self.rollouts_per_iteration} "
+                f"rollouts_per_iteration / {self.minibatches} minibatches = {minibatch})",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def the_kl_term_holds_the_policy(self) -> PolicyGradient:
+        reason = _FORCELESS.get((self.kl_placement, self.kl_estimator))
+        if reason is not None:
+            raise contradiction(
+                "kl_estimator",
+                f"kl_estimator {self.kl_estimator} with kl_placement {self.kl_placement} does not hold the policy at "
+                f"the reference: {reason}. Take k1 in the reward, or k2 or k3 in the loss",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def the_kl_coefficient_stays_above_zero(self) -> PolicyGradient:
+        if self.kl_control == "adaptive" and self.kl_horizon_rollouts <= 0.2 * self.rollouts_per_iteration:
+            raise contradiction(
+                "kl_horizon_rollouts",
+                f"kl_horizon_rollouts {self.kl_horizon_rollouts:g} must be more than 0.2 * rollouts_per_iteration "
+                f"({0.2 * self.rollouts_per_iteration:g}), or one step could turn the KL coefficient negative",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def the_learning_rate_rises_before_it_falls(self) -> PolicyGradient:
+        decay = self.learning_rate_decay_iterations
+        if decay is not None and decay <= self.learning_rate_warmup_iterations:
+            raise contradiction(
+                "learning_rate_decay_iterations",
+                f"learning_rate_decay_iterations {decay} must be larger than learning_rate_warmup_iterations "
+                f"{self.learning_rate_warmup_iterations}",
+            )
+        return self
+
+
+class PolicyGradientMethod(PolicyGradient):
+    """One of the methods: all that they share, and how many responses to a prompt it learns from."""
+
+    responses_per_prompt: Count
+
+    @model_validator(mode="after")
+    def prompts_fit(self) -> PolicyGradientMethod:
+        if self.rollouts_per_iteration % self.responses_per_prompt:
+            raise contradiction(
+                "responses_per_prompt",
+                f"responses_per_prompt {self.responses_per_prompt} must divide rollouts_per_iteration "
+                f"{self.rollouts_per_iteration}",
+            )
+        return self
+
+    @property
+    def advantage_estimator(self) -> Literal["gae", "grpo", "rloo"]:
+        """The baseline: a learned value (GAE), or the other responses to the prompt (GRPO, RLOO)."""
+        raise NotImplementedError
+
+    @property
+    def method(self) -> Method:
+        """The name of the section, as errors say it."""
+        return "ppo" if self.advantage_estimator == "gae" else self.advantage_estimator
+
+    @property
+    def has_value_model(self) -> bool:
+        """Whether the baseline is learned."""
+        return self.advantage_estimator == "gae"
+
+
+class Ppo(PolicyGradientMethod):
+    """Proximal policy optimisation: the baseline is a value model, the critic, whose keys these are."""
+
+    value_learning_rate: Positive
+    value_warmup_iterations: Annotated[int, Field(ge=0)]  # the policy stands still for the first ones
+    gamma: Fraction
+    gae_lambda: Fraction
+    value_clip_range: Positive | None
+    value_loss_coef: NotNegative  # felt only where gradient_clip cuts: the two models share no weights, AdamW no scale
+
+    @property
+    def advantage_estimator(self) -> Literal["gae", "grpo", "rloo"]:
+        return "gae"
+
+
+class CriticFree(PolicyGradientMethod):
+    """Without a value model: the other responses to a prompt are the baseline."""
+
+    @model_validator(mode="after")
+    def groups_have_something_to_compare(self) -> CriticFree:
+        if self.responses_per_prompt < 2:
+            raise contradiction(
+                "responses_per_prompt",
+                f"{self.advantage_estimator} compares the responses to one prompt: responses_per_prompt must be at "
+                f"least 2, found {self.responses_per_prompt}",
+            )
+        return self
+
+
+class Grpo(CriticFree):
+    """Group-relative policy optimisation: advantages in standard deviations of the prompt's responses."""
+
+    @property
+    def advantage_estimator(self) -> Literal["gae", "grpo", "rloo"]:
+        return "grpo"
+
+
+class Rloo(CriticFree):
+    """REINFORCE, leave one out: the baseline of a response is the mean of the prompt's other ones."""
+
+    @property
+    def advantage_estimator(self) -> Literal["gae", "grpo", "rloo"]:
+        return "rloo"
