@@ -65,4 +65,4 @@ def test_its_requirements_are_exact_and_not_this_distribution(model: Path) -> No
         name, equals, version = line.partition("==")
         assert equals and version and "+" not in version and not name.startswith("proximal")
     assert not list(model.rglob("__pycache__"))
-    assert (model / "code" / "components" / "policy_model.py").exists()
+    assert (model / "code" / "components" / "engines" / "policy_model.py").exists()
