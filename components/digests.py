@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from components.errors import ArtifactError
-
-
-def _md5_of_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def digest(path: Path) -> str:
@@ -21,20 +17,44 @@ def digest(path: Path) -> str:
     Raises:
         ArtifactError: the path does not exist.
     """
+    return _of_file(path) if path.is_file() else _of_folder(path, _files_in(path))
+
+
+def tree_digests(path: Path) -> dict[Path, str]:
+    """Digests of a file, or of a folder and all files and folders in it; each file is read once.
+
+    Raises:
+        ArtifactError: the path does not exist.
+    """
     if path.is_file():
-        return _md5_of_file(path)
-    if not path.is_dir():
+        return {path: _of_file(path)}
+    files = _files_in(path)
+    folders = [path, *(entry for entry in path.rglob("*") if entry.is_dir())]
+    return files | {folder: _of_folder(folder, files) for folder in folders}
+
+
+def _of_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def _files_in(folder: Path) -> dict[Path, str]:
+    if not folder.is_dir():
         raise ArtifactError(
             "an input is missing",
-            where=str(path),
+            where=str(folder),
             expected="a file or folder that an earlier stage writes",
             found="nothing",
             do="run `dvc repro`, which makes whatever is missing",
         )
+    return {file: _of_file(file) for file in folder.rglob("*") if file.is_file()}
+
+
+def _of_folder(folder: Path, files: Mapping[Path, str]) -> str:
     entries = [
-        {"md5": _md5_of_file(file), "relpath": file.relative_to(path).as_posix()}
-        for file in sorted(path.rglob("*"), key=lambda file: file.relative_to(path).parts)
-        if file.is_file()
+        {"md5": value, "relpath": file.relative_to(folder).as_posix()}
+        for file, value in files.items()
+        if folder in file.parents
     ]
     entries.sort(key=lambda entry: entry["relpath"])
     return hashlib.md5(json.dumps(entries).encode(), usedforsecurity=False).hexdigest() + ".dir"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import chdir, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -38,8 +38,7 @@ def recorded(folder: Path, flow_run_id: str) -> Iterator[PipelineRun]:
     """
     from components.tracking import finish_pipeline_run, start_pipeline_run
 
-    with chdir(folder):  # the record names the commit and the data of the folder
-        run = PipelineRun(start_pipeline_run(load_params(PARAMS), flow_run_id))
+    run = PipelineRun(start_pipeline_run(load_params(folder / PARAMS), flow_run_id, folder))
     status: Literal["FINISHED", "FAILED", "KILLED"] = "KILLED"
     try:
         yield run
@@ -48,9 +47,8 @@ def recorded(folder: Path, flow_run_id: str) -> Iterator[PipelineRun]:
         status = "FAILED"
         raise
     finally:  # also when the flow is cancelled, which is no Exception
-        with chdir(folder):
-            figures = _figures() if status == "FINISHED" else {}
-            finish_pipeline_run(run.run_id, status, run.stages, figures)
+        figures = _figures(folder) if status == "FINISHED" else {}
+        finish_pipeline_run(run.run_id, status, run.stages, figures, folder)
 
 
 def read_evaluation(folder: Path) -> dict[str, Any] | None:
@@ -68,20 +66,19 @@ def read_cost(folder: Path) -> dict[str, float]:
     from components.digests import digest
     from components.tracking.history import find_maker
 
-    with chdir(folder):
-        if not SELECTION_FILE.exists():
-            return {}
-        selection = read_json(SELECTION_FILE)
-        policies = [ALIGNMENT / str(cycle) / "policy" for cycle in range(1, selection["cycle"] + 1)]
-        makers = [find_maker({policy.as_posix(): digest(policy)}) for policy in policies]
-        cost: dict[str, float] = dict(selection["cost"])
-        seconds = [maker.metrics["cost/seconds"] for maker in makers if maker is not None]
-        return cost | ({"seconds": sum(seconds)} if len(seconds) == len(policies) else {})
+    if not (folder / SELECTION_FILE).exists():
+        return {}
+    selection = read_json(folder / SELECTION_FILE)
+    policies = [ALIGNMENT / str(cycle) / "policy" for cycle in range(1, selection["cycle"] + 1)]
+    makers = [find_maker({policy.as_posix(): digest(folder / policy)}) for policy in policies]
+    cost: dict[str, float] = dict(selection["cost"])
+    seconds = [maker.metrics["cost/seconds"] for maker in makers if maker is not None]
+    return cost | ({"seconds": sum(seconds)} if len(seconds) == len(policies) else {})
 
 
-def _figures() -> dict[str, float]:
+def _figures(folder: Path) -> dict[str, float]:
     from components.evaluation.compare import flat
 
-    evaluation = read_evaluation(Path())
+    evaluation = read_evaluation(folder)
     figures = flat(evaluation) if evaluation else {}
-    return figures | {f"cost/{name}": value for name, value in read_cost(Path()).items()}
+    return figures | {f"cost/{name}": value for name, value in read_cost(folder).items()}

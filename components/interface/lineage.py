@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from components.digests import digest
 from components.paths import DATA
+from components.tracking.dvc_files import cached_file, dvc_cache
 from components.tracking.history import RunRecord, find_maker, get_run
 from components.tracking.registry import PROMOTION_RUN, ModelVersion, find_version
-from components.tracking.verification import cached_file, dvc_cache
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -116,7 +116,7 @@ def _raw_file(path: str, md5: str) -> RawFile:
     present = Path(path)
     if present.is_file() and digest(present) == md5:
         return RawFile(path, md5, _rows(present), _IN_PLACE)
-    cached = cached_file(dvc_cache(), md5)
+    cached = cached_file(dvc_cache(Path()), md5)
     if cached.is_file():
         return RawFile(path, md5, _rows(cached), "DVC's cache")
     return RawFile(path, md5, None, "not here: `dvc pull` may bring it")

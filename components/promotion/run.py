@@ -6,6 +6,7 @@ Not a stage of DVC: its result is in MLflow's registry, which DVC does not see.
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 from components.artifacts import read_json, read_jsonl
 from components.config import Params
@@ -23,8 +24,8 @@ from components.promotion.decision import (
     percent,
     refuse_too_few,
 )
+from components.tracking.dvc_files import locked_outputs
 from components.tracking.history import RunRecord, get_run
-from components.tracking.provenance import locked_outputs
 from components.tracking.registry import (
     CANDIDATE,
     CHAMPION,
@@ -156,7 +157,7 @@ def _tags(record: RunRecord, decision: Decision) -> dict[str, str]:
     """What a version says of itself: figures, origin, and the checkpoints of the cycles by reference."""
     checkpoints = {
         f"checkpoint:{path}": value
-        for outputs in locked_outputs().values()
+        for outputs in locked_outputs(Path("dvc.lock")).values()
         for path, value in outputs.items()
         if path.startswith(f"{ALIGNMENT.as_posix()}/") and path.endswith("/policy")
     }

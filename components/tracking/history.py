@@ -33,6 +33,11 @@ class RunRecord:
         return digests_in(self.tags, "in")
 
 
+def tagged(direction: str, digests: Mapping[str, str]) -> dict[str, str]:
+    """Path -> digest as the tags `in:<path>` or `out:<path>`."""
+    return {f"{direction}:{path}": value for path, value in digests.items()}
+
+
 def digests_in(tags: Mapping[str, str], direction: str) -> dict[str, str]:
     """Path -> digest from the tags `in:<path>` or `out:<path>`."""
     prefix = f"{direction}:"

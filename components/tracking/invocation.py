@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import psutil
 
@@ -76,7 +77,7 @@ def _open(params: Params, dvc: Mapping[str, str]) -> tuple[str, str]:
                 store.client().update_run(run.run_id, status="RUNNING")
             return run.run_id, run.status
     tags = {
-        **provenance_tags(params),
+        **provenance_tags(params, Path()),
         "stage": "pipeline",
         "method": params.method,
         "mlflow.source.name": "dvc",

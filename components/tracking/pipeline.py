@@ -8,22 +8,26 @@ from typing import Literal
 
 from components.config import Params
 from components.tracking import store
+from components.tracking.dvc_files import locked_outputs
 from components.tracking.history import find_maker, search
-from components.tracking.provenance import flatten, locked_outputs, process_is_gone, provenance_tags
+from components.tracking.provenance import flatten, process_is_gone, provenance_tags
 from components.tracking.runs import RecordedRun
 from components.tracking.writing import create_run, log_texts
 
 STAGE = "pipeline"
 
 
-def start_pipeline_run(params: Params, flow_run_id: str) -> str:
+def start_pipeline_run(params: Params, flow_run_id: str, root: Path) -> str:
     """Open the parent run and return its id; the caller exports it to the stages as PROXIMAL_PARENT_RUN_ID.
 
     Runs that a killed process left open are closed first.
+
+    Args:
+        root: of the repository, whose commit and data the run names.
     """
     reconcile_dead_runs()
     tags = {
-        **provenance_tags(params),
+        **provenance_tags(params, root),
         "stage": STAGE,
         "method": params.method,
         "prefect_flow_run_id": flow_run_id,
@@ -37,6 +41,7 @@ def finish_pipeline_run(
     status: Literal["FINISHED", "FAILED", "KILLED"],
     stages: Mapping[str, str],
     metrics: Mapping[str, float],
+    root: Path,
 ) -> None:
     """Close the parent run.
 
@@ -44,13 +49,14 @@ def finish_pipeline_run(
         stages: what became of each stage, by its DVC name ("sft", "alignment@2"), e.g. "ran", "unchanged". The id
             of the run that made the stage's present outputs is put beside it, also when that was long ago.
         metrics: the figures by which pipeline runs compare.
+        root: of the repository.
     """
-    locked = locked_outputs()
+    locked = locked_outputs(root / "dvc.lock")
     tags: dict[str, str] = {}
     for stage, outcome in stages.items():
         tags[f"outcome:{_allowed(stage)}"] = outcome
         outputs = locked.get(stage, {})
-        if outputs and all(Path(path).exists() for path in outputs):
+        if outputs and all((root / path).exists() for path in outputs):
             maker = find_maker(outputs)
             tags[f"made_by:{_allowed(stage)}"] = maker.run_id if maker else "not in this tracking store"
     log_texts(run_id, tags=tags)

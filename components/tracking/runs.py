@@ -18,8 +18,9 @@ from components.config import Params
 from components.digests import digest
 from components.errors import ConfigError, EnvironmentFault
 from components.tracking import store
+from components.tracking.history import tagged
 from components.tracking.invocation import STAGE_VARIABLE, child_of_dvc, status_after
-from components.tracking.provenance import content_tags, flatten, provenance_tags
+from components.tracking.provenance import content_digests, flatten, provenance_tags
 from components.tracking.verification import verify_inputs
 from components.tracking.writing import create_run, log_texts
 
@@ -112,7 +113,7 @@ class RecordedRun(StageRun):
             store.client().log_inputs(self.run_id, [DatasetInput(entity, context)])
 
     def outputs(self, paths: Iterable[Path]) -> None:
-        self.tags(content_tags("out", paths))
+        self.tags(tagged("out", content_digests(paths)))
 
     def tags(self, values: Mapping[str, str]) -> None:
         log_texts(self.run_id, tags=values)
@@ -156,11 +157,11 @@ def stage_run(stage: str, params: Params, inputs: Iterable[Path] = (), cycle: in
 
 def _checked(stage: str, inputs: Iterable[Path]) -> dict[str, str]:
     """Tags of what the stage reads, which is what the stages before it left."""
-    tags = content_tags("in", inputs)
+    read = content_digests(inputs)
     # By hand, without DVC, dvc.lock may be of another time.
     if STAGE_VARIABLE in os.environ or stage == "promotion":
-        verify_inputs({name.removeprefix("in:"): value for name, value in tags.items()})
-    return tags
+        verify_inputs(read, Path())
+    return tagged("in", read)
 
 
 def _create(stage: str, params: Params, read: Mapping[str, str], cycle: int | None, parent: str | None) -> str:
@@ -170,7 +171,7 @@ def _create(stage: str, params: Params, read: Mapping[str, str], cycle: int | No
         "stage": stage,
         "method": values["method"],
         "mlflow.source.name": f"components.{stage}",
-        **provenance_tags(params),
+        **provenance_tags(params, Path()),
         **read,
     }
     if cycle is not None:

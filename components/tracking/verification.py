@@ -3,32 +3,31 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 from components.artifacts import remove_folder
 from components.digests import digest
-from components.errors import ArtifactError, EnvironmentFault
-from components.tracking.provenance import locked_outputs
+from components.errors import ArtifactError
+from components.tracking.dvc_files import cached_file, dvc_cache, locked_outputs
 
 
-def verify_inputs(read: Mapping[str, str]) -> None:
+def verify_inputs(read: Mapping[str, str], root: Path) -> None:
     """Compare what a stage reads with what the stages that made it left.
 
     Args:
-        read: path -> digest of the inputs, folders with all that is in them.
+        read: path below the root -> digest of the inputs, folders with all that is in them.
+        root: of the repository.
 
     Raises:
         ArtifactError: an input is another than dvc.lock says.
     """
-    for stage, outputs in locked_outputs().items():
+    for stage, outputs in locked_outputs(root / "dvc.lock").items():
         for path, expected in outputs.items():
             # An output is read whole, or a part of it (then the whole tells), or it is a part of what is read.
             is_read = path in read or any(Path(path) in Path(other).parents for other in read)
-            if is_read and (found := read.get(path) or digest(Path(path))) != expected:
-                raise _damage(stage, Path(path), expected, found)
+            if is_read and (found := read.get(path) or digest(root / path)) != expected:
+                raise _damage(stage, Path(path), expected, found, root)
 
 
 def verify_outputs(stage: str, folder: Path) -> None:
@@ -52,30 +51,7 @@ def verify_outputs(stage: str, folder: Path) -> None:
             raise damage
 
 
-def dvc_cache(repository: Path = Path()) -> Path:
-    """DVC's cache folder, as the repository's configuration says.
-
-    Raises:
-        EnvironmentFault: DVC does not say.
-    """
-    command = [sys.executable, "-m", "dvc", "cache", "dir"]
-    asked = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
-    if asked.returncode:
-        raise EnvironmentFault(
-            "DVC does not say where its cache is",
-            where="dvc cache dir",
-            found=asked.stderr.strip(),
-            do="run from the root of the repository",
-        )
-    return Path(asked.stdout.strip())
-
-
-def cached_file(cache: Path, md5: str) -> Path:
-    """Where the cache keeps the content with this digest."""
-    return cache / "files" / "md5" / md5[:2] / md5[2:]
-
-
-def _damage(stage: str, path: Path, expected: str, found: str, folder: Path = Path()) -> ArtifactError:
+def _damage(stage: str, path: Path, expected: str, found: str, folder: Path) -> ArtifactError:
     cache = dvc_cache(folder)
     damaged = [copy for copy in _cached_parts(cache, expected) if copy.exists() and not _is_whole(copy)]
     remove = " ".join(str(each) for each in (*damaged, path))

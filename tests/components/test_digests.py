@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from components.digests import digest, digest_of_values
+from components.digests import digest, digest_of_values, tree_digests
 from components.errors import ArtifactError
 
 
@@ -65,3 +65,12 @@ def test_values_have_a_digest_of_their_content_not_their_order() -> None:
     assert digest_of_values({"a": 1, "b": [1.5, None]}) == digest_of_values({"b": [1.5, None], "a": 1})
     assert digest_of_values({"a": 1}) == hashlib.sha256(b'{"a": 1}').hexdigest()
     assert len({digest_of_values(value) for value in ({"a": 1}, {"a": 1.0}, {"a": "1"}, {"b": 1}, [1])}) == 5
+
+
+def test_tree_digests_are_those_of_each_part(tmp_path: Path) -> None:
+    for name in ("a/b/z.txt", "a/b-c.txt", "a/x/y/w.txt", "a/é.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+    found = tree_digests(tmp_path / "a")
+    parts = ["a", "a/b", "a/b-c.txt", "a/b/z.txt", "a/x", "a/x/y", "a/x/y/w.txt", "a/é.txt"]
+    assert found == {tmp_path / part: digest(tmp_path / part) for part in parts}

@@ -25,7 +25,7 @@ from components.tracking import (
 )
 from components.tracking import store as tracking_store
 from components.tracking.history import find_maker
-from components.tracking.provenance import flatten, tree_digests
+from components.tracking.provenance import flatten
 from components.tracking.runs import PARENT_VARIABLE, RecordedRun
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -98,7 +98,7 @@ def test_a_stage_is_a_child_with_its_params_tags_metrics_and_files(
     rows = Path("artifacts/clean/rows.jsonl")
     rows.parent.mkdir(parents=True)
     rows.write_text('{"a": 1}\n{"a": 2}\n')
-    parent = start_pipeline_run(params, "flow-7")
+    parent = start_pipeline_run(params, "flow-7", Path())
     monkeypatch.setenv(PARENT_VARIABLE, parent)
     monkeypatch.setenv("PROXIMAL_FLOW_RUN_ID", "flow-7")
     with stage_run("alignment", params, inputs=[rows], cycle=3) as run:
@@ -151,7 +151,7 @@ def test_a_stage_is_a_child_with_its_params_tags_metrics_and_files(
     assert mother.data.params["sft.epochs"] == str(params.sft.epochs)
     assert mother.data.params["cycles.2.start"] == "artifacts/alignment/1"
     assert mother.info.status == "RUNNING"
-    finish_pipeline_run(parent, "FINISHED", {}, {})
+    finish_pipeline_run(parent, "FINISHED", {}, {}, Path())
 
 
 def test_commit_and_uncommitted_changes_are_tagged(workspace: Path, params: Params) -> None:
@@ -483,7 +483,7 @@ def test_the_parent_names_the_run_that_made_each_output_also_when_nothing_ran(
     policy = Path("artifacts/sft/policy")
     policy.mkdir(parents=True)
     (policy / "model.bin").write_bytes(b"sft of this test")
-    monkeypatch.setenv(PARENT_VARIABLE, start_pipeline_run(params, "flow-1"))
+    monkeypatch.setenv(PARENT_VARIABLE, start_pipeline_run(params, "flow-1", Path()))
     with stage_run("sft", params) as maker:
         maker.outputs([policy])
     with stage_run("sft", params) as other:
@@ -497,9 +497,9 @@ def test_the_parent_names_the_run_that_made_each_output_also_when_nothing_ran(
         "  judge:\n    cmd: x\n    outs:\n    - path: artifacts/judge\n      md5: 4567\n"
     )
     Path("data.dvc").write_text("outs:\n- md5: 89.dir\n  path: data\n")
-    second = start_pipeline_run(params, "flow-2")
+    second = start_pipeline_run(params, "flow-2", Path())
     outcomes = {"sft": "unchanged", "alignment@1": "ran", "judge": "failed", "promotion": "ran"}
-    finish_pipeline_run(second, "FAILED", outcomes, {"gold": 0.5})
+    finish_pipeline_run(second, "FAILED", outcomes, {"gold": 0.5}, Path())
     parent = tracking_store.client().get_run(second)
     tags = {name: value for name, value in parent.data.tags.items() if ":" in name}
     assert tags == {
@@ -513,7 +513,7 @@ def test_the_parent_names_the_run_that_made_each_output_also_when_nothing_ran(
     assert parent.info.status == "FAILED"
     assert parent.data.metrics == {"gold": 0.5}
     assert parent.data.tags["prefect_flow_run_id"] == "flow-2"
-    finish_pipeline_run(os.environ[PARENT_VARIABLE], "FINISHED", {}, {})
+    finish_pipeline_run(os.environ[PARENT_VARIABLE], "FINISHED", {}, {}, Path())
 
 
 def test_a_maker_agrees_on_all_outputs_and_came_before(workspace: Path, params: Params) -> None:
@@ -534,16 +534,6 @@ def test_a_maker_agrees_on_all_outputs_and_came_before(workspace: Path, params: 
     start = run_of(run).info.start_time
     assert maker_of(only_empty, before=start) == id_of(first)
     assert maker_of({"clean": "0" * 32}) is None
-
-
-def test_tree_digests_are_those_of_each_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    for name in ("a/b/z.txt", "a/b-c.txt", "a/x/y/w.txt", "a/é.txt"):
-        Path(name).parent.mkdir(parents=True, exist_ok=True)
-        Path(name).write_text(name)
-    found = tree_digests(Path("a"))
-    parts = ["a", "a/b", "a/b-c.txt", "a/b/z.txt", "a/x", "a/x/y", "a/x/y/w.txt", "a/é.txt"]
-    assert found == {part: digest(Path(part)) for part in parts}
 
 
 def test_flatten_by_hand() -> None:
