@@ -29,9 +29,7 @@ def provenance_tags(params: Params, root: Path) -> dict[str, str]:
     return {
         "git_commit": commit or "none",
         # Without dvc.lock: a run writes it, and it says what came out, not what went in.
-        "git_dirty": str(
-            bool(_git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", _NO_LOCK))
-        ).lower(),
+        "git_dirty": str(bool(_git(root, *_STATUS))).lower(),
         "mlflow.source.git.commit": commit,
         "data_md5": pinned_data(root) or "none",
         "mixed_precision": os.environ.get("ACCELERATE_MIXED_PRECISION", ""),

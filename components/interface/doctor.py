@@ -1,0 +1,187 @@
+"""Whether this machine and this folder are fit for a run: what was found, and what mends it where they are not."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import psutil
+from rich.console import Console
+from rich.text import Text
+
+from components.config import load_params
+from components.config.accelerate import accelerate_config
+from components.digests import digest
+from components.errors import ProximalError
+from components.tracking.dvc_files import dvc_cache, pinned_data
+from components.tracking.store import tracking_uri
+
+_PYTHON = (3, 11)
+_GIB = 1 << 30
+_FREE_GIB = 5.0  # the shipped pipeline keeps 0.2 GiB a run; a checkpoint of half a billion weights is 2 GiB
+_MEMORY_GIB = 4.0  # the shipped pipeline takes 1.7 GiB
+_STYLE = {"ok": "green", "warning": "yellow", "fault": "red"}
+
+
+class Finding(NamedTuple):
+    """One thing that was looked at; `do` says what mends it, where it needs mending."""
+
+    what: str
+    state: Literal["ok", "warning", "fault"]
+    found: str
+    do: str = ""
+
+
+def examine(root: Path) -> Iterator[Finding]:
+    """Look at everything that a run in this folder rests on, the quick things first."""
+    yield _python()
+    yield _git(root)
+    yield _params(root)
+    yield _data(root)
+    yield from _disk(root)
+    yield _memory()
+    yield _cpu()
+    yield _gpu()
+    yield _mlflow()
+    yield _prefect()
+
+
+def print_findings(root: Path) -> bool:
+    """Print every finding as it comes; gives whether nothing stands in the way of a run."""
+    console = Console()
+    fit = True
+    for finding in examine(root):
+        fit = fit and finding.state != "fault"
+        console.print(
+            Text(f"{finding.state:<8}", style=_STYLE[finding.state]) + Text(f"{finding.what:<14}{finding.found}"),
+            soft_wrap=True,
+        )
+        if finding.do:
+            console.print(Text(f"{'':<22}{finding.do}"), soft_wrap=True)
+    return fit
+
+
+def _python() -> Finding:
+    found = f"{platform.python_version()}, {sys.executable}"
+    if sys.version_info[:2] == _PYTHON:
+        return Finding("Python", "ok", found)
+    return Finding("Python", "fault", found, f"Python {'.'.join(map(str, _PYTHON))} is needed: `make setup PYTHON=...`")
+
+
+def _git(root: Path) -> Finding:
+    if shutil.which("git") is None:
+        return Finding("git", "fault", "not installed", "install git: DVC and lineage rest on its commits")
+    asked = subprocess.run(
+        ["git", "log", "-1", "--format=%h %s"], cwd=root, capture_output=True, text=True, check=False
+    )
+    if asked.returncode:
+        return Finding("git", "fault", "no commit here", "`git init`, `git add --all`, `git commit --message start`")
+    return Finding("git", "ok", f"commit {asked.stdout.strip()}")
+
+
+def _params(root: Path) -> Finding:
+    try:
+        params = load_params(root / "params.yaml")
+        accelerate = accelerate_config(root / params.compute.accelerate_config)
+    except ProximalError as error:
+        return Finding("params", "fault", " ".join(str(error).split()), "mend what it names")
+    processes, precision = accelerate["num_processes"], accelerate["mixed_precision"]
+    found = f"method {params.method}, {processes} process{'es' if processes > 1 else ''}, mixed_precision {precision}"
+    return Finding("params", "ok", found)
+
+
+def _data(root: Path) -> Finding:
+    data, pinned = root / "data", pinned_data(root)
+    if not data.is_dir():
+        return Finding("data", "fault", "no folder data", "`dvc pull data.dvc` brings what data.dvc names")
+    if pinned is None:
+        return Finding("data", "warning", "data is not pinned", "`dvc add data`, so that a run can say what it read")
+    if (found := digest(data)) != pinned:
+        return Finding(
+            "data",
+            "warning",
+            f"is another than data.dvc names ({found} instead of {pinned})",
+            "`dvc add data` pins what is there; `dvc checkout data.dvc` brings back what was",
+        )
+    return Finding("data", "ok", f"as data.dvc names it, {pinned}")
+
+
+def _disk(root: Path) -> Iterator[Finding]:
+    try:
+        cache = dvc_cache(root)
+    except ProximalError as error:
+        yield Finding("DVC's cache", "fault", " ".join(str(error).split()), "run from the root of the repository")
+        return
+    used = sum(file.stat().st_size for file in cache.rglob("*") if file.is_file()) if cache.exists() else 0
+    yield Finding("DVC's cache", "ok", f"{cache}, {used / _GIB:.1f} GiB")
+    for name, folder in (("disk", root), ("its disk", cache if cache.exists() else root)):
+        if name == "its disk" and os.stat(folder).st_dev == os.stat(root).st_dev:
+            continue
+        free = shutil.disk_usage(folder).free / _GIB
+        if free >= _FREE_GIB:
+            yield Finding(name, "ok", f"{free:.0f} GiB free")
+        else:
+            do = f"make room: below {_FREE_GIB:g} GiB a run may end half-way; `dvc gc --workspace` drops old results"
+            yield Finding(name, "warning", f"{free:.1f} GiB free", do)
+
+
+def _memory() -> Finding:
+    free = psutil.virtual_memory().available / _GIB
+    if free >= _MEMORY_GIB:
+        return Finding("memory", "ok", f"{free:.0f} GiB available")
+    return Finding("memory", "warning", f"{free:.1f} GiB available", "end other programs, or lower `microbatch_size`")
+
+
+def _cpu() -> Finding:
+    about = Path("/proc/cpuinfo")
+    text = about.read_text() if about.exists() else ""
+    model = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)
+    bfloat16 = sorted(set(re.findall(r"\b(?:amx|avx512)_bf16\b", text)))
+    speaks = f"multiplies in bfloat16 ({', '.join(bfloat16)})" if bfloat16 else "has no bfloat16 instructions"
+    return Finding("CPU", "ok", f"{model[1] if model else platform.machine()}, {os.cpu_count()} cores, {speaks}")
+
+
+def _gpu() -> Finding:
+    if importlib.util.find_spec("torch") is None:
+        return Finding("GPU", "fault", "torch is not installed", "`make setup`")
+    import torch
+
+    if torch.cuda.is_available():
+        names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+        return Finding("GPU", "ok", f"{', '.join(names)}; torch {torch.__version__}")
+    return Finding("GPU", "ok", f"none that torch {torch.__version__} sees: it computes on the CPU")
+
+
+def _mlflow() -> Finding:
+    try:
+        uri = tracking_uri()
+    except ProximalError as error:
+        return Finding("MLflow", "fault", " ".join(str(error).split()), "mend MLFLOW_TRACKING_URI")
+    if not uri.startswith("http"):
+        return Finding("MLflow", "ok", uri)
+    return _server("MLflow", uri, f"{uri}/health", "start it, or unset MLFLOW_TRACKING_URI for a store of this folder")
+
+
+def _prefect() -> Finding:
+    api = os.environ.get("PREFECT_API_URL")
+    if not api:
+        return Finding("Prefect", "ok", "a server of the run's own: PREFECT_API_URL is not set")
+    return _server("Prefect", api, f"{api}/health", "start it, or unset PREFECT_API_URL for a server of the run's own")
+
+
+def _server(what: str, name: str, health: str, do: str) -> Finding:
+    try:
+        with urllib.request.urlopen(health, timeout=5):
+            return Finding(what, "ok", f"{name} answers")
+    except (urllib.error.URLError, TimeoutError, ConnectionError) as fault:
+        return Finding(what, "fault", f"{name} does not answer: {fault}", do)

@@ -1,0 +1,76 @@
+"""What `proximal doctor` finds, in folders that lack one thing each."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from components.interface.doctor import Finding, examine, print_findings
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with pinned data and a commit, beside which no server is named."""
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    folder = tmp_path / "project"
+    (folder / "data").mkdir(parents=True)
+    (folder / "data" / "prompts.jsonl").write_text("{}\n")
+    shutil.copy(ROOT / "params.yaml", folder)
+    shutil.copytree(ROOT / "infra" / "accelerate", folder / "infra" / "accelerate")
+    run = ("git", "-c", "user.name=Test", "-c", "user.email=test@localhost")
+    commands: list[tuple[str, ...]] = [
+        ("git", "init", "--quiet"),
+        (sys.executable, "-m", "dvc", "init", "--quiet"),
+        (sys.executable, "-m", "dvc", "add", "--quiet", "data"),
+        ("git", "add", "--all"),
+        (*run, "commit", "--quiet", "--message", "start"),
+    ]
+    for command in commands:
+        subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+def found(project: Path, what: str) -> Finding:
+    (finding,) = (finding for finding in examine(project) if finding.what == what)
+    return finding
+
+
+def test_a_sound_project_is_fit(project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert print_findings(project)
+    printed = capsys.readouterr().out
+    assert "fault" not in printed
+    assert "commit " in printed and "mixed_precision" in printed and "cores" in printed
+
+
+def test_what_stands_in_the_way_is_a_fault_and_says_what_mends_it(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")  # nobody listens on the port `discard`
+    shutil.rmtree(project / "data")
+    params = (project / "params.yaml").read_text()
+    (project / "params.yaml").write_text(params.replace("\nseed:", "\nsede:"))
+    for what, words in {"data": "dvc pull", "Prefect": "PREFECT_API_URL", "params": "mend"}.items():
+        finding = found(project, what)
+        assert finding.state == "fault" and words in finding.do
+    assert "nearest key" in found(project, "params").found
+    assert not print_findings(project)
+    assert "dvc pull data.dvc" in capsys.readouterr().out
+
+
+def test_data_that_changed_since_it_was_pinned_is_told(project: Path) -> None:
+    assert found(project, "data").state == "ok"
+    (project / "data" / "prompts.jsonl").write_text('{"prompt": "new"}\n')
+    finding = found(project, "data")
+    assert finding.state == "warning" and "dvc add data" in finding.do
+
+
+def test_a_folder_without_a_commit_is_told(project: Path) -> None:
+    shutil.rmtree(project / ".git")
+    assert found(project, "git").state == "fault"
