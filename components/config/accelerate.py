@@ -36,22 +36,18 @@ class Fsdp(Section):
 
     fsdp_version: Literal[2]
     fsdp_reshard_after_forward: bool
-    fsdp_auto_wrap_policy: Literal["TRANSFORMER_BASED_WRAP", "SIZE_BASED_WRAP", "NO_WRAP"]
+    # Not SIZE_BASED_WRAP: Accelerate 1.15 tries it on lists of layers, which FSDP2 does not take.
+    fsdp_auto_wrap_policy: Literal["TRANSFORMER_BASED_WRAP", "NO_WRAP"]
     fsdp_transformer_layer_cls_to_wrap: str | None = None
-    fsdp_min_num_params: Count | None = None
     fsdp_offload_params: bool = False
     fsdp_activation_checkpointing: bool = False
     fsdp_state_dict_type: Literal["FULL_STATE_DICT"] = "FULL_STATE_DICT"
     fsdp_cpu_ram_efficient_loading: Literal[False] = False
 
     @model_validator(mode="after")
-    def sizes_and_classes_go_with_their_policy(self) -> Fsdp:
-        policy = self.fsdp_auto_wrap_policy
-        if (self.fsdp_min_num_params is not None) != (policy == "SIZE_BASED_WRAP"):
-            found = f"{self.fsdp_min_num_params} with {policy}"
-            raise _refused("fsdp_min_num_params", "given with SIZE_BASED_WRAP, and only then", found)
-        if (classes := self.fsdp_transformer_layer_cls_to_wrap) is not None and policy != "TRANSFORMER_BASED_WRAP":
-            key = "fsdp_transformer_layer_cls_to_wrap"
+    def classes_go_with_their_policy(self) -> Fsdp:
+        policy, key = self.fsdp_auto_wrap_policy, "fsdp_transformer_layer_cls_to_wrap"
+        if (classes := self.fsdp_transformer_layer_cls_to_wrap) is not None and policy == "NO_WRAP":
             raise _refused(key, "given with TRANSFORMER_BASED_WRAP only", f"{classes} with {policy}")
         return self
 

@@ -63,7 +63,6 @@ def _fsdp_plugin(fsdp: Fsdp) -> FullyShardedDataParallelPlugin:
         reshard_after_forward=fsdp.fsdp_reshard_after_forward,
         auto_wrap_policy=fsdp.fsdp_auto_wrap_policy.lower(),
         transformer_cls_names_to_wrap=classes.split(",") if classes is not None else None,
-        min_num_params=fsdp.fsdp_min_num_params,
         cpu_offload=fsdp.fsdp_offload_params,
         activation_checkpointing=fsdp.fsdp_activation_checkpointing,
         state_dict_type=fsdp.fsdp_state_dict_type,

@@ -90,7 +90,7 @@ SHARDS = {
 
 def test_what_accelerate_config_writes_for_fsdp_is_taken(tmp_path: Path) -> None:
     read = accelerate_config(written(tmp_path, distributed_type="FSDP", fsdp_config=SHARDS))
-    assert read.fsdp_config is not None and read.fsdp_config.model_dump() == SHARDS | {"fsdp_min_num_params": None}
+    assert read.fsdp_config is not None and read.fsdp_config.model_dump() == SHARDS
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("infra/accelerate/*.yaml")), ids=lambda path: path.stem)
@@ -150,6 +150,7 @@ def test_what_would_be_ignored_is_refused_by_name(tmp_path: Path, key: str, valu
         {"fsdp_state_dict_type": "SHARDED_STATE_DICT"},
         {"fsdp_cpu_ram_efficient_loading": True},
         {"fsdp_offload_params": True},  # use_cpu is true
+        {"fsdp_auto_wrap_policy": "SIZE_BASED_WRAP"},
         {"fsdp_min_num_params": 1000},
         {"fsdp_auto_wrap_policy": "NO_WRAP", "fsdp_transformer_layer_cls_to_wrap": "LlamaDecoderLayer"},
         {"fsdp_reshard_after_forward": "FULL_SHARD"},
