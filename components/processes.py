@@ -1,17 +1,12 @@
-"""How processes on one machine find each other, and end with each other."""
+"""How processes on one machine find a port, and end with each other."""
 
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import socket
-
-
-def ranks(count: int) -> list[dict[str, str]]:
-    """For each of the processes that train together, the variables by which it finds the others on this machine."""
-    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    shared |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
-    return [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
+import sys
 
 
 def free_port() -> int:
@@ -21,7 +16,16 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def die_with_parent() -> None:
-    """Whatever ends the parent of this process, SIGKILL included, ends this one too (Linux only)."""
+def die_with_parent(parent: int | None = None) -> None:
+    """Whatever ends the parent of this process, SIGKILL included, ends this one too (Linux only).
+
+    Args:
+        parent: the process id that the parent should have, where it is known: it may have ended before this call.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    before = os.getppid() if parent is None else parent
     pr_set_pdeathsig = 1
     ctypes.CDLL(None).prctl(pr_set_pdeathsig, signal.SIGKILL)
+    if os.getppid() != before:
+        os.kill(os.getpid(), signal.SIGKILL)

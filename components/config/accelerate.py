@@ -1,4 +1,4 @@
-"""What a stage computes with: the Accelerate config, and what torch and its companions read from the environment."""
+"""The Accelerate config that params name: what `accelerate config` writes, obeyed whole or refused by the key."""
 
 from __future__ import annotations
 
@@ -6,51 +6,134 @@ import logging
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
+from pydantic import Field, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from components.config.base import Count, Section, contradiction
 from components.errors import ConfigError
 
 logger = logging.getLogger("proximal")
 _ABOUT_THE_CPU = Path("/proc/cpuinfo")
-# What `accelerate config` writes, with the values that are obeyed here: plain processes on one machine. A key beside
-# num_processes with another value, or one that is not here, would be read by nobody.
-_OFF: tuple[Any, ...] = (None, False, "no", {}, [])
-_OBEYED: dict[str, tuple[Any, ...]] = {
-    "compute_environment": ("LOCAL_MACHINE",),
-    "distributed_type": ("NO", "MULTI_CPU", "MULTI_GPU"),
-    "mixed_precision": ("no", "bf16", "fp16", "auto"),
-    "use_cpu": (True, False),
-    "num_machines": (1,),
-    "machine_rank": (0,),
-    "gpu_ids": (None, "all"),
-    "rdzv_backend": (None, "static"),
-    "same_network": (None, True, False),  # says something of several machines only
-    "main_training_function": (None, "main"),
-    **dict.fromkeys(
-        (
-            *("main_process_ip", "main_process_port", "debug", "enable_cpu_affinity", "downcast_bf16"),
-            *("fsdp_config", "deepspeed_config", "megatron_lm_config", "fp8_config", "parallelism_config"),
-            *("mpirun_config", "dynamo_config", "ipex_config", "commands", "command_file"),
-            *("tpu_env", "tpu_name", "tpu_vm", "tpu_zone", "tpu_use_sudo", "tpu_use_cluster"),
-        ),
-        _OFF,
-    ),
+# Keys that `accelerate config` writes for what is not built here: taken where they ask for nothing.
+_NOT_BUILT = {
+    *("debug", "enable_cpu_affinity", "downcast_bf16", "deepspeed_config", "megatron_lm_config", "fp8_config"),
+    *("parallelism_config", "mpirun_config", "dynamo_config", "ipex_config", "commands", "command_file"),
+    *("tpu_env", "tpu_name", "tpu_vm", "tpu_zone", "tpu_use_sudo", "tpu_use_cluster"),
 }
+_NOTHING: tuple[Any, ...] = (None, False, "no", {}, [])
 
 
-def accelerate_config(path: Path) -> dict[str, Any]:
+def _refused(key: str, rule: str, found: object) -> PydanticCustomError:
+    return contradiction(key, f"{rule}; found {found}")
+
+
+class Fsdp(Section):
+    """How FSDP2 shards weights, gradients and optimiser; the first FSDP has other keys. A stored model is whole."""
+
+    fsdp_version: Literal[2]
+    fsdp_reshard_after_forward: bool
+    # Not SIZE_BASED_WRAP: Accelerate 1.15 tries it on lists of layers, which FSDP2 does not take.
+    fsdp_auto_wrap_policy: Literal["TRANSFORMER_BASED_WRAP", "NO_WRAP"]
+    fsdp_transformer_layer_cls_to_wrap: str | None = None
+    fsdp_offload_params: bool = False
+    fsdp_activation_checkpointing: bool = False
+    fsdp_state_dict_type: Literal["FULL_STATE_DICT"] = "FULL_STATE_DICT"
+    fsdp_cpu_ram_efficient_loading: Literal[False] = False
+
+    @model_validator(mode="after")
+    def classes_go_with_their_policy(self) -> Fsdp:
+        policy, key = self.fsdp_auto_wrap_policy, "fsdp_transformer_layer_cls_to_wrap"
+        if (classes := self.fsdp_transformer_layer_cls_to_wrap) is not None and policy == "NO_WRAP":
+            raise _refused(key, "given with TRANSFORMER_BASED_WRAP only", f"{classes} with {policy}")
+        return self
+
+
+class AccelerateConfig(Section):
+    """An Accelerate config. Its defaults are Accelerate's: the file is that library's, not params."""
+
+    use_cpu: bool
+    mixed_precision: Literal["no", "bf16", "fp16", "auto"]
+    num_processes: Count  # of all machines
+    distributed_type: Literal["NO", "MULTI_CPU", "MULTI_GPU", "FSDP"] | None = None
+    fsdp_config: Fsdp | None = None
+    gpu_ids: str | None = None
+    num_machines: Count = 1
+    machine_rank: Annotated[int, Field(ge=0)] = 0
+    main_process_ip: str | None = None
+    main_process_port: Count | None = None
+    rdzv_backend: Literal["static", "c10d"] | None = None
+    same_network: bool | None = None  # true or false, the machines meet at the address of the main process
+    compute_environment: Literal["LOCAL_MACHINE"] = "LOCAL_MACHINE"
+    main_training_function: Literal["main"] | None = None
+
+    @property
+    def processes_per_machine(self) -> int:
+        return self.num_processes // self.num_machines
+
+    @model_validator(mode="before")
+    @classmethod
+    def what_asks_for_nothing_is_taken(cls, content: Any) -> Any:
+        if not isinstance(content, dict):
+            return content
+        taken = {key: value for key, value in content.items() if key not in _NOT_BUILT or value not in _NOTHING}
+        if taken.get("fsdp_config") == {}:
+            del taken["fsdp_config"]
+        if taken.get("gpu_ids") == "all":
+            del taken["gpu_ids"]
+        return taken
+
+    @model_validator(mode="after")
+    def devices_and_precision_fit(self) -> AccelerateConfig:
+        kind, cpu, count = self.distributed_type, self.use_cpu, self.num_processes
+        if kind == ("MULTI_GPU" if cpu else "MULTI_CPU"):
+            raise _refused("distributed_type", "MULTI_CPU goes with use_cpu true, MULTI_GPU with false", kind)
+        if kind == "NO" and count > 1:
+            raise _refused("num_processes", "1 with distributed_type NO", count)
+        if kind == "FSDP" and count == 1:
+            raise _refused("num_processes", "2 or more with distributed_type FSDP", count)
+        if self.mixed_precision == "fp16" and (cpu or kind == "FSDP"):
+            raise _refused("mixed_precision", "no or bf16 with use_cpu true and with FSDP", "fp16")
+        if self.mixed_precision == "auto" and (not cpu or self.num_machines > 1):
+            raise _refused("mixed_precision", "no, bf16 or fp16: auto is for CPUs of one machine", "auto")
+        if self.gpu_ids is not None and (cpu or len(self.gpu_ids.split(",")) < self.processes_per_machine):
+            rule = f"none with use_cpu true, else one a process, {self.processes_per_machine} on a machine"
+            raise _refused("gpu_ids", rule, self.gpu_ids)
+        if (kind == "FSDP") != (self.fsdp_config is not None):
+            found = "given" if self.fsdp_config else "nothing"
+            raise _refused("fsdp_config", "given with distributed_type FSDP, and only then", found)
+        if cpu and self.fsdp_config and self.fsdp_config.fsdp_offload_params:
+            raise _refused("fsdp_config.fsdp_offload_params", "false with use_cpu true", True)
+        return self
+
+    @model_validator(mode="after")
+    def machines_fit(self) -> AccelerateConfig:
+        machines = self.num_machines
+        if self.num_processes % machines:
+            rule = f"a divisor of num_processes, {self.num_processes}, which are those of all machines"
+            raise _refused("num_machines", rule, machines)
+        if self.machine_rank >= machines:
+            raise _refused("machine_rank", f"below num_machines, {machines}", self.machine_rank)
+        for key in ("main_process_ip", "main_process_port"):
+            if machines == 1 and (found := getattr(self, key)) is not None:
+                raise _refused(key, "none on one machine, whose processes find a port themselves", found)
+        return self
+
+
+def accelerate_config(path: Path) -> AccelerateConfig:
     """The Accelerate config file that params name; its mixed_precision may be `auto`, which is decided here.
 
     Raises:
-        ConfigError: absent, without one of the keys read here, or with a key or value that would not be obeyed, such
-            as those of FSDP, DeepSpeed, Megatron, fp8 or several machines.
+        ConfigError: absent, without one of the keys needed here, or with a key or value that would not be obeyed, such
+            as those of DeepSpeed, Megatron or fp8.
     """
     try:
         content = YAML(typ="safe").load(path)
-        missing = [key for key in ("num_processes", "mixed_precision", "use_cpu") if key not in content]
+        if not isinstance(content, dict):
+            raise TypeError(f"{type(content).__name__}, where keys and values should be")
     except (OSError, YAMLError, TypeError) as fault:
         raise ConfigError(
             "the Accelerate config cannot be read",
@@ -58,60 +141,38 @@ def accelerate_config(path: Path) -> dict[str, Any]:
             expected="a file that `accelerate config` makes, such as those in infra/accelerate/",
             found=" ".join(str(fault).split()),
         ) from fault
-    if missing:
-        raise ConfigError(
-            "the Accelerate config lacks a key", where=str(path), expected=", ".join(missing), found="no such key"
-        )
-    if type(content["num_processes"]) is not int or content["num_processes"] < 1:
-        raise ConfigError(
-            "the Accelerate config has a wrong value",
-            where=f"{path}: num_processes",
-            expected="a whole number from 1 on",
-            found=repr(content["num_processes"]),
-        )
-    _require_obeyed(path, content)
-    if content["mixed_precision"] == "auto":
-        content["mixed_precision"] = _precision_of_this_cpu(path, content)
-    return dict(content)
+    try:
+        config = AccelerateConfig.model_validate(content)
+    except ValidationError as invalid:
+        raise _refusal(path, invalid.errors()) from invalid
+    if config.mixed_precision != "auto":
+        return config
+    return config.model_copy(update={"mixed_precision": _precision_of_this_cpu(path)})
 
 
-def _require_obeyed(path: Path, content: dict[str, Any]) -> None:
-    """Refuse what would be accepted and ignored."""
-    for key, value in content.items():
-        obeyed = _OBEYED.get(key, ())
-        if key != "num_processes" and not any(type(value) is type(each) and value == each for each in obeyed):
-            raise ConfigError(
-                "the Accelerate config asks for what is not supported",
-                where=f"{path}: {key}",
-                expected=" or ".join(map(repr, obeyed)) if obeyed else "no such key",
-                found=repr(value)[:80],
-                do="plain processes on one machine, on CPUs or GPUs, work, as in infra/accelerate/; take this out",
-            )
-    distributed, processes, use_cpu = content.get("distributed_type"), content["num_processes"], content["use_cpu"]
-    contradictions = {
-        "distributed_type": (distributed == "MULTI_GPU" and use_cpu) or (distributed == "MULTI_CPU" and not use_cpu),
-        "num_processes": distributed == "NO" and processes > 1,
-        "mixed_precision": content["mixed_precision"] == "fp16" and use_cpu,
-    }
-    for key, found in contradictions.items():
-        if found:
-            raise ConfigError(
-                "the Accelerate config contradicts itself",
-                where=f"{path}: {key}",
-                expected="MULTI_CPU with use_cpu true, MULTI_GPU and fp16 with false, and one process with NO",
-                found=f"{key} {content[key]}, distributed_type {distributed}, use_cpu {use_cpu}",
-            )
+def _refusal(path: Path, faults: list[Any]) -> ConfigError:
+    """Every key that would not be obeyed, by its name."""
+    keys, rules, found = [], [], []
+    for fault in faults:
+        own = [fault["ctx"]["key"]] if fault["type"] == "contradiction" else []
+        keys.append(".".join(map(str, [*fault["loc"], *own])))
+        missing, unknown = fault["type"] == "missing", fault["type"] == "extra_forbidden"
+        rules.append("this key" if missing else "no such key" if unknown else fault["msg"].partition("; found ")[0])
+        found.append("no such key" if missing else fault["msg"].partition("; found ")[2] or repr(fault["input"])[:80])
+    do = "mend or take out these keys; infra/accelerate/ has examples"
+    if "'DEEPSPEED'" in found:
+        do = "take FSDP: DeepSpeed's engine clips and steps within its backward pass, which training does itself here"
+    return ConfigError(
+        "the Accelerate config asks for what is not done here, or contradicts itself",
+        where=f"{path}: {', '.join(keys)}",
+        expected="; ".join(rules),
+        found="; ".join(found),
+        do=do,
+    )
 
 
-def _precision_of_this_cpu(path: Path, content: dict[str, Any]) -> str:
+def _precision_of_this_cpu(path: Path) -> str:
     """bf16 where the CPU has instructions that multiply in it, else "no", which is float32."""
-    if not content["use_cpu"]:
-        raise ConfigError(
-            "the Accelerate config has a wrong value",
-            where=f"{path}: mixed_precision",
-            expected="no, bf16 or fp16, as use_cpu is false: auto is for CPUs",
-            found="auto",
-        )
     about = _ABOUT_THE_CPU.read_text() if _ABOUT_THE_CPU.exists() else ""
     flags = set(re.findall(r"\b(?:amx|avx512)_bf16\b", about))
     precision = "bf16" if flags else "no"
@@ -121,9 +182,11 @@ def _precision_of_this_cpu(path: Path, content: dict[str, Any]) -> str:
     return precision
 
 
-def torch_environment(accelerate: dict[str, Any]) -> dict[str, str]:
-    """What torch and its companions read when they are first imported, but for the number of threads."""
+def torch_environment(cpu_threads: int) -> dict[str, str]:
+    """What torch and its companions read when they are first imported."""
     return {
+        "OMP_NUM_THREADS": str(cpu_threads),
+        "MKL_NUM_THREADS": str(cpu_threads),
         "TOKENIZERS_PARALLELISM": os.environ.get("TOKENIZERS_PARALLELISM", "false"),
         # A stage says itself how far it is.
         "HF_HUB_DISABLE_PROGRESS_BARS": os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS", "1"),
@@ -131,15 +194,9 @@ def torch_environment(accelerate: dict[str, Any]) -> dict[str, str]:
         # the machine has other work. A short spin before that is most of what two threads gain; see infra/decisions.
         "OMP_WAIT_POLICY": "PASSIVE",
         "GOMP_SPINCOUNT": "1000",
-        # One instruction set on every x86 machine: without these two, sums are split differently on a CPU with other
-        # vector units and the same params give other bytes. Costs little; see infra/decisions.
-        "MKL_CBWR": "AVX2",
-        "ATEN_CPU_CAPABILITY": "avx2",
         # In bfloat16 oneDNN compiles a kernel for every shape, and packed batches have many: a thousand of them took
         # 0.2 GiB more than these, and more rollouts more, at the same speed; see infra/decisions.
         "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "64",
         # Without it cuBLAS refuses to multiply where deterministic algorithms are asked for.
         "CUBLAS_WORKSPACE_CONFIG": ":4096:8",
-        "ACCELERATE_MIXED_PRECISION": str(accelerate["mixed_precision"]),
-        "ACCELERATE_USE_CPU": str(accelerate["use_cpu"]).lower(),
     }

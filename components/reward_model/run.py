@@ -31,7 +31,7 @@ from components.passes.forward import in_microbatches, sequence_scores
 from components.passes.sequences import Packed, Sequences, comparison_pairs
 from components.seeding import derive_seed, generator
 from components.tracking import stage_run
-from components.training.accelerator import start_accelerator
+from components.training.accelerator import frame_of, start_accelerator, whole
 from components.training.fit import fit
 
 logger = logging.getLogger("proximal")
@@ -71,12 +71,13 @@ def run(params: Params, stage: str) -> None:
     with stage_run(stage, params, inputs=inputs) as run:
         run.dataset("comparisons", source)
         last_epochs: list[float] = []
-        for own, member in zip(own_names, members, strict=True):
+        for place, (own, member) in enumerate(zip(own_names, members, strict=True)):
             suffix = "".join(f"_{number}" for number in own)
 
             def report(step: int, loss: float, name: str = f"train/loss{suffix}") -> None:
                 run.metrics({name: loss}, step=step)
 
+            frame = frame_of(accelerator, member)
             losses = fit(
                 accelerator,
                 member,
@@ -89,6 +90,7 @@ def run(params: Params, stage: str) -> None:
                 on_step=report,
                 label=stage,
             )
+            members[place] = whole(accelerator, member, frame)
             last_epochs += losses[-(len(losses) // settings.epochs) :]
         if accelerator.is_main_process:
             prompts = read_jsonl(prompts_source)

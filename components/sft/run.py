@@ -28,7 +28,7 @@ from components.passes.forward import response_logprobs
 from components.passes.sequences import Packed, Sequences, build_sequences
 from components.seeding import derive_seed, generator
 from components.tracking import stage_run
-from components.training.accelerator import start_accelerator
+from components.training.accelerator import frame_of, start_accelerator, whole
 from components.training.fit import fit
 
 logger = logging.getLogger("proximal")
@@ -51,6 +51,7 @@ def run(params: Params) -> None:
 
     with stage_run("sft", params, inputs=[source]) as run:
         run.dataset("demonstrations", source)
+        frame = frame_of(accelerator, policy)
         losses = fit(
             accelerator,
             policy,
@@ -63,6 +64,7 @@ def run(params: Params) -> None:
             on_step=lambda step, loss: run.metrics({"train/loss": loss}, step=step),
             label="sft",
         )
+        policy = whole(accelerator, policy, frame)
         if accelerator.is_main_process:
             last_epoch = losses[-(len(losses) // params.sft.epochs) :]
             metrics = {
@@ -74,7 +76,7 @@ def run(params: Params) -> None:
                 "vocabulary": len(codec.tokenizer),
             }
             with atomic_folder(paths.SFT) as folder:
-                save_policy(accelerator.unwrap_model(policy), codec, folder / "policy")
+                save_policy(policy, codec, folder / "policy")
                 write_json(folder / "metrics.json", metrics)
             run.metrics({f"sft/{name}": value for name, value in metrics.items()})
             run.tags({"base_model": base_model})

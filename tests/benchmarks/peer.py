@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from components.config.accelerate import torch_environment
-from components.processes import ranks
+from components.processes import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).parent
@@ -73,8 +73,16 @@ def environment_of(side: str, precision: str, device: str, threads: int) -> dict
     }
     if side == "trl":
         return common
-    accelerate = {"use_cpu": device == "cpu", "mixed_precision": "no" if precision == "float32" else precision}
-    return common | torch_environment(accelerate) | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+    accelerate = {"ACCELERATE_USE_CPU": str(device == "cpu").lower()}
+    accelerate["ACCELERATE_MIXED_PRECISION"] = "no" if precision == "float32" else precision
+    return common | torch_environment(threads) | accelerate | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}
+
+
+def ranks(count: int) -> list[dict[str, str]]:
+    """For each of the processes that train together, the variables by which it finds the others."""
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    shared |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count)}
+    return [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
 
 
 def measure(side: str, work: str, size: str, precision: str, options: argparse.Namespace, *more: str) -> dict[str, Any]:

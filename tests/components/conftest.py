@@ -8,8 +8,6 @@ import os
 os.environ.update(
     OMP_NUM_THREADS="1",
     MKL_NUM_THREADS="1",
-    MKL_CBWR="AVX2",  # as components.launch sets it, so that both give the same bytes
-    ATEN_CPU_CAPABILITY="avx2",
     CUBLAS_WORKSPACE_CONFIG=":4096:8",
     ACCELERATE_USE_CPU="true",
     HF_HUB_OFFLINE="1",

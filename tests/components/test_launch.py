@@ -18,13 +18,19 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from ruamel.yaml import YAML
 from safetensors.torch import load_file
 
 from components import paths
 from components.config import Params
+from components.config.accelerate import accelerate_config
+from components.errors import ConfigError
+from components.processes import free_port
+from components.torchrun import run_ranks
 
 ROOT = Path(__file__).resolve().parents[2]
 TWO = {"accelerate_config": "infra/accelerate/cpu_two_processes.yaml"}
+SHARDED = {"accelerate_config": "infra/accelerate/cpu_fsdp_two_processes.yaml"}
 ChangeParams = Callable[..., Params]
 
 
@@ -36,7 +42,7 @@ def start(world: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.Pope
     def launch(*arguments: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(
             [sys.executable, "-m", "components.launch", *arguments],
-            env={**os.environ, "PYTHONPATH": str(ROOT), "PROXIMAL_STATUS_FILE": str(tmp_path / "status")},
+            env={"PROXIMAL_STATUS_FILE": str(tmp_path / "status"), **os.environ, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -100,7 +106,7 @@ def test_bad_params_end_in_one_message_and_status_2(start: Any, world: Path, tmp
     before = files(world)
     process = start(*arguments.split())
     output, errors = process.communicate(timeout=60)
-    assert process.returncode == 2
+    assert process.returncode == 2, errors
     assert errors.startswith("error: ") and errors.count("error:") == 1 and named in errors
     assert "Traceback" not in errors and output == ""
     assert len(errors.splitlines()) <= 5
@@ -114,6 +120,8 @@ def test_bad_params_end_in_one_message_and_status_2(start: Any, world: Path, tmp
         ("alignment --cycle 1", {"ppo": {"rollouts_per_iteration": 9, "minibatches": 3}}, "ppo.rollouts_per_iteration"),
         ("alignment --cycle 1", {"ppo": {"minibatches": 8, "microbatch_size": 1}}, "ppo.rollouts_per_iteration"),
         ("sft", {"sft": {"batch_size": 1, "microbatch_size": 1}}, "sft.batch_size"),
+        ("sft", {"sft": {"batch_size": 3, "microbatch_size": 1}, "compute": SHARDED}, "sft.batch_size"),
+        ("alignment --cycle 1", {"compute": SHARDED}, "distributed_type"),
         ("alignment --cycle 1", {"method": "dpo", "dpo": {"batch_size": 1}}, "dpo.batch_size"),
         (
             "alignment --cycle 1",
@@ -121,12 +129,20 @@ def test_bad_params_end_in_one_message_and_status_2(start: Any, world: Path, tmp
             "q_learning.batch_size",
         ),
     ],
-    ids=["odd rollouts", "minibatches of one", "batches of one", "DPO's", "Q-learning's"],
+    ids=[
+        "rollouts",
+        "minibatches of one",
+        "batches of one",
+        "shards of three",
+        "policy in shards",
+        "DPO",
+        "Q-learning",
+    ],
 )
 def test_work_that_two_processes_cannot_share_is_refused(
     start: Any, change_params: ChangeParams, arguments: str, changes: Any, named: str
 ) -> None:
-    change_params(compute=TWO, **changes)
+    change_params(**{"compute": TWO} | changes)
     process = start(*arguments.split())
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 2 and errors.count("error:") == 1 and named in errors, errors
@@ -140,7 +156,7 @@ def test_an_error_of_two_processes_is_told_once(
     before = files(world)
     process = start("sft")
     output, errors = process.communicate(timeout=120)
-    assert process.returncode == 2
+    assert process.returncode == 2, errors
     assert errors.startswith("error: a data file is missing") and errors.count("error:") == 1, errors
     assert "Traceback" not in errors and output == ""
     assert files(world) == before
@@ -155,18 +171,22 @@ def same_weights(first: Path, second: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "changes"),
+    ("arguments", "config", "changes"),
     [
-        ("sft", {}),
-        ("reward_model", {"reward_model": {"members": 2}}),
-        ("alignment --cycle 1", {}),
-        ("alignment --cycle 1", {"method": "dpo"}),
-        ("alignment --cycle 1", {"method": "best_of_n"}),
+        ("sft", TWO, {}),
+        ("sft", SHARDED, {}),
+        ("reward_model", TWO, {"reward_model": {"members": 2}}),
+        ("reward_model", SHARDED, {"reward_model": {"members": 2}}),
+        ("alignment --cycle 1", TWO, {}),
+        ("alignment --cycle 1", TWO, {"method": "grpo"}),
+        ("alignment --cycle 1", TWO, {"method": "rloo"}),
+        ("alignment --cycle 1", TWO, {"method": "dpo"}),
+        ("alignment --cycle 1", TWO, {"method": "best_of_n"}),
     ],
     ids=str,
 )
 def test_two_processes_give_what_one_gives(
-    start: Any, world: Path, tmp_path: Path, change_params: ChangeParams, arguments: str, changes: Any
+    start: Any, world: Path, tmp_path: Path, change_params: ChangeParams, arguments: str, config: Any, changes: Any
 ) -> None:
     """The same weights and numbers, but for the order in which floats are added up."""
     stage = arguments.split()[0]
@@ -181,7 +201,7 @@ def test_two_processes_give_what_one_gives(
     folder = paths.ALIGNMENT / "1" if stage == "alignment" else paths.ARTIFACTS / stage
     one = Path(shutil.copytree(folder, tmp_path / "one"))
     shutil.rmtree(folder)
-    change_params(compute=TWO, **changes)
+    change_params(compute=config, **changes)
     process = start(*arguments.split())
     _, errors = process.communicate(timeout=200)
     assert process.returncode == 0, errors
@@ -189,6 +209,8 @@ def test_two_processes_give_what_one_gives(
     assert [path.relative_to(folder) for path in files(folder)] == [path.relative_to(one) for path in files(one)]
     for weights in one.rglob("model.safetensors"):
         same_weights(weights, folder / weights.relative_to(one))
+        if stage == "sft":  # a reward model's holds the mean and deviation of its scores
+            assert (folder / "policy" / "config.json").read_bytes() == (one / "policy" / "config.json").read_bytes()
     found, expected = (json.loads((each / "metrics.json").read_text()) for each in (folder, one))
     if stage == "alignment":
         found, expected = found["validation"], expected["validation"]
@@ -221,23 +243,28 @@ def test_bfloat16_gives_the_same_bytes_again_and_others_than_float32(
     assert weights[3] == (weights[0] if picked[1] == "bf16" else weights[2])
 
 
-def test_the_launchers_end_is_the_end_of_its_processes(start: Any, world: Path, change_params: ChangeParams) -> None:
-    """SIGTERM in the midst of training, while two ranks talk to each other."""
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_the_launchers_end_is_the_end_of_its_processes(
+    start: Any, world: Path, tmp_path: Path, change_params: ChangeParams, number: signal.Signals
+) -> None:
+    """In the midst of training, while two ranks talk to each other."""
     change_params(compute=TWO, ppo={"iterations_per_cycle": 100_000})
     process = start("alignment", "--cycle", "1")
     assert wait_for(lambda: list(paths.WORK.glob("alignment-1-*/state/progress.json")), seconds=120), process.poll()
     workers = descendants(process)
     assert len(workers) >= 2
-    process.terminate()
-    process.wait(timeout=60)
-    assert process.returncode == 128 + signal.SIGTERM
-    assert wait_for(lambda: not any(map(is_running, workers)), seconds=30), workers
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert errors.splitlines()[-1] == f"ended by {number.name}" and "Traceback" not in errors
+    assert not (tmp_path / "status").exists()
+    assert wait_for(lambda: not any(map(is_running, workers)), seconds=15), workers
     (progress,) = paths.WORK.glob("alignment-1-*/state/progress.json")  # what was finished is still there
     assert json.loads(progress.read_text())["iteration"] >= 1
 
 
 def test_a_killed_launcher_leaves_no_process(start: Any, world: Path, change_params: ChangeParams) -> None:
-    """SIGKILL leaves the launcher no time to end anything."""
+    """SIGKILL leaves the launcher, which is torchrun's agent, no time to end anything."""
     change_params(compute=TWO, sft={"epochs": 100_000})
     process = start("sft")
     ranks = wait_for(lambda: found if len(found := ranks_of(process)) == 2 else None, seconds=120)
@@ -245,26 +272,85 @@ def test_a_killed_launcher_leaves_no_process(start: Any, world: Path, change_par
     assert ranks
     process.kill()
     process.wait()
-    assert wait_for(lambda: not any(map(is_running, others)), seconds=40), others
+    assert wait_for(lambda: not any(map(is_running, others)), seconds=15), others
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_killed_rank_ends_the_others_and_is_named(
+    start: Any, world: Path, tmp_path: Path, change_params: ChangeParams, rank: int
+) -> None:
+    """Not the errors of those that it left alone, nor torchrun's summary."""
+    change_params(compute=TWO, ppo={"iterations_per_cycle": 100_000})
+    process = start("alignment", "--cycle", "1")
+    assert wait_for(lambda: list(paths.WORK.glob("alignment-1-*/state/progress.json")), seconds=120), process.poll()
+    others = descendants(process)
+    (victim,) = (each for each in ranks_of(process) if each.environ()["RANK"] == str(rank))
+    victim.kill()
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGKILL
+    assert errors.splitlines()[-1] == f"rank {rank} was killed by SIGKILL; out of memory is the usual reason"
+    assert all(line.startswith(("alignment: ", "ppo: cycle 1, ")) for line in errors.splitlines()[:-1]), errors
+    assert not (tmp_path / "status").exists()
+    assert wait_for(lambda: not any(map(is_running, others)), seconds=15), others
 
 
 def ranks_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
     """The processes of the two ranks, once they run the stage."""
     with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
-        return [each for each in descendants(process) if each.environ().get("RANK") and "sft" in each.cmdline()]
+        return [each for each in descendants(process) if "components.stage" in each.cmdline()]
     return []
 
 
-def test_a_process_that_will_not_end_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rank that ignores SIGTERM, as one that hangs in native code does."""
-    from components import launch
+def test_two_machines_train_as_one(
+    start: Any, world: Path, tmp_path: Path, change_params: ChangeParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two launchers, as on two machines that share a disk, told apart by torchrun's own variables."""
+    one = Path(shutil.copytree(paths.SFT, tmp_path / "one"))
+    shutil.rmtree(paths.SFT)
+    config = YAML(typ="safe").load(ROOT / "infra/accelerate/cpu_two_processes.yaml")
+    config |= {"num_machines": 2, "main_process_ip": "127.0.0.1", "main_process_port": free_port()}
+    YAML(typ="safe").dump(config, tmp_path / "machines.yaml")
+    change_params(compute={"accelerate_config": str(tmp_path / "machines.yaml")})
+    machines = []
+    for number in range(2):
+        monkeypatch.setenv("PET_NODE_RANK", str(number))
+        monkeypatch.setenv("PROXIMAL_STATUS_FILE", str(tmp_path / f"status{number}"))
+        machines.append(start("sft"))
+    for machine in machines:
+        _, errors = machine.communicate(timeout=200)
+        assert machine.returncode == 0, errors
+    same_weights(one / "policy" / "model.safetensors", paths.SFT / "policy" / "model.safetensors")
 
-    deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print(1); time.sleep(600)"
-    monkeypatch.setattr(launch, "_SECONDS_TO_END", 0.5)
-    with subprocess.Popen([sys.executable, "-u", "-c", deaf], stdout=subprocess.PIPE) as worker:
-        try:
-            assert worker.stdout is not None and worker.stdout.readline() == b"1\n"
-            launch._end([worker])
-            assert worker.returncode == -signal.SIGKILL
-        finally:
-            worker.kill()
+
+@pytest.mark.parametrize(
+    ("environment", "changes", "named"),
+    [
+        ({"PET_NNODES": "3"}, {}, "PET_NNODES"),
+        ({"PET_NPROC_PER_NODE": "4"}, {}, "PET_NPROC_PER_NODE"),
+        ({}, {"num_machines": 2}, "main_process_ip"),
+        ({"PET_MASTER_ADDR": "127.0.0.1"}, {"num_machines": 2}, "PET_MASTER_PORT"),
+        ({}, {"num_machines": 2, "rdzv_backend": "c10d", "main_process_port": 29500}, "PET_RDZV_ENDPOINT"),
+    ],
+    ids=str,
+)
+def test_machines_that_cannot_meet_are_refused(
+    environment: dict[str, str], changes: dict[str, Any], named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = YAML(typ="safe").load(ROOT / "infra/accelerate/cpu_two_processes.yaml") | changes
+    YAML(typ="safe").dump(config, tmp_path / "machines.yaml")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=named):
+        run_ranks(accelerate_config(tmp_path / "machines.yaml"), "never_started", [])
+
+
+def test_two_processes_of_two_threads_give_the_same_bytes_again(
+    start: Any, world: Path, change_params: ChangeParams
+) -> None:
+    change_params(compute=TWO | {"cpu_threads": {"sft": 2}})
+    weights = []
+    for _ in range(2):
+        shutil.rmtree(paths.SFT)
+        _, errors = start("sft").communicate(timeout=200)
+        weights.append((paths.SFT / "policy" / "model.safetensors").read_bytes())
+    assert weights[0] == weights[1], errors

@@ -9,7 +9,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from components.config import accelerate as compute
-from components.config.accelerate import accelerate_config, torch_environment
+from components.config.accelerate import accelerate_config
 from components.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -19,7 +19,7 @@ AUTO = ROOT / "infra/accelerate/cpu_auto.yaml"
 @pytest.mark.parametrize(
     ("content", "named"),
     [
-        ("use_cpu: true\n", "num_processes, mixed_precision"),
+        ("use_cpu: true\n", "mixed_precision, num_processes"),
         ("num_processes: two\nuse_cpu: true\nmixed_precision: 'no'\n", "num_processes"),
         ("num_processes: 0\nuse_cpu: true\nmixed_precision: 'no'\n", "num_processes"),
         ("", "infra/accelerate/cpu.yaml"),
@@ -60,19 +60,48 @@ def written(folder: Path, **changes: object) -> Path:
 
 
 def test_what_accelerate_config_writes_for_one_machine_is_taken(tmp_path: Path) -> None:
-    assert accelerate_config(written(tmp_path)) == PLAIN
-    assert accelerate_config(written(tmp_path, distributed_type="MULTI_GPU", use_cpu=False, gpu_ids="all"))
+    config = accelerate_config(written(tmp_path))
+    assert (config.distributed_type, config.use_cpu, config.mixed_precision) == ("MULTI_CPU", True, "no")
+    assert (config.num_processes, config.processes_per_machine, config.gpu_ids) == (2, 2, None)
+    gpus = {"distributed_type": "MULTI_GPU", "use_cpu": False}
+    assert accelerate_config(written(tmp_path, **gpus, gpu_ids="all")).gpu_ids is None
+    assert accelerate_config(written(tmp_path, **gpus, gpu_ids="1,3")).gpu_ids == "1,3"
+
+
+def test_several_machines_share_the_processes(tmp_path: Path) -> None:
+    places = {"main_process_ip": "10.0.0.1", "main_process_port": 29500, "rdzv_backend": "c10d", "same_network": False}
+    config = accelerate_config(written(tmp_path, num_processes=8, num_machines=2, machine_rank=1, **places))
+    assert (config.processes_per_machine, config.machine_rank) == (4, 1)
+    assert (config.main_process_ip, config.main_process_port, config.rdzv_backend) == ("10.0.0.1", 29500, "c10d")
+
+
+# What `accelerate config` asks for FSDP2.
+SHARDS = {
+    "fsdp_version": 2,
+    "fsdp_reshard_after_forward": True,
+    "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP",
+    "fsdp_transformer_layer_cls_to_wrap": "LlamaDecoderLayer",
+    "fsdp_offload_params": False,
+    "fsdp_state_dict_type": "FULL_STATE_DICT",
+    "fsdp_cpu_ram_efficient_loading": False,
+    "fsdp_activation_checkpointing": True,
+}
+
+
+def test_what_accelerate_config_writes_for_fsdp_is_taken(tmp_path: Path) -> None:
+    read = accelerate_config(written(tmp_path, distributed_type="FSDP", fsdp_config=SHARDS))
+    assert read.fsdp_config is not None and read.fsdp_config.model_dump() == SHARDS
 
 
 @pytest.mark.parametrize("path", sorted(ROOT.glob("infra/accelerate/*.yaml")), ids=lambda path: path.stem)
 def test_the_shipped_ones_are_taken(path: Path) -> None:
-    assert accelerate_config(path)["num_processes"] >= 1
+    assert accelerate_config(path).num_processes >= 1
 
 
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        *(("distributed_type", kind) for kind in ("FSDP", "DEEPSPEED", "MEGATRON_LM", "XLA", "TP", "multi_gpu")),
+        *(("distributed_type", kind) for kind in ("DEEPSPEED", "MEGATRON_LM", "XLA", "TP", "multi_gpu")),
         ("fsdp_config", {"fsdp_version": 2}),
         ("deepspeed_config", {"zero_stage": 3}),
         ("megatron_lm_config", {"megatron_lm_tp_degree": 2}),
@@ -81,27 +110,65 @@ def test_the_shipped_ones_are_taken(path: Path) -> None:
         ("dynamo_config", {"dynamo_backend": "INDUCTOR"}),
         ("mixed_precision", "fp8"),
         ("mixed_precision", "int8"),
-        ("num_machines", 2),
-        ("machine_rank", 1),
-        ("main_process_ip", "10.0.0.1"),
-        ("main_process_port", 29500),
-        ("gpu_ids", "0,1"),
+        ("rdzv_backend", "etcd"),
         ("compute_environment", "AMAZON_SAGEMAKER"),
         ("use_cpu", "yes"),
         ("enable_cpu_affinity", True),
         ("num_procesess", 2),
         # contradictions
+        ("distributed_type", "NO"),
+        ("distributed_type", "FSDP"),
         ("distributed_type", "MULTI_GPU"),
         ("mixed_precision", "fp16"),
         ("use_cpu", False),
+        ("gpu_ids", "0,1"),  # use_cpu is true
+        ("num_machines", 3),  # of two processes
+        ("machine_rank", 1),
+        ("main_process_ip", "10.0.0.1"),
+        ("main_process_port", 29500),
     ],
 )
 def test_what_would_be_ignored_is_refused_by_name(tmp_path: Path, key: str, value: object) -> None:
     with pytest.raises(ConfigError) as caught:
         accelerate_config(written(tmp_path, **{key: value}))
-    named = "distributed_type" if key == "use_cpu" and value is False else key
-    assert caught.value.where.endswith(f"accelerate.yaml: {named}")
-    assert str(value) in caught.value.found
+    named = {("use_cpu", False): "distributed_type", ("distributed_type", "NO"): "num_processes"}
+    named |= {("distributed_type", "FSDP"): "fsdp_config"}
+    told = named.get((key, value), key) if isinstance(value, str | bool) else key
+    assert caught.value.where.startswith(f"{tmp_path}/accelerate.yaml: {told}")
+    if told == key:
+        assert str(value) in caught.value.found or key == "fsdp_config"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"fsdp_version": 1},
+        {"fsdp_sharding_strategy": "FULL_SHARD"},  # as the next three, of the first FSDP
+        {"fsdp_backward_prefetch": "BACKWARD_PRE"},
+        {"fsdp_use_orig_params": True},
+        {"fsdp_forward_prefetch": True},
+        {"fsdp_state_dict_type": "SHARDED_STATE_DICT"},
+        {"fsdp_cpu_ram_efficient_loading": True},
+        {"fsdp_offload_params": True},  # use_cpu is true
+        {"fsdp_auto_wrap_policy": "SIZE_BASED_WRAP"},
+        {"fsdp_min_num_params": 1000},
+        {"fsdp_auto_wrap_policy": "NO_WRAP", "fsdp_transformer_layer_cls_to_wrap": "LlamaDecoderLayer"},
+        {"fsdp_reshard_after_forward": "FULL_SHARD"},
+    ],
+    ids=str,
+)
+def test_what_fsdp2_would_ignore_is_refused_by_name(tmp_path: Path, changes: dict[str, object]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        accelerate_config(written(tmp_path, distributed_type="FSDP", fsdp_config=SHARDS | changes))
+    assert caught.value.where.endswith(f"accelerate.yaml: fsdp_config.{list(changes)[-1]}")
+    assert str(list(changes.values())[-1]) in caught.value.found
+
+
+@pytest.mark.parametrize("changes", [{"num_processes": 1}, {"mixed_precision": "fp16", "use_cpu": False}], ids=str)
+def test_what_fsdp_cannot_do_is_refused_by_name(tmp_path: Path, changes: dict[str, object]) -> None:
+    config = written(tmp_path, distributed_type="FSDP", fsdp_config=SHARDS, **changes)
+    with pytest.raises(ConfigError, match=next(iter(changes))):
+        accelerate_config(config)
 
 
 @pytest.mark.parametrize(
@@ -126,9 +193,8 @@ def test_auto_is_what_the_cpu_multiplies_in(
         about.write_text(f"processor : 0\nflags : {flags}\n\n")
     monkeypatch.setattr(compute, "_ABOUT_THE_CPU", about)
     with caplog.at_level(logging.INFO, logger="proximal"):
-        assert accelerate_config(AUTO)["mixed_precision"] == precision
+        assert accelerate_config(AUTO).mixed_precision == precision
     assert f"mixed_precision auto is {precision}" in caplog.text and found in caplog.text
-    assert torch_environment(accelerate_config(AUTO))["ACCELERATE_MIXED_PRECISION"] == precision
 
 
 def test_auto_is_for_cpus(tmp_path: Path) -> None:
@@ -136,3 +202,7 @@ def test_auto_is_for_cpus(tmp_path: Path) -> None:
     config.write_text(AUTO.read_text().replace("use_cpu: true", "use_cpu: false"))
     with pytest.raises(ConfigError, match="auto is for CPUs"):
         accelerate_config(config)
+    # On several machines each would decide for itself.
+    several = written(tmp_path, num_machines=2, mixed_precision="auto")
+    with pytest.raises(ConfigError, match="auto is for CPUs of one machine"):
+        accelerate_config(several)

@@ -1,0 +1,52 @@
+"""Whether the processes that an Accelerate config asks for can share a stage's work."""
+
+from __future__ import annotations
+
+from components.config.accelerate import AccelerateConfig
+from components.config.comparisons import BestOfN
+from components.config.params import Params
+from components.config.policy_gradient import PolicyGradientMethod
+from components.errors import ConfigError
+
+TRAINING_STAGES = ("sft", "reward_model", "judge", "alignment")  # the others run in one process
+
+
+def require_shares(stage: str, params: Params, config: AccelerateConfig) -> None:
+    """Every process takes part in every optimiser step, and rolls out as much as the others.
+
+    Raises:
+        ConfigError: the params do not give each of them its share, or the stage cannot train a model in shards.
+    """
+    processes, sharded = config.num_processes, config.distributed_type == "FSDP"
+    if stage not in TRAINING_STAGES or processes == 1:
+        return
+    section = params.method if stage == "alignment" else stage
+    settings = getattr(params, section)
+    if stage == "alignment" and sharded:
+        raise ConfigError(
+            "a policy in shards cannot be sampled from",
+            where=f"compute.accelerate_config {params.compute.accelerate_config}: distributed_type",
+            expected="NO, MULTI_CPU or MULTI_GPU for the stage alignment; FSDP trains sft, reward_model and judge",
+            found="FSDP",
+            do="run the stages up to the judge with FSDP, then `dvc commit` them with another config for the rest",
+        )
+    if isinstance(settings, BestOfN):
+        return  # nothing is trained
+    if isinstance(settings, PolicyGradientMethod):
+        rollouts, minibatches = settings.rollouts_per_iteration, settings.minibatches
+        shared = rollouts % processes == 0 and rollouts // minibatches >= processes
+        where, found = f"{section}.rollouts_per_iteration", f"{rollouts} in {minibatches} minibatches"
+        expected = f"a multiple of num_processes ({processes}), and at least as many in a minibatch"
+    else:
+        # In shards every process needs all others at every microbatch, so that all must have equally many.
+        shared = settings.batch_size >= processes and not (sharded and settings.batch_size % processes)
+        where, found = f"{section}.batch_size", str(settings.batch_size)
+        expected = f"at least num_processes ({processes})" if not sharded else f"a multiple of {processes} processes"
+    if not shared:
+        raise ConfigError(
+            "the processes would not all have their share",
+            where=f"{where}, with compute.accelerate_config {params.compute.accelerate_config}",
+            expected=expected,
+            found=found,
+            do="change this key, or the number of processes",
+        )

@@ -1,0 +1,107 @@
+"""One stage in this process, alone or as one rank of several: `python -m components.stage STAGE [--cycle K]`."""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import click
+
+from components import paths
+from components.config import Params, load_params
+from components.config.accelerate import AccelerateConfig, accelerate_config, torch_environment
+from components.errors import USER_ERROR_STATUS, ProximalError
+from components.processes import die_with_parent
+from components.torchrun import agent_pid, leave_message
+
+# Every stage, and whether it computes with a model.
+STAGES = {
+    "data_validation": False,
+    "sft": True,
+    "reward_model": True,
+    "judge": True,
+    "alignment": True,
+    "selection": False,
+    "evaluation": True,
+    "promotion": True,
+}
+
+
+def arguments_of_a_stage(command: Callable[..., None]) -> Callable[..., None]:
+    """What names a stage on a command line."""
+    cycle = click.option("--cycle", type=int, help="Which cycle (stage alignment only).")
+    return click.argument("stage", type=click.Choice(list(STAGES)))(cycle(command))
+
+
+def log_to_stderr() -> None:
+    """What a stage says of itself."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    for noisy in ("alembic", "mlflow", "httpx", "urllib3", "matplotlib"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+
+
+def set_up(stage: str, params: Params, config: AccelerateConfig) -> None:
+    """What must be said before torch and its companions are imported."""
+    os.environ.update(torch_environment(getattr(params.compute.cpu_threads, stage, 1)))
+    if config.gpu_ids is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = config.gpu_ids
+
+
+def run_stage(stage: str, cycle: int | None, params: Params, config: AccelerateConfig) -> None:
+    """Go through the stage's door."""
+    run = _import("components.reward_model.run" if stage == "judge" else f"components.{stage}.run").run
+    if STAGES[stage]:
+        _import("components.training.accelerator").start_accelerator(config)
+    if stage == "alignment":
+        run(params, cycle)
+    elif stage in ("reward_model", "judge"):
+        run(params, stage)
+    else:
+        run(params)
+
+
+def _import(module: str) -> Any:
+    """Without looking for garbage meanwhile: what is imported stays, and the search costs a fifth."""
+    gc.disable()
+    imported = importlib.import_module(module)
+    gc.freeze()
+    gc.enable()
+    return imported
+
+
+@click.command(help="Run one rank of a stage; `python -m components.launch` starts them all.")
+@arguments_of_a_stage
+def main(stage: str, cycle: int | None) -> None:
+    """Run one rank; what ends it is told by whoever started all of them, for one of them."""
+    log_to_stderr()
+    try:
+        params = load_params(paths.PARAMS)
+        config = accelerate_config(Path(params.compute.accelerate_config))
+        set_up(stage, params, config)
+        run_stage(stage, cycle, params, config)
+    except ProximalError as error:
+        if not leave_message(f"error: {error}"):
+            print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(USER_ERROR_STATUS)
+
+
+def _tell_the_agent(kind: type[BaseException], fault: BaseException, trace: TracebackType | None) -> None:
+    """A fault of ours: its traceback is for the agent, which shows the first rank's alone."""
+    if not leave_message("".join(traceback.format_exception(kind, fault, trace))):
+        sys.__excepthook__(kind, fault, trace)
+
+
+if __name__ == "__main__":
+    die_with_parent(agent_pid())  # torchrun gives its ranks a session of their own, and nothing that ends them with it
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # an interrupt cannot raise where a rank waits for another
+    sys.excepthook = _tell_the_agent
+    main()
