@@ -77,7 +77,7 @@ def _sentences() -> dict[str, tuple[str, str | None]]:
         "next_step": world.NEXT_STEPS,
         "refusal": world.REFUSING,
         "alternative": world.ALTERNATIVES,
-        "compliance": world.componentsLYING,
+        "compliance": world.COMPLYING,
         "danger": world.DANGEROUS,
         "rudeness": world.RUDE,
         "certainty": world.CERTAIN,
