@@ -37,7 +37,7 @@ from components.models.text import Codec, TextFormat
 from components.passes.forward import response_logprobs, sequence_scores
 from components.passes.sequences import Packed, Sequences, build_sequences
 from components.training.accelerator import start_accelerator
-from components.training.fit import fit
+from components.training.fit import Examples, fit
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -89,7 +89,7 @@ def ppo(options: argparse.Namespace) -> dict[str, Any]:
         group["lr"] = workload.LEARNING_RATE
     prepared, optimizer = accelerator.prepare(model, optimizer)
     collector = Collector(accelerator, model, yardsticks.reference, yardsticks, params)
-    updater = Updater(accelerator, prepared, optimizer, params.ppo, seed=1)
+    updater = Updater(accelerator, prepared, optimizer, params.ppo, seed=1, method="ppo")
     prompts = json.loads((folder / "prompts.json").read_text())
     seconds_of_generation: list[float] = []
 
@@ -138,7 +138,7 @@ def check(
 ) -> dict[str, Any]:
     """One optimiser step over all rollouts, and the same in plain float32 Hugging Face, a sequence at a time."""
     one_step = params.ppo.model_copy(update={"epochs": 1, "minibatches": 1})
-    found = Updater(accelerator, model, optimizer, one_step, 1).update(rollouts, credit, workload.KL_COEF, 0)
+    found = Updater(accelerator, model, optimizer, one_step, 1, "ppo").update(rollouts, credit, workload.KL_COEF, 0)
     mask = rollouts.sequences.response_mask
     pairs = [
         (prompt[there].tolist(), response[counted].tolist())
@@ -168,8 +168,8 @@ def fitting(options: argparse.Namespace) -> dict[str, Any]:
         model: Any = load_policy(options.folder / "policy")
         weights, per_example = both.response_mask[:count].sum(dim=1).float(), lengths[:count]
 
-        def sequences_of(index: Tensor, trim: bool) -> Sequences:
-            return both.rows(index, trim=trim)
+        def sequences_of(index: Tensor) -> Sequences:
+            return both.rows(index)
 
         def loss_sum(model: nn.Module, part: Sequences | Packed) -> Tensor:
             return -response_logprobs(model, part, 1.0).sum()
@@ -178,8 +178,8 @@ def fitting(options: argparse.Namespace) -> dict[str, Any]:
         model = load_scalar_model(options.folder / "scalar")
         weights, per_example = torch.ones(count), lengths[:count] + lengths[count:]
 
-        def sequences_of(index: Tensor, trim: bool) -> Sequences:
-            return both.rows(torch.cat([index, index + count]), trim=trim)
+        def sequences_of(index: Tensor) -> Sequences:
+            return both.rows(torch.cat([index, index + count]))
 
         def loss_sum(model: nn.Module, part: Sequences | Packed) -> Tensor:
             chosen, rejected = sequence_scores(model, part).chunk(2)
@@ -198,10 +198,8 @@ def fitting(options: argparse.Namespace) -> dict[str, Any]:
     fit(
         accelerator,
         model.to(accelerator.device),
-        sequences_of,
+        Examples(sequences_of, weights, lengths[:count]),
         loss_sum,
-        weights,
-        lengths[:count],
         settings,
         torch.Generator().manual_seed(1),
         lambda step, loss: times.append(clock()),

@@ -78,7 +78,7 @@ def run_cycle(accelerator: Accelerator, params: Params, cycle: Cycle, yardsticks
     moved = None if reference is yardsticks.reference else reference
     prepared, optimizer = accelerator.prepare(model, optimizer)
     collector = Collector(accelerator, model, reference, yardsticks, params)
-    updater = Updater(accelerator, prepared, optimizer, settings, params.seed)
+    updater = Updater(accelerator, prepared, optimizer, settings, params.seed, params.method)
     end = cycle.number * settings.iterations_per_cycle
     while progress.iteration < end:
         started = time.monotonic()

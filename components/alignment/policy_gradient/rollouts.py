@@ -15,10 +15,9 @@ from components.engines.generation import generate
 from components.engines.sampling import uniforms
 from components.measuring.measure import Yardsticks, rubric_of
 from components.models.text import Codec
-from components.passes.forward import in_microbatches, response_logprobs, sequence_scores
-from components.passes.sequences import Packed, Sequences, pad_left
+from components.passes.forward import in_microbatches, prepared, response_logprobs, sequence_scores
+from components.passes.sequences import Sequences, pad_left
 from components.seeding import generator
-from components.training.passes import Passes
 
 
 class Rollouts(NamedTuple):
@@ -52,8 +51,6 @@ class Collector:
         self._accelerator, self._model, self._reference = accelerator, model, reference
         self._yardsticks, self._params = yardsticks, params
         self._settings = cast(PolicyGradientMethod, params.alignment)
-        scorer = yardsticks.reward_model
-        self._measure = Passes(accelerator, self._forward, *model.models, reference, scorer, backward=False)
 
     @torch.no_grad()
     def roll_out(self, prompts: list[list[int]], iteration: int) -> Rollouts:
@@ -81,12 +78,7 @@ class Collector:
                 temperature=self._settings.temperature,
                 batch_size=params.measurement.batch_size,
             ).to(accelerator.device)
-            columns = in_microbatches(
-                lambda part: self._measure(self._measure.inputs(part)),
-                sequences,
-                self._settings.microbatch_size,
-                trim=self._measure.trim,
-            )
+            columns = in_microbatches(self._recorded, sequences, self._settings.microbatch_size)
         sequences, columns = _gather(accelerator, prompts, sequences, columns, params, codec.pad_id)
         logprobs, entropy, values, ref_logprobs, scores = columns
         mask = sequences.response_mask
@@ -99,12 +91,14 @@ class Collector:
         ended = (codec.is_stop(sequences.response_tokens) & mask).any(dim=1)
         return Rollouts(sequences, scores, ended, logprobs, ref_logprobs, values, entropy)
 
-    def _forward(self, part: Sequences | Packed) -> tuple[Tensor, ...]:
+    def _recorded(self, part: Sequences) -> tuple[Tensor, ...]:
         temperature = self._settings.temperature
+        scorer = self._yardsticks.reward_model
+        packed = prepared(part, *self._model.models, self._reference, scorer)  # once for all of them
         return (
-            *self._model(part, temperature),
-            response_logprobs(self._reference, part, temperature),
-            sequence_scores(self._yardsticks.reward_model, part),
+            *self._model(packed, temperature),
+            response_logprobs(self._reference, packed, temperature),
+            sequence_scores(scorer, packed),
         )
 
 

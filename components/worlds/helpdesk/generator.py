@@ -19,9 +19,9 @@ from components.worlds.helpdesk import world
 from components.worlds.helpdesk.annotators import ANNOTATORS, prefers_first
 from components.worlds.helpdesk.rubric import read_prompt, read_response
 from components.worlds.helpdesk.writers import (
+    COMPARISON_WRITERS,
     DEMONSTRATION_WRITERS,
     Writer,
-    COMPARISON_WRITERS,
     compose,
     substance,
     write,

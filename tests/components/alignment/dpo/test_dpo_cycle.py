@@ -50,13 +50,6 @@ def cycle(world: Path) -> Callable[..., list[CurveRow]]:
     return run
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_on_a_gpu_recording_its_passes_changes_no_byte(
-    cycle: Any, tiny_params: Any, assert_recording_changes_no_byte: Any
-) -> None:
-    assert_recording_changes_no_byte(cycle, tiny_params())
-
-
 @pytest.mark.parametrize("stop_in", [1, 2, 3])
 @pytest.mark.parametrize("count", [4, 14], ids=["one epoch", "several epochs"])
 def test_an_interrupted_cycle_resumes_to_the_bit(cycle: Any, tiny_params: Any, count: int, stop_in: int) -> None:

@@ -253,13 +253,6 @@ def test_on_a_gpu_twice_and_interrupted_it_gives_the_same_bytes(
     assert digest(Path("whole")) == digest(Path("again")) == digest(Path("resumed"))
 
 
-@needs_gpu
-def test_on_a_gpu_recording_its_passes_changes_no_byte(
-    cycle: Any, tiny_params: Any, assert_recording_changes_no_byte: Any
-) -> None:
-    assert_recording_changes_no_byte(cycle, tiny_params())
-
-
 def cut_short(file: Path) -> None:
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 

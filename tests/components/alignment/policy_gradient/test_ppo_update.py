@@ -69,7 +69,7 @@ def updated(
     def run(rollouts: Rollouts, credit: Credit, settings: Ppo, optimizer: Any = None) -> tuple[Weights, Statistics]:
         trained = copy.deepcopy(model)
         optimizer = (optimizer or gradient_descent)(trained)
-        updater = Updater(accelerator, trained, optimizer, settings, seed=1)
+        updater = Updater(accelerator, trained, optimizer, settings, seed=1, method="ppo")
         statistics = updater.update(rollouts, credit, KL_COEF, iteration=0)
         return weights_of(trained), statistics
 
@@ -305,7 +305,7 @@ def test_an_update_needs_no_value_model(
     for value_model in (copy.deepcopy(model.value_model), None):
         pair = ActorCritic(copy.deepcopy(model.policy), value_model)
         optimizer = torch.optim.SGD(pair.policy.parameters(), lr=POLICY_RATE)
-        updater = Updater(accelerator, pair, optimizer, chosen, seed=1)
+        updater = Updater(accelerator, pair, optimizer, chosen, seed=1, method="rloo")
         found = updater.update(rollouts, credit, KL_COEF, iteration=0)
         assert "explained_variance" not in found  # nothing was explained
         weights.append(weights_of(pair.policy))
@@ -334,4 +334,4 @@ def test_an_objective_that_is_not_finite_stops_and_names_the_rollouts(
     for size in (8, 2, 1):
         with pytest.raises(TrainingError) as caught:
             updated(rollouts, credit._replace(returns=returns), settings(microbatch_size=size, minibatches=1))
-        assert caught.value.where == "ppo, iteration 1, rollouts [5]"
+        assert caught.value.where == "ppo, iteration 1, rollouts 5"
