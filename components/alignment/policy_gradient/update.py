@@ -24,6 +24,7 @@ class Updater:
 
     Args:
         model, optimizer: as Accelerate prepared them.
+        critic: the settings of the value model; None without one.
         method: the name of the settings' section, for errors.
     """
 
@@ -33,12 +34,13 @@ class Updater:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         settings: PolicyGradientMethod,
+        critic: Ppo | None,
         seed: int,
         method: str,
     ) -> None:
         self._model = model
         self._settings = settings
-        self._critic = settings if isinstance(settings, Ppo) else None
+        self._critic = critic
         self._seed = seed
         self._method = method
         inner: ActorCritic = accelerator.unwrap_model(model)
