@@ -1,28 +1,27 @@
-"""What every method of alignment gets, and what it leaves behind: one cycle, from one policy to the next.
+"""What a method of alignment is: how it starts, what it does in an iteration, and what it keeps; `loop` does the rest.
 
-A method is a module with a function
-
-    run_cycle(accelerator, params, cycle, yardsticks) -> None
-
-that goes on from `cycle.work` where a checkpoint lies there, else from `cycle.start`, and leaves in `cycle.work` the
-policy (policy/), what the next cycle needs to go on (state/), and one row an iteration (curve.json).
-
-Every row has cycle, iteration, reward, kl (nats per sequence, k1), entropy (nats per token), response_tokens and ended
-of responses sampled in the iteration, and what it cost: sampled_tokens and trained_tokens. What else a method has to
-tell stands beside them.
+A new method is its loss (a file in components.core), its section (a class in components.config) and its room: a module
+here with a `Learner` and a `ROOM`. Of files that are there it touches four: components/config/base.py
+and components/config/params.py (its name and its section), params.yaml (the section's values) and
+components/alignment/methods.py (where its room is). To stand among the others in `proximal compare`, it is added to the
+matrix in compare/dvc.yaml.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
 import torch
+from accelerate import Accelerator
+from torch import nn
 
-from components.artifacts import read_json, reading, write_json
+from components.config import Params
+from components.measuring.measure import Yardsticks
 from components.seeding import generator
+from components.training.schedule import ParameterGroup
 
 Row = dict[str, Any]
 CurveRow = dict[str, float]
@@ -31,13 +30,13 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class Cycle:
-    """One cycle as every method gets it.
+    """One cycle as every method gets it: from one policy to the next.
 
     Args:
         number: from 1.
         start: the folder of the stage before: artifacts/sft for the first cycle, the last cycle's folder after it.
             It has policy/, and after the first cycle state/.
-        work: holds the checkpoint of the last finished iteration, written with `artifacts.atomic_folder`.
+        work: holds the checkpoint of the last finished iteration.
         prompts: the training prompts, rows with `id` and `prompt`.
         comparisons: those that the reward model was trained on, rows with `prompt`, `chosen` and `rejected`.
         report: called by the first process with the curve's row after every iteration.
@@ -49,6 +48,100 @@ class Cycle:
     prompts: list[Row]
     comparisons: list[Row]
     report: Callable[[CurveRow], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that a method works with."""
+
+    accelerator: Accelerator
+    params: Params
+    cycle: Cycle
+    yardsticks: Yardsticks
+
+
+class Source(NamedTuple):
+    """Where a cycle takes up its work.
+
+    Args:
+        folder: has policy/ and perhaps state/.
+        has_state: whether this method was at work there before.
+        is_new_cycle: false where an interrupted cycle goes on.
+    """
+
+    folder: Path
+    has_state: bool
+    is_new_cycle: bool
+
+
+class Trainable(NamedTuple):
+    """What an optimiser moves.
+
+    Args:
+        groups: the parameters by names; the factors of their learning rates count iterations over all cycles.
+    """
+
+    model: nn.Module
+    groups: Mapping[str, ParameterGroup]
+    weight_decay: float
+
+
+class Iteration(NamedTuple):
+    """What an iteration came to.
+
+    Args:
+        row: its figures, in the first process: reward, kl (nats per sequence, k1), entropy (nats per token),
+            response_tokens and ended of responses sampled in the iteration; what it cost, sampled_tokens and
+            trained_tokens; and what else the method has to tell.
+        seconds: what took how long.
+    """
+
+    row: CurveRow
+    seconds: dict[str, float]
+
+
+class Learner(Protocol):
+    """A method at work on one cycle."""
+
+    @property
+    def name(self) -> str:
+        """The method, as people are told of it."""
+
+    @property
+    def iterations_per_cycle(self) -> int:
+        """How many are done in each cycle."""
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """The figures of a row that are logged beside reward and kl."""
+
+    def trainable(self) -> Trainable | None:
+        """What is trained; None where nothing is."""
+
+    def begin(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        """Called before the first iteration with the trainable model and its optimiser, prepared by Accelerate."""
+
+    def iterate(self, iteration: int) -> Iteration:
+        """Do one iteration, counted from 0 over all cycles; every process calls it."""
+
+    def save(self, folder: Path) -> None:
+        """Write policy/ and, below state/, what the method's `start` needs to go on, but for optimiser and progress."""
+
+    def progress(self) -> dict[str, Any]:
+        """What belongs into state/progress.json beside the number of iterations done."""
+
+
+class Room(NamedTuple):
+    """What the module of a method gives as its `ROOM`.
+
+    Args:
+        learns_from: which of the cycle's rows are trained on.
+        start: begins a cycle at a source, or goes on with one; raises ArtifactError where what is stored is damaged or
+            of another method.
+    """
+
+    learns_from: Literal["prompts", "comparisons"]
+    start: Callable[[Job, Source], Learner]
 
 
 def rows_of_iteration(rows: Sequence[Item], count: int, iteration: int, seed: int, stream: str) -> list[Item]:
@@ -69,27 +162,3 @@ def rows_of_iteration(rows: Sequence[Item], count: int, iteration: int, seed: in
         chosen += [rows[index] for index in taken]
         position += len(taken)
     return chosen
-
-
-def warm_up_factor(warmup_iterations: int, iteration: int) -> float:
-    """What a learning rate is multiplied by in an iteration, counted from 0: a linear warm-up, then 1."""
-    return min(1.0, (iteration + 1) / warmup_iterations) if warmup_iterations else 1.0
-
-
-def save_iteration(folder: Path, iteration: int) -> None:
-    """Note below state/ how many iterations are done, over all cycles, for a method that needs to know no more."""
-    write_json(folder / "state" / "progress.json", {"iteration": iteration})
-
-
-def load_iteration(folder: Path) -> int:
-    """What `save_iteration` noted.
-
-    Raises:
-        ArtifactError: absent, corrupt, or of another method.
-    """
-    path = folder / "state" / "progress.json"
-    with reading("progress", path, "iteration, a number"):
-        iteration = read_json(path)["iteration"]
-        if not isinstance(iteration, int):
-            raise TypeError(f"iteration: {iteration!r}")
-        return iteration

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable
 from pathlib import Path
-
-from accelerate import Accelerator
 
 from components import paths
 from components.alignment import work_folder
-from components.alignment.method import CurveRow, Cycle
+from components.alignment.loop import run_cycle
+from components.alignment.method import CurveRow, Cycle, Job
+from components.alignment.methods import room_of
 from components.artifacts import atomic_folder, link_or_copy, read_json, read_jsonl, recover_folder, write_json
-from components.config import Method, Params
+from components.config import Params
 from components.errors import ConfigError
 from components.measuring.measure import Record, Yardsticks, means, measure
 from components.models.cuts import cut_fractions, cut_fractions_of_pairs, distinct_pairs
@@ -23,7 +22,6 @@ from components.training.accelerator import start_accelerator
 
 COSTS = ("sampled_tokens", "trained_tokens")
 _AFTERWARDS = ("cycles", "selection", "evaluation", "promotion")  # sections that no cycle reads
-RunCycle = Callable[[Accelerator, Params, Cycle, Yardsticks], None]
 
 
 def run(params: Params, cycle: int) -> None:
@@ -47,7 +45,8 @@ def run(params: Params, cycle: int) -> None:
     accelerator = start_accelerator()
     yardsticks = Yardsticks.load(accelerator.device)
     codec = yardsticks.codec
-    if params.method in ("dpo", "q_learning"):  # the others learn from prompts
+    room = room_of(params.method)
+    if room.learns_from == "comparisons":
         cut = cut_fractions_of_pairs(codec, "alignment", comparisons)
         read = len(comparisons)
         comparisons = distinct_pairs(comparisons, codec, str(comparisons_source))
@@ -83,8 +82,10 @@ def run(params: Params, cycle: int) -> None:
         seconds_after = work_folder.seconds_after(work)
         seconds_before = seconds_after.get(str(int(done[-1]["iteration"])), 0.0) if done else 0.0
         began = time.monotonic()
-        run_cycle = _method(params.method)
-        run_cycle(accelerator, params, Cycle(cycle, start, work, prompts, comparisons, report), yardsticks)
+        run_cycle(
+            room.start,
+            Job(accelerator, params, Cycle(cycle, start, work, prompts, comparisons, report), yardsticks),
+        )
         seconds = seconds_before + time.monotonic() - began
         if accelerator.is_main_process:
             records = _validate(work / "policy", yardsticks, params, validation)
@@ -103,20 +104,6 @@ def run(params: Params, cycle: int) -> None:
             run.metrics({"cost/seconds": seconds} | {f"cost/{name}": value for name, value in cost.items()}, step=cycle)
             run.table("validation_samples.json", records[:: max(1, len(records) // 20)])
             run.outputs(sorted(folder.iterdir()))
-
-
-def _method(name: Method) -> RunCycle:
-    """The method's `run_cycle`; only the chosen one is imported."""
-    match name:
-        case "ppo" | "grpo" | "rloo":
-            from components.alignment.policy_gradient.cycle import run_cycle
-        case "dpo":
-            from components.alignment.dpo.cycle import run_cycle
-        case "best_of_n":
-            from components.alignment.best_of_n.cycle import run_cycle
-        case "q_learning":
-            from components.alignment.q_learning.cycle import run_cycle
-    return run_cycle
 
 
 def _validate(policy: Path, yardsticks: Yardsticks, params: Params, prompts: list[Record]) -> list[Record]:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from components.config.base import Count, Fraction, Method, NotNegative, Positive, Section, contradiction
+from components.config.base import Count, Fraction, NotNegative, Positive, Section, contradiction
 
 
 class LengthPenalty(Section):
@@ -144,21 +144,6 @@ class PolicyGradientMethod(PolicyGradient):
             )
         return self
 
-    @property
-    def advantage_estimator(self) -> Literal["gae", "grpo", "rloo"]:
-        """The baseline: a learned value (GAE), or the other responses to the prompt (GRPO, RLOO)."""
-        raise NotImplementedError
-
-    @property
-    def method(self) -> Method:
-        """The name of the section, as errors say it."""
-        return "ppo" if self.advantage_estimator == "gae" else self.advantage_estimator
-
-    @property
-    def has_value_model(self) -> bool:
-        """Whether the baseline is learned."""
-        return self.advantage_estimator == "gae"
-
 
 class Ppo(PolicyGradientMethod):
     """Proximal policy optimisation: the baseline is a value model, the critic, whose keys these are."""
@@ -170,10 +155,6 @@ class Ppo(PolicyGradientMethod):
     value_clip_range: Positive | None
     value_loss_coef: NotNegative  # felt only where gradient_clip cuts: the two models share no weights, AdamW no scale
 
-    @property
-    def advantage_estimator(self) -> Literal["gae", "grpo", "rloo"]:
-        return "gae"
-
 
 class CriticFree(PolicyGradientMethod):
     """Without a value model: the other responses to a prompt are the baseline."""
@@ -183,8 +164,8 @@ class CriticFree(PolicyGradientMethod):
         if self.responses_per_prompt < 2:
             raise contradiction(
                 "responses_per_prompt",
-                f"{self.advantage_estimator} compares the responses to one prompt: responses_per_prompt must be at "
-                f"least 2, found {self.responses_per_prompt}",
+                "the responses to one prompt are compared: responses_per_prompt must be at least 2, found "
+                f"{self.responses_per_prompt}",
             )
         return self
 
@@ -192,14 +173,6 @@ class CriticFree(PolicyGradientMethod):
 class Grpo(CriticFree):
     """Group-relative policy optimisation: advantages in standard deviations of the prompt's responses."""
 
-    @property
-    def advantage_estimator(self) -> Literal["gae", "grpo", "rloo"]:
-        return "grpo"
-
 
 class Rloo(CriticFree):
     """REINFORCE, leave one out: the baseline of a response is the mean of the prompt's other ones."""
-
-    @property
-    def advantage_estimator(self) -> Literal["gae", "grpo", "rloo"]:
-        return "rloo"

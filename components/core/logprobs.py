@@ -81,7 +81,7 @@ def _require_tokens(logits: Tensor, tokens: Tensor) -> None:
     require_integer(tokens=tokens)
     require_shape(logits.shape[:-1], tokens=tokens)
     if tokens.device.type != "cpu":
-        return  # to look would wait for the device, and nothing can be read while a graph is recorded; gather refuses
+        return  # to look would wait for the device; gather refuses there
     vocabulary = logits.shape[-1]
     known = bool(((tokens >= 0) & (tokens < vocabulary)).all())
     require(known, "tokens", expected=f"0 .. {vocabulary - 1}", found="a token outside of the vocabulary")

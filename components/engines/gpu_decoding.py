@@ -7,6 +7,7 @@ the start, and where the next token goes stands in device memory.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -15,7 +16,6 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
-from components.engines.cuda_graphs import recording_stream
 from components.engines.sampling import draw, require_sound
 from components.models.text import Codec
 from components.passes.attention import attention_dtype
@@ -139,13 +139,20 @@ def decode_on_gpu(decoding: Decoding) -> list[list[int]]:
     return responses
 
 
+@functools.cache
+def _recording_stream() -> torch.cuda.Stream:
+    """The one stream to record on: every further one that multiplies matrices is given a workspace of its own."""
+    return torch.cuda.Stream()  # type: ignore[no-untyped-call]
+
+
 def _replay(decoding: Decoding, most: int) -> int:
     """Take up to `most` steps, fewer if enough rows end before.
 
     Returns:
         How many were taken.
     """
-    stream, steps = recording_stream(), 0
+    stream = _recording_stream()
+    steps = 0
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):  # what the first step sets up must not be recorded
         decoding.step()

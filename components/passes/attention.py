@@ -63,14 +63,13 @@ def _attention(
     attention_mask: Tensor | None,
     *,
     sequence_lengths: tuple[int, ...] | None = None,
-    longest_sequence: int = 0,
     sequence_ends: Tensor | None = None,
     **options: Any,
 ) -> tuple[Tensor, None]:
     """Attention within each sequence; on a GPU in half precision by one kernel for all of them.
 
     Args:
-        sequence_lengths, longest_sequence, sequence_ends: the `lengths`, `longest` and `ends` of a `Packed`.
+        sequence_lengths, sequence_ends: the `lengths` and `ends` of a `Packed`.
 
     Shapes: query (1, heads, S, D), key and value (1, key-value heads, S, D), S = sum(sequence_lengths) ->
         (1, S, heads, D). Without sequence_lengths as Hugging Face's own.
@@ -88,7 +87,7 @@ def _attention(
                 attention_mask = _window(query.shape[2], window, query.device)
             output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, **options)
         elif device == "cuda" and computed_in in (torch.float16, torch.bfloat16):
-            output = _all_at_once(query, key, value, sequence_ends, longest_sequence, window, scale)
+            output = _all_at_once(query, key, value, sequence_ends, max(sequence_lengths), window, scale)
         else:
             output = _one_by_one(query, key, value, sequence_lengths, window, scale)
     return output.to(given_back).contiguous(), None

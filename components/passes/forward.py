@@ -23,33 +23,16 @@ def position_ids(mask: Tensor) -> Tensor:
     return (mask.long().cumsum(dim=1) - 1).clamp(min=0)
 
 
-def prepared(sequences: Sequences | Packed, *models: nn.Module, any_lengths: bool = False) -> Sequences | Packed:
+def prepared(sequences: Sequences | Packed, *models: nn.Module) -> Sequences | Packed:
     """Packed, if all of these models take that: once for all of them.
 
-    Filled up where matrix products make, or look for, a kernel for every shape that they see. They do in half precision
-    on the CPU and on a GPU; a shape that was seen before then costs less than some tokens more. On a GPU equal shapes
-    are also what `cuda_graphs` lives on. See infra/decisions.
-
-    Args:
-        any_lengths: for what is recorded, and replayed for sequences of other lengths.
+    Filled up in half precision on the CPU, where matrix products make a kernel for every shape that they see: a shape
+    that was seen before costs less than some tokens more. See infra/decisions/0008.
     """
     if isinstance(sequences, Packed) or not all(takes_packed_sequences(model) for model in models):
         return sequences
-    if sequences.prompt_tokens.device.type != "cpu":
-        packed = sequences.packed(_to_a_quarter, _to_a_quarter)
-        return packed._replace(lengths=()) if any_lengths else packed
-    return sequences.packed(_to_a_multiple_of_64) if torch.is_autocast_enabled("cpu") else sequences.packed()
-
-
-def _to_a_multiple_of_64(count: int) -> int:
-    return -(-count // 64) * 64
-
-
-def _to_a_quarter(count: int) -> int:
-    """Up by a quarter at most, to one of few numbers."""
-    step = max(64, 2 ** (count.bit_length() - 1) // 4)
-    full: int = -(-count // step) * step
-    return full
+    makes_kernels = sequences.prompt_tokens.device.type == "cpu" and torch.is_autocast_enabled("cpu")
+    return sequences.packed(multiple_of=64 if makes_kernels else 1)
 
 
 def response_logprobs(policy: nn.Module, sequences: Sequences | Packed, temperature: float) -> Tensor:
@@ -116,7 +99,6 @@ def _packed_inputs(packed: Packed) -> dict[str, Any]:
         "attention_mask": None,
         "position_ids": packed.positions,
         "sequence_lengths": packed.lengths,
-        "longest_sequence": packed.longest,
         "sequence_ends": packed.ends,
     }
 
@@ -137,12 +119,12 @@ def _in_place(column: Tensor, sequences: Sequences | Packed) -> Tensor:
 
 @torch.no_grad()
 def in_microbatches(
-    function: Callable[[Sequences], tuple[Tensor, ...]], sequences: Sequences, size: int, *, trim: bool = True
+    function: Callable[[Sequences], tuple[Tensor, ...]], sequences: Sequences, size: int
 ) -> tuple[Tensor, ...]:
     """Apply a function of sequences part by part and put the results, (B,) or (B, T), back in order; no gradients."""
     results: list[Tensor] = []
     width = sequences.response_tokens.shape[1]
-    for index, part in microbatches(sequences, size, trim=trim):
+    for index, part in microbatches(sequences, size):
         outputs = function(part)
         if not results:
             results = [

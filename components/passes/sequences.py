@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -11,12 +11,6 @@ from torch.nn.functional import pad
 
 from components.models.text import Codec
 
-Fill = Callable[[int], int]
-
-
-def _nothing(count: int) -> int:
-    return count
-
 
 class Packed(NamedTuple):
     """B sequences one behind the other in one row, without padding: S tokens, R of them in responses.
@@ -24,14 +18,12 @@ class Packed(NamedTuple):
     Shapes: tokens and positions (1, S); lengths, B numbers (one more where there is filling) that sum to S; ends, their
     running sum from 0 on, in int32; before (R,) the index of the token before each response token, row by row;
     response_tokens (R,), and places (R,) where each stands in a (B, T) of responses, whose size is `shape`; last (B,)
-    the index of each sequence's last token. `longest` is no less than any of the lengths. Where attention
-    to all sequences is one kernel (see `attention`), lengths may be empty, as it asks for ends alone.
+    the index of each sequence's last token.
     """
 
     tokens: Tensor
     positions: Tensor
     lengths: tuple[int, ...]
-    longest: int
     ends: Tensor
     before: Tensor
     response_tokens: Tensor
@@ -41,10 +33,9 @@ class Packed(NamedTuple):
 
     def in_place(self, column: Tensor) -> Tensor:
         """Numbers of response tokens, back in their rows, 0 elsewhere. Shapes: (R, ...) -> (B, T, ...)."""
-        count = self.shape[0] * self.shape[1]
-        result = column.new_zeros(count + 1, *column.shape[1:])  # the last is where filling goes
+        result = column.new_zeros(self.shape[0] * self.shape[1], *column.shape[1:])
         result[self.places] = column
-        return result[:count].view(*self.shape, *column.shape[1:])
+        return result.view(*self.shape, *column.shape[1:])
 
 
 class Sequences(NamedTuple):
@@ -70,15 +61,9 @@ class Sequences(NamedTuple):
     def __len__(self) -> int:  # the number of sequences, not of fields
         return self.prompt_tokens.shape[0]
 
-    def rows(self, index: Tensor | slice, *, trim: bool = True) -> Sequences:
-        """Some of the sequences.
-
-        Args:
-            trim: whether without the padding that only the others needed.
-        """
+    def rows(self, index: Tensor | slice) -> Sequences:
+        """Some of the sequences, without the padding that only the others needed."""
         prompt_tokens, prompt_mask, response_tokens, response_mask = (field[index] for field in self)
-        if not trim:
-            return Sequences(prompt_tokens, prompt_mask, response_tokens, response_mask)
         prompt_width = max(1, int(prompt_mask.sum(dim=1).max()))
         response_width = max(1, int(response_mask.sum(dim=1).max()))
         return Sequences(
@@ -88,39 +73,33 @@ class Sequences(NamedTuple):
             response_mask[:, :response_width],
         )
 
-    def packed(self, fill: Fill = _nothing, fill_responses: Fill = _nothing) -> Packed:
+    def packed(self, multiple_of: int = 1) -> Packed:
         """The real tokens alone, but for a last sequence of filling, which nobody reads.
 
-        Filling makes equal shapes of many unequal ones; see `forward`.
-
         Args:
-            fill, fill_responses: from a number of tokens, and of response tokens, to how many it is filled up to.
+            multiple_of: filled up to such a number of tokens, which makes equal shapes of many unequal ones; see
+                `forward`.
         """
         mask, width = self.mask, self.prompt_mask.shape[1]
         lengths = mask.sum(dim=1)
         index = mask.flatten().cumsum(dim=0).view_as(mask) - 1
         before = index[:, width:][self.response_mask] - 1
-        places = self.response_mask.flatten().nonzero().squeeze(1)
-        tokens, positions = self.tokens[mask], (mask.cumsum(dim=1) - 1)[mask]
-        response_tokens = self.response_tokens[self.response_mask]
-        if filling := fill(len(tokens)) - len(tokens):
+        tokens = self.tokens[mask]
+        positions = (mask.cumsum(dim=1) - 1)[mask]
+        if filling := -len(tokens) % multiple_of:
             more = torch.arange(filling, device=mask.device)
-            tokens, positions = torch.cat([tokens, torch.zeros_like(more)]), torch.cat([positions, more])
+            tokens = torch.cat([tokens, torch.zeros_like(more)])
+            positions = torch.cat([positions, more])
             lengths = torch.cat([lengths, lengths.new_tensor([filling])])
-        if more_responses := fill_responses(len(places)) - len(places):
-            before, response_tokens = (pad(part, (0, more_responses)) for part in (before, response_tokens))
-            places = pad(places, (0, more_responses), value=self.response_mask.numel())
         ends = pad(lengths.cumsum(dim=0), (1, 0))
         return Packed(
             tokens=tokens[None],
             positions=positions[None],
             lengths=tuple(lengths.tolist()),
-            # Of the widths alone, so that equal shapes have an equal one: filling is a quarter of all tokens at most.
-            longest=fill(max(mask.shape[1], (len(tokens) + 3) // 4)),
             ends=ends.int(),
             before=before,
-            response_tokens=response_tokens,
-            places=places,
+            response_tokens=self.response_tokens[self.response_mask],
+            places=self.response_mask.flatten().nonzero().squeeze(1),
             shape=(len(self), self.response_mask.shape[1]),
             last=ends[1 : len(self) + 1] - 1,
         )
@@ -162,8 +141,8 @@ def comparison_pairs(rows: list[dict[str, str]], codec: Codec) -> Sequences:
     return build_sequences(prompts + prompts, responses, codec.pad_id)
 
 
-def microbatches(sequences: Sequences, size: int, *, trim: bool = True) -> Iterator[tuple[Tensor, Sequences]]:
+def microbatches(sequences: Sequences, size: int) -> Iterator[tuple[Tensor, Sequences]]:
     """Parts of at most `size` sequences, of like length together so that little is padded, with their row numbers."""
     order = torch.argsort(sequences.mask.sum(dim=1), stable=True, descending=True)
     for index in torch.split(order, size):
-        yield index, sequences.rows(index, trim=trim)
+        yield index, sequences.rows(index)

@@ -32,7 +32,7 @@ from components.passes.sequences import Packed, Sequences, comparison_pairs
 from components.seeding import derive_seed, generator
 from components.tracking import stage_run
 from components.training.accelerator import frame_of, start_accelerator, whole
-from components.training.fit import fit
+from components.training.fit import Examples, fit
 
 logger = logging.getLogger("proximal")
 
@@ -59,14 +59,16 @@ def run(params: Params, stage: str) -> None:
     rows = distinct_pairs(rows, codec, str(source))
     pairs = comparison_pairs(rows, codec)
 
-    def chosen_and_rejected(index: Tensor, trim: bool) -> Sequences:
+    def chosen_and_rejected(index: Tensor) -> Sequences:
         # They go through in one pass: they share most of their padding.
-        return pairs.rows(torch.cat([index, index + len(rows)]), trim=trim)
+        return pairs.rows(torch.cat([index, index + len(rows)]))
 
     def loss_sum(model: nn.Module, part: Sequences | Packed) -> Tensor:
         chosen, rejected = sequence_scores(model, part).chunk(2)
         return bradley_terry_loss(chosen, rejected).sum()
 
+    longer_of_both = pairs.mask.sum(dim=1).reshape(2, -1).amax(dim=0)
+    examples = Examples(chosen_and_rejected, weights=torch.ones(len(rows)), lengths=longer_of_both)
     inputs = [policy_folder, source, heldout_source, pairs_source, prompts_source]
     with stage_run(stage, params, inputs=inputs) as run:
         run.dataset("comparisons", source)
@@ -81,10 +83,8 @@ def run(params: Params, stage: str) -> None:
             losses = fit(
                 accelerator,
                 member,
-                chosen_and_rejected,
+                examples,
                 loss_sum,
-                weights=torch.ones(len(rows)),
-                lengths=pairs.mask.sum(dim=1).reshape(2, -1).amax(dim=0),
                 settings=settings,
                 generator=generator(seed, stage, *own),
                 on_step=report,

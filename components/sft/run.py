@@ -29,7 +29,7 @@ from components.passes.sequences import Packed, Sequences, build_sequences
 from components.seeding import derive_seed, generator
 from components.tracking import stage_run
 from components.training.accelerator import frame_of, start_accelerator, whole
-from components.training.fit import fit
+from components.training.fit import Examples, fit
 
 logger = logging.getLogger("proximal")
 
@@ -55,10 +55,8 @@ def run(params: Params) -> None:
         losses = fit(
             accelerator,
             policy,
-            lambda index, trim: sequences.rows(index, trim=trim),
+            Examples(sequences.rows, weights=sequences.response_mask.sum(dim=1), lengths=sequences.mask.sum(dim=1)),
             loss_sum,
-            weights=sequences.response_mask.sum(dim=1),
-            lengths=sequences.mask.sum(dim=1),
             settings=params.sft,
             generator=generator(params.seed, "sft"),
             on_step=lambda step, loss: run.metrics({"train/loss": loss}, step=step),

@@ -18,14 +18,15 @@ from ruamel.yaml import YAML
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast
 
-from components.alignment.dpo.cycle import make_optimizer as make_dpo_optimizer
+from components.alignment.dpo.learner import parameter_groups as dpo_groups
 from components.alignment.dpo.reference import reference_logprobs
 from components.alignment.dpo.update import Updater as DpoUpdater
 from components.alignment.policy_gradient import rollouts as rollouts_module
 from components.alignment.policy_gradient.actor_critic import ActorCritic
 from components.alignment.policy_gradient.credit import assign_credit
-from components.alignment.policy_gradient.cycle import make_optimizer
-from components.alignment.policy_gradient.rollouts import Collector
+from components.alignment.policy_gradient.learner import parameter_groups
+from components.alignment.policy_gradient.ppo import estimate
+from components.alignment.policy_gradient.rollouts import Collector, EncodedPrompt
 from components.alignment.policy_gradient.update import Updater
 from components.config import Optimisation, Params, parse_params
 from components.core.losses import bradley_terry_loss
@@ -37,7 +38,8 @@ from components.models.text import Codec, TextFormat
 from components.passes.forward import response_logprobs, sequence_scores
 from components.passes.sequences import Packed, Sequences, build_sequences
 from components.training.accelerator import start_accelerator
-from components.training.fit import fit
+from components.training.fit import Examples, fit
+from components.training.schedule import make_optimizer
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -84,12 +86,11 @@ def ppo(options: argparse.Namespace) -> dict[str, Any]:
     model = ActorCritic(load_policy(folder / "policy"), load_scalar_model(folder / "scalar"))
     scalar = load_scalar_model(folder / "scalar").to(accelerator.device)
     yardsticks = Yardsticks(load_policy(folder / "policy").to(accelerator.device), scalar, scalar, codec)
-    optimizer = make_optimizer(model.to(accelerator.device), params.ppo)
-    for group in optimizer.param_groups:
-        group["lr"] = workload.LEARNING_RATE
+    groups = parameter_groups(model.to(accelerator.device), params.ppo, params.ppo)
+    optimizer: Any = make_optimizer(groups, params.ppo.weight_decay)
     prepared, optimizer = accelerator.prepare(model, optimizer)
     collector = Collector(accelerator, model, yardsticks.reference, yardsticks, params)
-    updater = Updater(accelerator, prepared, optimizer, params.ppo, seed=1)
+    updater = Updater(accelerator, prepared, optimizer, params.ppo, params.ppo, seed=1, method="ppo")
     prompts = json.loads((folder / "prompts.json").read_text())
     seconds_of_generation: list[float] = []
 
@@ -102,10 +103,11 @@ def ppo(options: argparse.Namespace) -> dict[str, Any]:
     rollouts_module.generate = timed_generate  # the only change: a clock around it
     rows: list[dict[str, float]] = []
     for iteration in range(1 + options.updates):
-        batch = prompts[iteration * options.rollouts :][: options.rollouts]
+        tokens = prompts[iteration * options.rollouts :][: options.rollouts]
+        batch = [EncodedPrompt("", prompt) for prompt in tokens]
         started = clock()
         rollouts = collector.roll_out(batch, iteration)
-        credit, _ = assign_credit(rollouts, workload.KL_COEF, RunningMoments(), params.ppo)
+        credit, _ = assign_credit(rollouts, workload.KL_COEF, RunningMoments(), params.ppo, estimate(params.ppo))
         scored = clock()
         if iteration == 0 and options.check:
             return check(accelerator, prepared, optimizer, rollouts, credit, params, folder)
@@ -138,7 +140,9 @@ def check(
 ) -> dict[str, Any]:
     """One optimiser step over all rollouts, and the same in plain float32 Hugging Face, a sequence at a time."""
     one_step = params.ppo.model_copy(update={"epochs": 1, "minibatches": 1})
-    found = Updater(accelerator, model, optimizer, one_step, 1).update(rollouts, credit, workload.KL_COEF, 0)
+    found = Updater(accelerator, model, optimizer, one_step, one_step, 1, "ppo").update(
+        rollouts, credit, workload.KL_COEF, 0
+    )
     mask = rollouts.sequences.response_mask
     pairs = [
         (prompt[there].tolist(), response[counted].tolist())
@@ -168,8 +172,8 @@ def fitting(options: argparse.Namespace) -> dict[str, Any]:
         model: Any = load_policy(options.folder / "policy")
         weights, per_example = both.response_mask[:count].sum(dim=1).float(), lengths[:count]
 
-        def sequences_of(index: Tensor, trim: bool) -> Sequences:
-            return both.rows(index, trim=trim)
+        def sequences_of(index: Tensor) -> Sequences:
+            return both.rows(index)
 
         def loss_sum(model: nn.Module, part: Sequences | Packed) -> Tensor:
             return -response_logprobs(model, part, 1.0).sum()
@@ -178,8 +182,8 @@ def fitting(options: argparse.Namespace) -> dict[str, Any]:
         model = load_scalar_model(options.folder / "scalar")
         weights, per_example = torch.ones(count), lengths[:count] + lengths[count:]
 
-        def sequences_of(index: Tensor, trim: bool) -> Sequences:
-            return both.rows(torch.cat([index, index + count]), trim=trim)
+        def sequences_of(index: Tensor) -> Sequences:
+            return both.rows(torch.cat([index, index + count]))
 
         def loss_sum(model: nn.Module, part: Sequences | Packed) -> Tensor:
             chosen, rejected = sequence_scores(model, part).chunk(2)
@@ -198,10 +202,8 @@ def fitting(options: argparse.Namespace) -> dict[str, Any]:
     fit(
         accelerator,
         model.to(accelerator.device),
-        sequences_of,
+        Examples(sequences_of, weights, lengths[:count]),
         loss_sum,
-        weights,
-        lengths[:count],
         settings,
         torch.Generator().manual_seed(1),
         lambda step, loss: times.append(clock()),
@@ -219,9 +221,8 @@ def dpo(options: argparse.Namespace) -> dict[str, Any]:
     changes = {"batch_size": workload.FIT_BATCH, "microbatch_size": workload.MICROBATCH, "gradient_clip": 1.0}
     settings = params_of_the_work(options).dpo.model_copy(update=changes)
     policy, reference = (load_policy(options.folder / "policy").to(accelerator.device) for _ in range(2))
-    optimizer = make_dpo_optimizer(policy, settings)
-    for group in optimizer.param_groups:
-        group["lr"] = workload.LEARNING_RATE
+    groups = dpo_groups(policy, settings.model_copy(update={"learning_rate": workload.LEARNING_RATE}))
+    optimizer: Any = make_optimizer(groups, settings.weight_decay)
     prepared, optimizer = accelerator.prepare(policy, optimizer)
     started = clock()
     ref_logprobs = reference_logprobs(

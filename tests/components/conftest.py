@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from architectures import (  # noqa: F401  fixtures for all tests below this folder
     pairs,
     random_model,
@@ -38,7 +37,6 @@ from ruamel.yaml import YAML
 
 from components.artifacts import write_jsonl
 from components.config import Params, load_params, parse_params
-from components.digests import digest
 
 ROOT = Path(__file__).resolve().parents[2]
 Tree = dict[str, Any]
@@ -223,31 +221,3 @@ def use_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], None]]:
     yield use
     monkeypatch.undo()
     AcceleratorState._reset_state(reset_partial_state=True)
-
-
-@pytest.fixture
-def replays(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-    """The CUDA graphs that were replayed, in their order."""
-    seen: list[Any] = []
-    replay = torch.cuda.CUDAGraph.replay
-    monkeypatch.setattr(torch.cuda.CUDAGraph, "replay", lambda graph: (seen.append(graph), replay(graph)))
-    return seen
-
-
-@pytest.fixture
-def assert_recording_changes_no_byte(
-    use_gpu: Callable[[str], None], replays: list[Any], monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., None]:
-    """Runs a method's cycle twice on a GPU, once with passes that are not recorded."""
-
-    def check(cycle: Callable[..., Any], params: Params) -> None:
-        use_gpu("bf16")
-        with monkeypatch.context() as patch:
-            patch.setattr("components.training.passes.Recorded", lambda function: function)
-            plain = cycle(params, "plain")
-        of_decoding = len(replays)
-        assert cycle(params, "recorded") == plain
-        assert len(replays) > 2 * of_decoding  # those of the passes came to them
-        assert digest(Path("recorded")) == digest(Path("plain"))
-
-    return check

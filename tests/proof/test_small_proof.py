@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from components import paths
-from components.alignment.policy_gradient import credit
+from components.alignment.policy_gradient import credit, ppo
 from components.config import load_params
 from components.core.advantages import AdvantagesAndReturns, gae
 from components.core.rewards import per_token_rewards
@@ -56,14 +56,16 @@ def test_ppo_comes_near_the_optimum_and_does_not_pass_it(prepared: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("place", "mistake"),
+    ("module", "place", "mistake"),
     [
-        ("per_token_rewards", kl_as_a_bonus),
-        ("per_token_rewards", score_at_the_first_token),
-        ("gae", baseline_that_has_seen_the_token),
+        (credit, "per_token_rewards", kl_as_a_bonus),
+        (credit, "per_token_rewards", score_at_the_first_token),
+        (ppo, "gae", baseline_that_has_seen_the_token),
     ],
 )
-def test_a_planted_mistake_shows(prepared: Any, monkeypatch: pytest.MonkeyPatch, place: str, mistake: Any) -> None:
-    monkeypatch.setattr(credit, place, mistake)
+def test_a_planted_mistake_shows(
+    prepared: Any, monkeypatch: pytest.MonkeyPatch, module: Any, place: str, mistake: Any
+) -> None:
+    monkeypatch.setattr(module, place, mistake)
     row = proven(prepared)
     assert row.share_of_reachable is not None and row.share_of_reachable < AWAY

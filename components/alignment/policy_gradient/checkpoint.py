@@ -1,29 +1,22 @@
-"""The state of a PPO run between iterations and between cycles: models, optimiser, KL coefficient, progress.
-
-All random numbers come from (seed, iteration), so there is no generator state to keep. Safetensors and JSON only.
-"""
+"""What PPO, GRPO and RLOO keep between iterations and between cycles: models, KL coefficient, moments of scores."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from components.alignment.policy_gradient.actor_critic import ActorCritic
-from components.artifacts import read_json, reading, write_json
+from components.artifacts import read_json, reading
 from components.core.stats import RunningMoments
 from components.models.loading import load_policy, load_scalar_model, save_policy, save_scalar_model
 from components.models.text import Codec
-from components.training.optimizer_state import save_optimizer
 
 
 @dataclass(frozen=True)
 class Progress:
-    """What a later iteration needs to know beyond the weights. `iteration` counts over all cycles."""
+    """What a later iteration needs to know beyond the weights."""
 
-    iteration: int
     kl_coef: float
     score_moments: RunningMoments
 
@@ -33,15 +26,8 @@ def load_model(policy_folder: Path, value_folder: Path | None) -> ActorCritic:
     return ActorCritic(load_policy(policy_folder), load_scalar_model(value_folder) if value_folder else None)
 
 
-def save(
-    folder: Path,
-    model: ActorCritic,
-    reference: Any,
-    optimizer: torch.optim.Optimizer,
-    codec: Codec,
-    progress: Progress,
-) -> None:
-    """Write policy/, state/ and, where the models are, value_model/ and reference/ below `folder`.
+def save(folder: Path, model: ActorCritic, reference: Any, codec: Codec) -> None:
+    """Write policy/ and, where there are such, state/value_model/ and state/reference/ below `folder`.
 
     Args:
         reference: the reference policy if it is not the SFT policy any more, else None.
@@ -51,8 +37,6 @@ def save(
         save_scalar_model(model.value_model, folder / "state" / "value_model")
     if reference is not None:
         save_policy(reference, codec, folder / "state" / "reference")
-    save_optimizer(folder / "state" / "optimizer.safetensors", model, optimizer)
-    write_json(folder / "state" / "progress.json", asdict(progress))
 
 
 def load_progress(folder: Path) -> Progress:
@@ -62,7 +46,7 @@ def load_progress(folder: Path) -> Progress:
         ArtifactError: absent, corrupt, or of another version of this program.
     """
     path = folder / "state" / "progress.json"
-    with reading("progress", path, "iteration, kl_coef and score_moments"):
+    with reading("progress", path, "kl_coef and score_moments"):
         content = read_json(path)
         moments = RunningMoments.from_dict(content["score_moments"])
-        return Progress(int(content["iteration"]), float(content["kl_coef"]), moments)
+        return Progress(float(content["kl_coef"]), moments)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from components.alignment.policy_gradient.rollouts import Rollouts
-from components.config import PolicyGradientMethod, Ppo
-from components.core.advantages import gae, grpo, rloo, spread
+from components.config import PolicyGradientMethod
+from components.core.advantages import spread
 from components.core.kl import kl_estimate
 from components.core.rewards import clip_scores, length_penalty, missing_eos, per_token_rewards
 from components.core.stats import RunningMoments, masked_sum, whiten
+
+# From rewards, values and the response mask, (B, T) each, to advantages and returns, (B, T) each.
+Estimate = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
 class Credit(NamedTuple):
@@ -24,12 +28,13 @@ class Credit(NamedTuple):
 
 
 def assign_credit(
-    rollouts: Rollouts, kl_coef: float, moments: RunningMoments, settings: PolicyGradientMethod
+    rollouts: Rollouts, kl_coef: float, moments: RunningMoments, settings: PolicyGradientMethod, estimate: Estimate
 ) -> tuple[Credit, RunningMoments]:
     """Scores become rewards, rewards become advantages.
 
     Args:
         moments: of all scores of the run so far, for running scaling.
+        estimate: the method's own.
     Returns:
         The credit, and the moments with this batch's scores in them.
     """
@@ -39,17 +44,24 @@ def assign_credit(
     if settings.kl_placement == "reward":
         kl = kl_estimate(rollouts.old_logprobs, rollouts.ref_logprobs, settings.kl_estimator)
     rewards = per_token_rewards(scores, kl, kl_coef, mask)
-    if settings.has_value_model:
-        critic = cast(Ppo, settings)
-        advantages, returns = gae(rewards, rollouts.values, mask, critic.gamma, critic.gae_lambda)
-    else:
-        estimator = rloo if settings.advantage_estimator == "rloo" else grpo
-        per_sequence = estimator(masked_sum(rewards, mask, dim=1), settings.responses_per_prompt)
-        advantages = spread(per_sequence, mask)
-        returns = torch.zeros_like(advantages)
+    advantages, returns = estimate(rewards, rollouts.values, mask)
     if settings.whiten_advantages:
         advantages = whiten(advantages, mask)
     return Credit(scores, advantages, returns), moments
+
+
+def estimate_by_group(of_group: Callable[[Tensor, int], Tensor], responses_per_prompt: int) -> Estimate:
+    """Advantages of whole responses among those to the same prompt, given to all of their tokens; no returns (0).
+
+    Args:
+        of_group: from the responses' returns (B,), a prompt's together, and their number to their advantages (B,).
+    """
+
+    def of_responses(rewards: Tensor, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+        advantages = spread(of_group(masked_sum(rewards, mask, dim=1), responses_per_prompt), mask)
+        return advantages, torch.zeros_like(advantages)
+
+    return of_responses
 
 
 def _shaped_scores(

@@ -15,10 +15,16 @@ from components.engines.generation import generate
 from components.engines.sampling import uniforms
 from components.measuring.measure import Yardsticks, rubric_of
 from components.models.text import Codec
-from components.passes.forward import in_microbatches, response_logprobs, sequence_scores
-from components.passes.sequences import Packed, Sequences, pad_left
+from components.passes.forward import in_microbatches, prepared, response_logprobs, sequence_scores
+from components.passes.sequences import Sequences, pad_left
 from components.seeding import generator
-from components.training.passes import Passes
+
+
+class EncodedPrompt(NamedTuple):
+    """A prompt as its text, and as the policy reads it."""
+
+    text: str
+    tokens: list[int]
 
 
 class Rollouts(NamedTuple):
@@ -49,15 +55,18 @@ class Collector:
         yardsticks: Yardsticks,
         params: Params,
     ) -> None:
-        self._accelerator, self._model, self._reference = accelerator, model, reference
-        self._yardsticks, self._params = yardsticks, params
+        self._accelerator = accelerator
+        self._model = model
+        self._reference = reference
+        self._yardsticks = yardsticks
+        self._params = params
         self._settings = cast(PolicyGradientMethod, params.alignment)
-        scorer = yardsticks.reward_model
-        self._measure = Passes(accelerator, self._forward, *model.models, reference, scorer, backward=False)
 
     @torch.no_grad()
-    def roll_out(self, prompts: list[list[int]], iteration: int) -> Rollouts:
+    def roll_out(self, prompts: list[EncodedPrompt], iteration: int) -> Rollouts:
         """Answer the prompts and record logprobs, reference logprobs, values and scores.
+
+        The reward model scores them, unless the settings say that the rubric does.
 
         Every process works on its share of the prompts; all of them return the whole batch, so that advantages are
         whitened over it and minibatches are cut from it alike everywhere.
@@ -65,7 +74,10 @@ class Collector:
         Raises:
             TrainingError: a recorded number is not finite; the rows are named.
         """
-        accelerator, params, codec = self._accelerator, self._params, self._yardsticks.codec
+        accelerator = self._accelerator
+        params = self._params
+        codec = self._yardsticks.codec
+        tokens = [prompt.tokens for prompt in prompts]
         numbers = uniforms(
             len(prompts),
             params.language_model.max_response_tokens,
@@ -76,45 +88,46 @@ class Collector:
             sequences = generate(
                 self._model.policy,
                 codec,
-                prompts[share],
+                tokens[share],
                 numbers[share],
                 temperature=self._settings.temperature,
                 batch_size=params.measurement.batch_size,
             ).to(accelerator.device)
-            columns = in_microbatches(
-                lambda part: self._measure(self._measure.inputs(part)),
-                sequences,
-                self._settings.microbatch_size,
-                trim=self._measure.trim,
-            )
-        sequences, columns = _gather(accelerator, prompts, sequences, columns, params, codec.pad_id)
-        logprobs, entropy, values, ref_logprobs, scores = columns
+            columns = in_microbatches(self._recorded, sequences, self._settings.microbatch_size)
+        sequences, columns = _gather(accelerator, tokens, sequences, columns, params, codec.pad_id)
+        logprobs, entropy, values, ref_logprobs, *of_reward_model = columns
+        scores = of_reward_model[0] if of_reward_model else self._true_scores(prompts, sequences)
         mask = sequences.response_mask
-        for name, column in zip(("old_logprobs", "entropy", "values", "ref_logprobs", "scores"), columns, strict=True):
-            require_finite(
-                f"{self._settings.method}, iteration {iteration + 1}, {name}",
-                column,
-                mask if column.dim() == 2 else None,
-            )
         ended = (codec.is_stop(sequences.response_tokens) & mask).any(dim=1)
-        return Rollouts(sequences, scores, ended, logprobs, ref_logprobs, values, entropy)
+        rollouts = Rollouts(sequences, scores, ended, logprobs, ref_logprobs, values, entropy)
+        for name in ("old_logprobs", "entropy", "values", "ref_logprobs", "scores"):
+            column: Tensor = getattr(rollouts, name)
+            where = f"{params.method}, iteration {iteration + 1}, {name}"
+            require_finite(where, column, mask if column.dim() == 2 else None)
+        return rollouts
 
-    def _forward(self, part: Sequences | Packed) -> tuple[Tensor, ...]:
+    def _recorded(self, part: Sequences) -> tuple[Tensor, ...]:
         temperature = self._settings.temperature
+        scorers = [self._yardsticks.reward_model] if self._settings.reward == "reward_model" else []
+        packed = prepared(part, *self._model.models, self._reference, *scorers)  # once for all of them
         return (
-            *self._model(part, temperature),
-            response_logprobs(self._reference, part, temperature),
-            sequence_scores(self._yardsticks.reward_model, part),
+            *self._model(packed, temperature),
+            response_logprobs(self._reference, packed, temperature),
+            *(sequence_scores(scorer, packed) for scorer in scorers),
         )
 
+    def _true_scores(self, prompts: list[EncodedPrompt], sequences: Sequences) -> Tensor:
+        texts = [prompt.text for prompt in prompts]
+        return true_scores(texts, sequences, self._yardsticks.codec, self._params)
 
-def true_scores(rollouts: Rollouts, prompts: list[str], codec: Codec, params: Params) -> Tensor:
+
+def true_scores(prompts: list[str], sequences: Sequences, codec: Codec, params: Params) -> Tensor:
     """What the rubric, not the reward model, gives the responses. Shapes: (B,)."""
     rubric = rubric_of(params.data)
     assert rubric is not None  # components.config sees to it
-    responses = codec.decode(rollouts.sequences.responses())
+    responses = codec.decode(sequences.responses())
     gold = [rubric(prompt, response)["gold"] for prompt, response in zip(prompts, responses, strict=True)]
-    return rollouts.scores.new_tensor(gold)
+    return torch.tensor(gold, device=sequences.response_tokens.device)
 
 
 def _gather(

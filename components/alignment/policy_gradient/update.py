@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
-from typing import NamedTuple, cast
-
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
@@ -17,40 +13,20 @@ from components.config import PolicyGradientMethod, Ppo
 from components.core.kl import kl_estimate
 from components.core.losses import aggregate, policy_loss, value_loss
 from components.core.stats import masked_sum, masked_var
-from components.errors import TrainingError
-from components.passes.sequences import Packed, Sequences, microbatches
 from components.seeding import generator
-from components.training.passes import Passes
+from components.training.step import Contribution, OptimizerStep
 
 Statistics = dict[str, float]
 
 
-class Microbatch(NamedTuple):
-    """B sequences and what is known of them. Shapes: mask and what follows it (B, T), but for the last three, ()."""
-
-    sequences: Packed | Sequences
-    mask: Tensor
-    old_logprobs: Tensor
-    ref_logprobs: Tensor
-    advantages: Tensor
-    old_values: Tensor
-    returns: Tensor
-    kl_coef: Tensor
-    tokens: Tensor  # response tokens of the whole step
-    counted: Tensor  # what the losses are means over: the step's tokens, or its sequences
-
-
-class Outcome(NamedTuple):
-    """What a microbatch adds to its step. Shapes: () each, but for terms (losses, B, T): the first of `measured`."""
-
-    objective: Tensor
-    measured: dict[str, Tensor]
-    ratio_max: Tensor
-    terms: Tensor
-
-
 class Updater:
-    """Moves a model, in place, iteration by iteration."""
+    """Moves a model, in place, iteration by iteration.
+
+    Args:
+        model, optimizer: as Accelerate prepared them.
+        critic: the settings of the value model; None without one.
+        method: the name of the settings' section, for errors.
+    """
 
     def __init__(
         self,
@@ -58,12 +34,23 @@ class Updater:
         model: nn.Module,
         optimizer: torch.optim.Optimizer,
         settings: PolicyGradientMethod,
+        critic: Ppo | None,
         seed: int,
+        method: str,
     ) -> None:
-        self._accelerator, self._model, self._optimizer = accelerator, model, optimizer
-        self._settings, self._seed = settings, seed
-        self._inner: ActorCritic = accelerator.unwrap_model(model)
-        self._accumulate = Passes(accelerator, self._forward_and_backward, *self._inner.models, backward=True)
+        self._model = model
+        self._settings = settings
+        self._critic = critic
+        self._seed = seed
+        self._method = method
+        inner: ActorCritic = accelerator.unwrap_model(model)
+        # Clipped apart: a large value error must not shrink the policy's step.
+        clipped: dict[str, nn.Module] = {"policy_gradient_norm": inner.policy}
+        if inner.value_model is not None:
+            clipped["value_gradient_norm"] = inner.value_model
+        self._take_step = OptimizerStep(
+            accelerator, model, optimizer, settings.gradient_clip, clipped, section=method, noun="rollouts"
+        )
 
     def update(self, rollouts: Rollouts, credit: Credit, kl_coef: float, iteration: int) -> Statistics:
         """Several epochs of minibatch steps on one batch of rollouts.
@@ -76,10 +63,10 @@ class Updater:
             value model); and the number of steps, and of trained_tokens (prompts and responses, as often as they went
             through a step).
         Raises:
-            TrainingError: a loss or ratio that is not finite; the rows are named.
+            TrainingError: a loss or gradient that is not finite; the rollouts are named.
         """
         settings = self._settings
-        statistics = {"explained_variance": _explained_variance(rollouts, credit)} if settings.has_value_model else {}
+        statistics = {"explained_variance": _explained_variance(rollouts, credit)} if self._critic else {}
         mask = rollouts.sequences.response_mask
         steps: list[Statistics] = []
         trained_tokens = 0
@@ -99,117 +86,72 @@ class Updater:
 
     def _step(self, rollouts: Rollouts, credit: Credit, rows: Tensor, kl_coef: float, iteration: int) -> Statistics:
         """One optimiser step. Losses are means over all tokens (or sequences) of the minibatch, in whatever parts."""
-        accelerator, settings = self._accelerator, self._settings
-        tokens = float(rollouts.sequences.response_mask[rows].sum())
-        counted = tokens if settings.loss_aggregation == "token_mean" else float(len(rows))
-        numbers = credit.advantages.new_tensor([kl_coef, tokens, counted])
-        share = rows[accelerator.process_index :: accelerator.num_processes]
-        mine = rollouts.sequences.rows(share, trim=False)
-        parts = list(microbatches(mine, settings.microbatch_size, trim=self._accumulate.trim))
-        sums: dict[str, Tensor] = {}
-        ratio_max = torch.zeros((), device=credit.advantages.device)
-        for number, (index, sequences) in enumerate(parts, start=1):
-            chosen = share[index]
-            microbatch = self._microbatch(sequences, chosen, rollouts, credit, numbers)
-            with contextlib.nullcontext() if number == len(parts) else accelerator.no_sync(self._model):
-                outcome = self._accumulate(microbatch)
-            _require_finite(outcome, microbatch.mask, chosen, iteration, settings.method)
-            for name, term in outcome.measured.items():
-                sums[name] = sums.get(name, torch.zeros_like(term)) + term
-            ratio_max = torch.maximum(ratio_max, outcome.ratio_max)
-        norms = {"policy_gradient_norm": _clip(self._inner.policy, settings)}
-        if self._inner.value_model is not None:
-            norms["value_gradient_norm"] = _clip(self._inner.value_model, settings)
-        self._optimizer.step()
-        self._accumulate.zero_grad(self._optimizer)
-        totals = accelerator.reduce(torch.stack(list(sums.values())), reduction="sum").tolist()
-        ratio_max = accelerator.gather(ratio_max.reshape(1)).max()
-        return {**dict(zip(sums, totals, strict=True)), **norms, "ratio_max": float(ratio_max)}
+        sequences = rollouts.sequences
+        tokens = float(sequences.response_mask[rows].sum())
+        return self._take_step(
+            rows,
+            sequences.mask.sum(dim=1),
+            self._settings.microbatch_size,
+            lambda part: self._contribution(rollouts, credit, part, kl_coef, tokens, len(rows)),
+            where=f"{self._method}, iteration {iteration + 1}",
+            longest_first=True,
+        )
 
-    def _microbatch(
-        self, sequences: Sequences, rows: Tensor, rollouts: Rollouts, credit: Credit, numbers: Tensor
-    ) -> Microbatch:
-        width = sequences.response_tokens.shape[1]
-        columns = (rollouts.old_logprobs, rollouts.ref_logprobs, credit.advantages, rollouts.values, credit.returns)
-        inputs = self._accumulate.inputs(sequences)
-        return Microbatch(inputs, sequences.response_mask, *(column[rows, :width] for column in columns), *numbers)
+    def _contribution(
+        self, rollouts: Rollouts, credit: Credit, rows: Tensor, kl_coef: float, tokens: float, sequences: int
+    ) -> Contribution:
+        """What the rollouts `rows` add to a step with so many response tokens and sequences."""
+        settings = self._settings
+        part = rollouts.sequences.rows(rows)
+        mask = part.response_mask
 
-    def _forward_and_backward(self, batch: Microbatch) -> Outcome:
-        """Add the gradients of a microbatch's share of the losses."""
-        settings, mask = self._settings, batch.mask
-        new = self._model(batch.sequences, settings.temperature)
+        def there(column: Tensor) -> Tensor:
+            return column[rows, : mask.shape[1]]
+
+        old_logprobs = there(rollouts.old_logprobs)
+        new = self._model(part, settings.temperature)
         policy = policy_loss(
             new.logprobs,
-            batch.old_logprobs,
-            batch.advantages,
+            old_logprobs,
+            there(credit.advantages),
             mask,
             clip_low=settings.clip_range_low,
             clip_high=settings.clip_range_high,
             dual_clip=settings.dual_clip,
         )
-        critic = cast(Ppo, settings) if settings.has_value_model else None
-        clip_range = critic.value_clip_range if critic else None
-        value = value_loss(new.values, batch.old_values, batch.returns, mask, value_clip_range=clip_range)
+        value = value_loss(
+            new.values,
+            there(rollouts.values),
+            there(credit.returns),
+            mask,
+            value_clip_range=self._critic.value_clip_range if self._critic else None,
+        )
         terms = {"policy_loss": policy.loss, "value_loss": value.loss, "entropy": new.entropy}
         if settings.kl_placement == "loss":
-            terms["kl_loss"] = kl_estimate(new.logprobs, batch.ref_logprobs, settings.kl_estimator)
-        losses = {
-            # Divided here, not there: the count is a tensor, as in a graph it differs from replay to replay.
-            name: aggregate(term, mask, settings.loss_aggregation, 1.0) / batch.counted
-            for name, term in terms.items()
-        }
+            terms["kl_loss"] = kl_estimate(new.logprobs, there(rollouts.ref_logprobs), settings.kl_estimator)
+        counted = tokens if settings.loss_aggregation == "token_mean" else float(sequences)
+        losses = {name: aggregate(term, mask, settings.loss_aggregation, counted) for name, term in terms.items()}
         objective = losses["policy_loss"]
         if settings.entropy_coef > 0:  # with 0, its gradient is not computed in vain
             objective = objective - settings.entropy_coef * losses["entropy"]
         if settings.kl_placement == "loss":
-            objective = objective + batch.kl_coef * losses["kl_loss"]
-        if critic:
-            objective = objective + critic.value_loss_coef * losses["value_loss"]
-        # Data parallelism averages gradients over the processes; the loss is already a share of the whole mean.
-        self._accelerator.backward(objective * self._accelerator.num_processes)
-        log_ratio = (new.logprobs - batch.old_logprobs).detach()
+            objective = objective + kl_coef * losses["kl_loss"]
+        if self._critic:
+            objective = objective + self._critic.value_loss_coef * losses["value_loss"]
+        log_ratio = (new.logprobs - old_logprobs).detach()
         measured = {name: loss.detach() for name, loss in losses.items()} | {
-            "clip_fraction": masked_sum(policy.clipped.float(), mask) / batch.tokens,
-            "value_clip_fraction": masked_sum(value.clipped.float(), mask) / batch.tokens,
-            "approx_kl": masked_sum(0.5 * log_ratio.square(), mask) / batch.tokens,
+            "clip_fraction": masked_sum(policy.clipped.float(), mask) / tokens,
+            "value_clip_fraction": masked_sum(value.clipped.float(), mask) / tokens,
+            "approx_kl": masked_sum(0.5 * log_ratio.square(), mask) / tokens,
         }
+        of_rollouts = torch.stack([masked_sum(term.detach(), mask, dim=1) for term in terms.values()])
         ratio_max = torch.where(mask, policy.ratio, 0.0).max()
-        return Outcome(objective.detach(), measured, ratio_max, torch.stack([term.detach() for term in terms.values()]))
+        return Contribution(objective, measured, of_rollouts, {"ratio_max": ratio_max.detach()})
 
 
 def _moved_too_far(step: Statistics, settings: PolicyGradientMethod) -> bool:
     limit = settings.max_update_kl_nats_per_token
     return limit is not None and step["approx_kl"] > limit
-
-
-def _require_finite(outcome: Outcome, mask: Tensor, rows: Tensor, iteration: int, method: str) -> None:
-    if torch.isfinite(outcome.objective):
-        return
-    of_rows = masked_sum(outcome.terms, mask.expand_as(outcome.terms), dim=2)
-    broken = rows[~torch.isfinite(of_rows).all(dim=0)]
-    named = broken if len(broken) else rows  # finite rows can overflow together
-    losses = list(outcome.measured.items())[: len(outcome.terms)]
-    raise TrainingError(
-        "the PPO objective is not finite",
-        where=f"{method}, iteration {iteration + 1}, rollouts {named.tolist()[:8]}",
-        expected="a number",
-        found=", ".join(f"{name} {float(loss)}" for name, loss in losses),
-        do=f"the last finished iteration is kept; lower {method}.learning_rate and run again",
-    )
-
-
-def _clip(module: nn.Module, settings: PolicyGradientMethod) -> float:
-    """Clip policy and value gradients apart: a large value error must not shrink the policy's step."""
-    norm = float(nn.utils.clip_grad_norm_(module.parameters(), settings.gradient_clip))
-    if not math.isfinite(norm):
-        raise TrainingError(
-            "a gradient is not finite",
-            where=f"{settings.method}, {type(module).__name__}",
-            expected="a number",
-            found=str(norm),
-            do="the last finished iteration is kept; lower the learning rates and run again",
-        )
-    return norm
 
 
 def _explained_variance(rollouts: Rollouts, credit: Credit) -> float:

@@ -1,7 +1,6 @@
 """The state of Q-learning between iterations and between cycles.
 
-The stored policy has what decoding needs: value head and target heads. The state has the trained heads, the optimiser
-and the progress. All random numbers come from (seed, iteration), so there is no generator state to keep.
+The stored policy has what decoding needs: value head and target heads. The state has the trained heads.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from components.alignment.method import load_iteration, save_iteration
 from components.alignment.q_learning.model import QLearner
 from components.config import QLearning
 from components.errors import ArtifactError
@@ -21,21 +19,14 @@ from components.models.guided import HEADS_FILE, GuidedPolicy, load_weights, new
 from components.models.loading import load_policy, save_policy
 from components.models.text import Codec
 from components.seeding import derive_seed
-from components.training.optimizer_state import load_optimizer, save_optimizer
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that an iteration changes. `guided` decodes with the learner's own policy and value head, not with copies.
-
-    Args:
-        iteration: how many are done, over all cycles.
-    """
+    """All that an iteration changes. `guided` decodes with the learner's own policy and value head, not with copies."""
 
     learner: QLearner
     guided: GuidedPolicy
-    optimizer: torch.optim.Optimizer
-    iteration: int
 
 
 def start(source: Path, settings: QLearning, seed: int, device: torch.device) -> Checkpoint:
@@ -64,23 +55,12 @@ def start(source: Path, settings: QLearning, seed: int, device: torch.device) ->
     guided.decode_beta = settings.decode_beta
     guided.to(device)
     learner = QLearner(guided.policy, guided.value_head, q_heads.to(device))
-    optimizer = make_optimizer(learner, settings)
-    if goes_on:
-        load_optimizer(state / "optimizer.safetensors", learner, optimizer)
-    return Checkpoint(learner, guided, optimizer, load_iteration(source) if goes_on else 0)
-
-
-def make_optimizer(learner: QLearner, settings: QLearning) -> torch.optim.Optimizer:
-    """AdamW over policy and heads, each with its own learning rate; the order of parameters is the model's own."""
-    heads = [*learner.value_head.parameters(), *learner.q_heads.parameters()]
-    groups = [{"params": list(learner.policy.parameters())}, {"params": heads}]
-    return torch.optim.AdamW(groups, weight_decay=settings.weight_decay, fused=True)
+    return Checkpoint(learner, guided)
 
 
 def save(folder: Path, checkpoint: Checkpoint, codec: Codec) -> None:
     """Write policy/ and state/ below `folder`."""
     save_policy(checkpoint.guided, codec, folder / "policy")
     state = folder / "state"
-    save_optimizer(state / "optimizer.safetensors", checkpoint.learner, checkpoint.optimizer)
+    state.mkdir()
     save_file(checkpoint.learner.q_heads.state_dict(), state / HEADS_FILE)
-    save_iteration(folder, checkpoint.iteration)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import math
 from typing import NamedTuple
 
 import torch
@@ -18,9 +16,9 @@ from components.core.ilql import IlqlLosses, ilql_losses
 from components.core.losses import aggregate
 from components.core.rewards import per_token_rewards
 from components.core.stats import masked_sum
-from components.errors import TrainingError
 from components.models.guided import QHeads
 from components.passes.sequences import Sequences
+from components.training.step import Contribution, OptimizerStep
 
 Statistics = dict[str, float]
 
@@ -47,76 +45,64 @@ def update(
     Raises:
         TrainingError: a loss or gradient that is not finite; the comparisons are named.
     """
-    steps = [
-        _step(accelerator, model, target_q_heads, optimizer, data, batch, settings, iteration)
-        for batch in torch.split(torch.tensor(comparisons), settings.batch_size)
-    ]
+    inner: QLearner = accelerator.unwrap_model(model)
+    take_step = OptimizerStep(
+        accelerator,
+        model,
+        optimizer,
+        settings.gradient_clip,
+        {"gradient_norm": model},
+        section="q_learning",
+        noun="comparisons",
+        names=data.ids,
+    )
+    lengths = data.sequences.mask.sum(dim=1).reshape(2, -1).amax(dim=0).cpu()  # of a comparison's longer sequence
+    steps: list[Statistics] = []
+    for batch in torch.split(torch.tensor(comparisons), settings.batch_size):
+        tokens = float(data.sequences.response_mask[data.both(batch)].sum())
+
+        def contribution(rows: Tensor, batch: Tensor = batch, tokens: float = tokens) -> Contribution:
+            return _contribution(model, target_q_heads, data, rows, settings, tokens, len(batch))
+
+        where = f"q_learning, iteration {iteration + 1}"
+        steps.append(take_step(batch, lengths, settings.microbatch_size, contribution, where=where))
+        move_targets(target_q_heads, inner.q_heads, settings.polyak_alpha)
     means = {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
     trained_tokens = int(data.sequences.mask[data.both(torch.tensor(comparisons))].sum())
     return means | {"steps": len(steps), "trained_tokens": trained_tokens}
 
 
-def _step(
-    accelerator: Accelerator,
+def _contribution(
     model: nn.Module,
     target_q_heads: QHeads,
-    optimizer: torch.optim.Optimizer,
     data: ScoredComparisons,
-    batch: Tensor,
+    comparisons: Tensor,
     settings: QLearning,
-    iteration: int,
-) -> Statistics:
-    """One optimiser step. Losses are means over all response tokens of the batch, however it is cut up."""
-    tokens = float(data.sequences.response_mask[data.both(batch)].sum())
-    share = batch[accelerator.process_index :: accelerator.num_processes]
-    lengths = data.sequences.mask[data.both(share)].sum(dim=1).reshape(2, -1).amax(dim=0)
-    parts = torch.split(share[torch.argsort(lengths.cpu(), stable=True)], settings.microbatch_size)
-    sums: dict[str, Tensor] = {}
-    for number, part in enumerate(parts, start=1):
-        rows = data.both(part)
-        sequences = data.sequences.rows(rows)
-        mask = sequences.response_mask
-        last = number == len(parts)
-        with contextlib.nullcontext() if last else accelerator.no_sync(model):
-            per_token, seen = _forward(model, target_q_heads, sequences, data.rewards[rows], settings)
-            losses = {name: aggregate(term, mask, "token_mean", tokens) for name, term in per_token._asdict().items()}
-            objective = losses["q_loss"] + losses["value_loss"]
-            objective = objective + settings.cql_coef * losses["cql_loss"] + settings.awac_coef * losses["awac_loss"]
-            if not torch.isfinite(objective):
-                raise TrainingError(
-                    "the objective of Q-learning is not finite",
-                    where=f"q_learning, iteration {iteration + 1}, comparisons {_broken(per_token, part, data.ids)}",
-                    expected="a number",
-                    found=", ".join(f"{name} {float(loss)}" for name, loss in losses.items()),
-                    do="the last finished iteration is kept; lower the learning rates of q_learning and run again",
-                )
-            # Data parallelism averages gradients over the processes; the loss is already a share of the whole mean.
-            accelerator.backward(objective * accelerator.num_processes)
-        chosen, rejected = masked_sum(seen.advantages, mask, dim=1).chunk(2)
-        measured = {
-            "loss": objective,
-            **losses,
-            "q": masked_sum(seen.q, mask) / tokens,
-            "value": masked_sum(seen.values, mask) / tokens,
-            "accuracy": pairwise_accuracy(chosen, rejected).sum() / len(batch),
-        }
-        for name, term in measured.items():
-            sums[name] = sums.get(name, torch.zeros_like(term)) + term.detach()
-    norm = float(nn.utils.clip_grad_norm_(model.parameters(), settings.gradient_clip))
-    if not math.isfinite(norm):
-        raise TrainingError(
-            "the gradient of Q-learning is not finite",
-            where=f"q_learning, iteration {iteration + 1}, comparisons {_shown([data.ids[row] for row in batch])}",
-            expected="a number",
-            found=str(norm),
-            do="the last finished iteration is kept; lower the learning rates of q_learning and run again",
-        )
-    optimizer.step()
-    optimizer.zero_grad()
-    inner: QLearner = accelerator.unwrap_model(model)
-    move_targets(target_q_heads, inner.q_heads, settings.polyak_alpha)
-    totals = accelerator.reduce(torch.stack(list(sums.values())), reduction="sum").tolist()
-    return {**dict(zip(sums, totals, strict=True)), "gradient_norm": norm}
+    tokens: float,
+    batch_size: int,
+) -> Contribution:
+    """What some comparisons add to a step of `batch_size` comparisons with `tokens` response tokens."""
+    rows = data.both(comparisons)
+    sequences = data.sequences.rows(rows)
+    mask = sequences.response_mask
+    per_token, seen = _forward(model, target_q_heads, sequences, data.rewards[rows], settings)
+    losses = {name: aggregate(term, mask, "token_mean", tokens) for name, term in per_token._asdict().items()}
+    objective = losses["q_loss"] + losses["value_loss"]
+    objective = objective + settings.cql_coef * losses["cql_loss"] + settings.awac_coef * losses["awac_loss"]
+    chosen, rejected = masked_sum(seen.advantages, mask, dim=1).chunk(2)
+    measured = {
+        "loss": objective,
+        **losses,
+        "q": masked_sum(seen.q, mask) / tokens,
+        "value": masked_sum(seen.values, mask) / tokens,
+        "accuracy": pairwise_accuracy(chosen, rejected).sum() / batch_size,
+    }
+    of_comparisons = torch.stack([masked_sum(term.detach(), mask, dim=1) for term in per_token])
+    return Contribution(
+        objective,
+        {name: figure.detach() for name, figure in measured.items()},
+        of_comparisons.reshape(-1, len(comparisons)),  # of the chosen responses, then of the rejected ones
+    )
 
 
 class _Seen(NamedTuple):
@@ -154,14 +140,3 @@ def _forward(
     q = torch.stack([of_tokens(head) for head in output.q_heads]).mean(dim=0)
     values = output.values.detach()
     return losses, _Seen(q, values, torch.stack([of_tokens(head) for head in targets]).amin(dim=0) - values)
-
-
-def _broken(per_token: IlqlLosses, part: Tensor, ids: list[str]) -> str:
-    """The comparisons of a microbatch whose losses are not finite; all of them where finite ones overflow together."""
-    finite = torch.stack([torch.isfinite(term).all(dim=1) for term in per_token]).all(dim=0).cpu()
-    finite = finite.reshape(2, -1).all(dim=0)  # of both responses
-    return _shown([ids[row] for row in (part[~finite] if not finite.all() else part)])
-
-
-def _shown(ids: list[str]) -> str:
-    return ", ".join(ids[:8]) + (f" and {len(ids) - 8} more" if len(ids) > 8 else "")

@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from components import paths
-from components.alignment.policy_gradient import cycle as ppo_cycle
+from components.alignment.policy_gradient.update import Updater
 from components.alignment.run import run
 from components.artifacts import read_jsonl, write_jsonl
 from components.config import Params, load_params
@@ -110,7 +110,7 @@ def test_a_killed_cycle_resumes_to_the_same_bytes(world: Path, change_params: Ch
 
 def test_a_resumed_cycle_tells_of_the_whole_of_it(world: Path, change_params: ChangeParams) -> None:
     params = change_params(ppo={"iterations_per_cycle": 4})
-    work_before, real = set(paths.WORK.glob("*")), ppo_cycle.Updater.update
+    work_before, real = set(paths.WORK.glob("*")), Updater.update
 
     def stops_in_the_third(updater: Any, *arguments: Any) -> Any:
         if arguments[-1] == 2:
@@ -118,7 +118,7 @@ def test_a_resumed_cycle_tells_of_the_whole_of_it(world: Path, change_params: Ch
         return real(updater, *arguments)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ppo_cycle.Updater, "update", stops_in_the_third)
+        patch.setattr(Updater, "update", stops_in_the_third)
         with pytest.raises(KeyboardInterrupt):
             run(params, 1)
     [record] = paths.WORK.glob("alignment-1-*.json")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from components.alignment.method import rows_of_iteration, warm_up_factor
+from components.alignment.method import rows_of_iteration
 
 
 @pytest.mark.parametrize(("there", "count"), [(7, 3), (7, 7), (4, 10), (1, 2), (12, 8)])
@@ -24,8 +24,3 @@ def test_the_rows_of_an_iteration_do_not_depend_on_the_ones_before() -> None:
     assert rows_of_iteration(rows, 4, 5, 3, "test") == rows_of_iteration(rows, 4, 5, 3, "test")
     assert rows_of_iteration(rows, 4, 0, 3, "test") != rows_of_iteration(rows, 4, 0, 4, "test")
     assert rows_of_iteration(rows, 4, 0, 3, "test") != rows_of_iteration(rows, 4, 0, 3, "other")
-
-
-def test_the_warm_up_as_worked_by_hand() -> None:
-    assert [warm_up_factor(3, iteration) for iteration in range(5)] == pytest.approx([1 / 3, 2 / 3, 1, 1, 1])
-    assert {warm_up_factor(0, iteration) for iteration in range(3)} == {1.0}

@@ -261,12 +261,6 @@ def test_a_kl_term_that_holds_the_policy_is_taken(shipped: Values, place: str, e
     assert parse_params(changed(shipped, chosen), "params.yaml").ppo.kl_placement == place
 
 
-def test_errors_of_a_method_can_name_its_section(shipped: Values) -> None:
-    for method in ("ppo", "grpo", "rloo"):
-        section = parse_params(changed(shipped, {"method": method}), "params.yaml").alignment
-        assert isinstance(section, config.PolicyGradientMethod) and section.method == method
-
-
 def test_all_faults_are_told_at_once(refused: Any) -> None:
     error = refused(**{"sft.epochs": 0, "ppo.leraning_rate": 1.0, "judge.epochs": ABSENT, "seed": "x"})
     assert error.where == "params.yaml: seed, sft.epochs, judge.epochs, ppo.leraning_rate"

@@ -69,9 +69,8 @@ def test_packed_and_padded_agree_in_numbers_and_gradients(
 
 
 def test_filling_changes_neither_numbers_nor_gradients(models: list[Any], numbers: Any, sequences: Sequences) -> None:
-    plain, filled = sequences.packed(), sequences.packed(lambda count: count + 5, lambda count: count + 3)
-    assert filled.tokens.shape[1] == plain.tokens.shape[1] + 5
-    assert len(filled.before) == len(filled.places) == len(filled.response_tokens) == len(plain.before) + 3
+    plain, filled = sequences.packed(), sequences.packed(multiple_of=7)
+    assert (plain.tokens.shape[1], filled.tokens.shape[1]) == (24, 28)
     found, expected = numbers(models, filled), numbers(models, plain)
     for ours, other in zip(found, expected, strict=True):
         torch.testing.assert_close(ours, other, rtol=0, atol=2e-5)
@@ -79,17 +78,12 @@ def test_filling_changes_neither_numbers_nor_gradients(models: list[Any], number
         torch.testing.assert_close(ours / other.abs().max(), other / other.abs().max(), rtol=0, atol=1e-4)
 
 
-def test_on_a_gpu_lengths_are_filled_up_by_a_quarter_at_most_to_few_numbers() -> None:
-    filled = [forward._to_a_quarter(count) for count in range(1, 20_000)]
-    assert all(count <= full <= max(count + 63, count * 5 / 4) for count, full in enumerate(filled, start=1))
-    assert len(set(filled)) < 40
-
-
-def test_no_sequence_is_longer_than_the_longest_that_attention_is_told_of(sequences: Sequences) -> None:
-    """What it is told must not depend on more than the shape."""
-    for count in range(1, len(sequences) + 1):
-        packed = sequences.rows(slice(0, count), trim=False).packed(forward._to_a_quarter)
-        assert max(packed.lengths) <= packed.longest
+def test_only_half_precision_on_the_cpu_fills_up(models: list[Any], sequences: Sequences) -> None:
+    plain = forward.prepared(sequences, *models)
+    with torch.autocast("cpu", torch.bfloat16):
+        filled = forward.prepared(sequences, *models)
+    assert isinstance(plain, Packed) and isinstance(filled, Packed)
+    assert (plain.tokens.shape[1], filled.tokens.shape[1]) == (24, 64)
 
 
 def test_a_module_of_ones_own_with_hugging_faces_call_gets_padded_batches(

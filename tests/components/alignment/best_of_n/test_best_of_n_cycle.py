@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from components import paths
-from components.alignment.best_of_n.cycle import responses_of_cycle
+from components.alignment.best_of_n.learner import responses_of_cycle
 from components.alignment.method import rows_of_iteration
 from components.alignment.run import run
 from components.artifacts import read_json, read_jsonl

@@ -12,13 +12,14 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from components.alignment.dpo.cycle import make_optimizer
+from components.alignment.dpo.learner import parameter_groups
 from components.alignment.dpo.reference import reference_logprobs
 from components.alignment.dpo.update import Statistics, Updater
 from components.config import Dpo, Params
 from components.errors import TrainingError
 from components.measuring.measure import Yardsticks
 from components.passes.sequences import Sequences
+from components.training.schedule import make_optimizer
 
 RATE = 0.05  # of gradient descent
 ROWS = [5, 0, 7, 2, 6, 1, 4, 3]
@@ -187,10 +188,7 @@ def test_adam_moves_by_the_learning_rate_that_its_groups_hold(updated: Any, sett
     """The product's optimiser: the first step of Adam moves a weight by its learning rate, whatever the gradient."""
 
     def adam(trained: Any) -> torch.optim.Optimizer:
-        optimizer = make_optimizer(trained, settings(weight_decay=0.0))
-        for group in optimizer.param_groups:
-            group["lr"] = 0.01
-        return optimizer
+        return make_optimizer(parameter_groups(trained, settings(learning_rate=0.01)), weight_decay=0.0)
 
     found, _ = updated(settings(), optimizer=adam)
     largest = max(float((found[name] - weight).abs().max()) for name, weight in policy.named_parameters())

@@ -14,7 +14,7 @@ from components import paths
 from components.alignment.method import rows_of_iteration
 from components.alignment.policy_gradient.actor_critic import ActorCritic
 from components.alignment.policy_gradient.checkpoint import load_model
-from components.alignment.policy_gradient.rollouts import Collector, Rollouts
+from components.alignment.policy_gradient.rollouts import Collector, EncodedPrompt, Rollouts
 from components.artifacts import read_jsonl
 from components.config import Params
 from components.measuring.measure import Yardsticks
@@ -43,9 +43,9 @@ def model(world: Path) -> ActorCritic:
 
 
 @pytest.fixture
-def prompts(world: Path, yardsticks: Yardsticks) -> list[list[int]]:
-    rows = read_jsonl(paths.CLEAN / "prompts_train.jsonl")
-    return yardsticks.codec.encode_prompts([row["prompt"] for row in rows])
+def prompts(world: Path, yardsticks: Yardsticks) -> list[EncodedPrompt]:
+    texts = [row["prompt"] for row in read_jsonl(paths.CLEAN / "prompts_train.jsonl")]
+    return list(map(EncodedPrompt, texts, yardsticks.codec.encode_prompts(texts)))
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def rollouts(
     accelerator: Accelerator,
     model: ActorCritic,
     yardsticks: Yardsticks,
-    prompts: list[list[int]],
+    prompts: list[EncodedPrompt],
     params: Params,
 ) -> Rollouts:
     """Eight responses, some of which end, to eight prompts."""

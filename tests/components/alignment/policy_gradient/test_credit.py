@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 
-from components.alignment.policy_gradient.credit import assign_credit
+from components.alignment.policy_gradient import grpo, ppo, rloo
+from components.alignment.policy_gradient.credit import Estimate, assign_credit
 from components.alignment.policy_gradient.rollouts import Rollouts
-from components.config import Params, Ppo
+from components.config import Grpo, Params, Ppo, Rloo
 from components.core.stats import RunningMoments
 
 KL_COEF = 0.3
@@ -30,6 +31,13 @@ def settings(tiny_params: Callable[..., Params]) -> Callable[..., Ppo]:
         return tiny_params(method=method, **{method: plain | critic.get(method, {}) | changes}).alignment
 
     return chosen
+
+
+def estimate_of(settings: Ppo | Grpo | Rloo) -> Estimate:
+    """The method's own, by its section."""
+    if isinstance(settings, Ppo):
+        return ppo.estimate(settings)
+    return grpo.estimate(settings) if isinstance(settings, Grpo) else rloo.estimate(settings)
 
 
 def plain_scores(rollouts: Rollouts, settings: Ppo) -> list[float]:
@@ -91,7 +99,7 @@ def plain_groups(rewards: Rows, settings: Ppo) -> Rows:
     advantages = []
     for row, total in enumerate(totals):
         group = totals[row - row % size : row - row % size + size]
-        if settings.advantage_estimator == "rloo":
+        if isinstance(settings, Rloo):
             advantage = total - (sum(group) - total) / (size - 1)
         else:
             advantage = (total - statistics.mean(group)) / (statistics.stdev(group) + 1e-6)
@@ -128,12 +136,14 @@ def test_credit_is_as_the_formulas_say(rollouts: Rollouts, settings: Any, change
     chosen: Ppo = settings(**changes, whiten_advantages=whitened)
     ended = rollouts.ended.tolist()
     assert True in ended and False in ended  # or the missing end would not be tried
-    credit, _ = assign_credit(rollouts, KL_COEF, RunningMoments().update(torch.tensor(EARLIER)), chosen)
+    credit, _ = assign_credit(
+        rollouts, KL_COEF, RunningMoments().update(torch.tensor(EARLIER)), chosen, estimate_of(chosen)
+    )
 
     scores = plain_scores(rollouts, chosen)
     assert credit.scores.tolist() == pytest.approx(scores, abs=1e-5)
     rewards = plain_rewards(rollouts, scores, chosen)
-    if chosen.advantage_estimator == "gae":
+    if isinstance(chosen, Ppo):
         advantages, returns = plain_gae(rewards, rollouts, chosen)
         flat_returns = [target for row in returns for target in row]
         assert at_tokens(credit.returns, rollouts) == pytest.approx(flat_returns, abs=1e-5)
@@ -151,7 +161,8 @@ def test_the_moments_go_on_over_the_iterations(rollouts: Rollouts, settings: Any
     moments = RunningMoments()
     for iteration in range(3):
         changed = rollouts._replace(scores=rollouts.scores + iteration)
-        _, moments = assign_credit(changed, KL_COEF, moments, settings(missing_eos="none"))
+        chosen = settings(missing_eos="none")
+        _, moments = assign_credit(changed, KL_COEF, moments, chosen, estimate_of(chosen))
     seen = [score + iteration for iteration in range(3) for score in rollouts.scores.tolist()]
     assert moments.count == 24
     assert (moments.mean, moments.std) == pytest.approx((statistics.mean(seen), statistics.stdev(seen)), abs=1e-5)

@@ -12,9 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from components import paths
-from components.alignment.method import CurveRow, Cycle, rows_of_iteration
+from components.alignment.loop import run_cycle
+from components.alignment.method import CurveRow, Cycle, Job, rows_of_iteration
+from components.alignment.methods import room_of
 from components.alignment.policy_gradient.checkpoint import load_model
-from components.alignment.policy_gradient.cycle import learning_rates, run_cycle
+from components.alignment.policy_gradient.learner import parameter_groups
 from components.alignment.policy_gradient.rollouts import Collector
 from components.artifacts import read_json, read_jsonl, write_json
 from components.config import Params
@@ -56,7 +58,7 @@ def cycle(world: Path) -> Callable[..., list[CurveRow]]:
                 raise Interruption
 
         job = Cycle(number, start, Path(work), prompts, [], after)
-        run_cycle(accelerator, params, job, yardsticks)
+        run_cycle(room_of(params.method).start, Job(accelerator, params, job, yardsticks))
         curve: list[CurveRow] = read_json(Path(work, "curve.json"))
         return curve
 
@@ -209,8 +211,17 @@ def test_the_value_model_warms_up_before_the_policy_moves(cycle: Any, tiny_param
     assert digest(value_model) != digest(paths.REWARD_MODEL / "model" / "model.safetensors")
 
 
-def test_learning_rates_as_worked_by_hand(tiny_params: Any) -> None:
+def test_learning_rates_as_worked_by_hand(world: Path, tiny_params: Any) -> None:
+    model = load_model(paths.SFT / "policy", paths.REWARD_MODEL / "model")
     rates = {"learning_rate": 6.0, "value_learning_rate": 12.0}
+
+    def found(settings: Any, critic: Any) -> dict[str, list[float]]:
+        groups = parameter_groups(model, settings, critic)
+        return {
+            name: [group.learning_rate * group.factor(iteration) for iteration in range(7)]
+            for name, group in groups.items()
+        }
+
     settings = tiny_params(
         ppo=rates
         | {
@@ -219,13 +230,14 @@ def test_learning_rates_as_worked_by_hand(tiny_params: Any) -> None:
             "value_warmup_iterations": 1,
         }
     ).ppo
-    found = [learning_rates(settings, iteration) for iteration in range(7)]
-    expected = [(0, 6), (6, 12), (6, 12), (4, 8), (2, 4), (0, 0), (0, 0)]
-    assert [rate for pair in found for rate in pair] == pytest.approx([rate for pair in expected for rate in pair])
-    assert {learning_rates(tiny_params(ppo=rates).ppo, iteration) for iteration in range(9)} == {(6.0, 12.0)}
-    for method in ("grpo", "rloo"):  # without a value model nothing waits for one
-        others = {"ppo": {"value_warmup_iterations": 3}, method: {"learning_rate": 6.0}}
-        assert learning_rates(tiny_params(method=method, **others).alignment, 0) == (6.0, 0.0)
+    moving = found(settings, settings)
+    assert moving["policy"] == pytest.approx([0, 6, 6, 4, 2, 0, 0])
+    assert moving["value_model"] == pytest.approx([6, 12, 12, 8, 4, 0, 0])
+    plain = tiny_params(ppo=rates).ppo
+    assert found(plain, plain) == {"policy": [6.0] * 7, "value_model": [12.0] * 7}
+    # Without a value model nothing waits for one.
+    others = tiny_params(method="grpo", ppo={"value_warmup_iterations": 3}, grpo={"learning_rate": 6.0})
+    assert found(others.alignment, None) == {"policy": [6.0] * 7}
 
 
 @needs_gpu
@@ -251,13 +263,6 @@ def test_on_a_gpu_twice_and_interrupted_it_gives_the_same_bytes(
         cycle(params, "resumed", stop_in=3)
     assert cycle(params, "resumed") == curve
     assert digest(Path("whole")) == digest(Path("again")) == digest(Path("resumed"))
-
-
-@needs_gpu
-def test_on_a_gpu_recording_its_passes_changes_no_byte(
-    cycle: Any, tiny_params: Any, assert_recording_changes_no_byte: Any
-) -> None:
-    assert_recording_changes_no_byte(cycle, tiny_params())
 
 
 def cut_short(file: Path) -> None:

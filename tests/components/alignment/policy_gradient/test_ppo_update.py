@@ -11,9 +11,10 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from components.alignment.policy_gradient import ppo
 from components.alignment.policy_gradient.actor_critic import ActorCritic
 from components.alignment.policy_gradient.credit import Credit, assign_credit
-from components.alignment.policy_gradient.cycle import make_optimizer
+from components.alignment.policy_gradient.learner import parameter_groups
 from components.alignment.policy_gradient.rollouts import Rollouts
 from components.alignment.policy_gradient.update import Statistics, Updater
 from components.config import Params, Ppo
@@ -21,6 +22,7 @@ from components.core.stats import RunningMoments
 from components.errors import TrainingError
 from components.passes.sequences import Sequences
 from components.seeding import generator
+from components.training.schedule import make_optimizer
 
 Pairs = list[tuple[list[int], list[int]]]
 Weights = dict[str, Tensor]
@@ -51,7 +53,7 @@ def settings(tiny_params: Callable[..., Params]) -> Callable[..., Ppo]:
 
 @pytest.fixture
 def credit(rollouts: Rollouts, params: Params) -> Credit:
-    return assign_credit(rollouts, KL_COEF, RunningMoments(), params.ppo)[0]
+    return assign_credit(rollouts, KL_COEF, RunningMoments(), params.ppo, ppo.estimate(params.ppo))[0]
 
 
 def gradient_descent(model: ActorCritic) -> torch.optim.Optimizer:
@@ -69,7 +71,7 @@ def updated(
     def run(rollouts: Rollouts, credit: Credit, settings: Ppo, optimizer: Any = None) -> tuple[Weights, Statistics]:
         trained = copy.deepcopy(model)
         optimizer = (optimizer or gradient_descent)(trained)
-        updater = Updater(accelerator, trained, optimizer, settings, seed=1)
+        updater = Updater(accelerator, trained, optimizer, settings, critic=settings, seed=1, method="ppo")
         statistics = updater.update(rollouts, credit, KL_COEF, iteration=0)
         return weights_of(trained), statistics
 
@@ -281,10 +283,8 @@ def test_without_advantages_value_loss_and_entropy_no_weight_moves(
     """Under the product's own optimiser nothing moves, not by a bit."""
 
     def adam(trained: ActorCritic) -> torch.optim.Optimizer:
-        optimizer = make_optimizer(trained, params.ppo)
-        for group in optimizer.param_groups:
-            group["lr"] = 0.01
-        return optimizer
+        rates = params.ppo.model_copy(update={"learning_rate": 0.01, "value_learning_rate": 0.01})
+        return make_optimizer(parameter_groups(trained, rates, rates), rates.weight_decay)
 
     without = settings(value_loss_coef=0.0, entropy_coef=0.0, epochs=2)
     before = weights_of(model)
@@ -305,7 +305,7 @@ def test_an_update_needs_no_value_model(
     for value_model in (copy.deepcopy(model.value_model), None):
         pair = ActorCritic(copy.deepcopy(model.policy), value_model)
         optimizer = torch.optim.SGD(pair.policy.parameters(), lr=POLICY_RATE)
-        updater = Updater(accelerator, pair, optimizer, chosen, seed=1)
+        updater = Updater(accelerator, pair, optimizer, chosen, critic=None, seed=1, method="rloo")
         found = updater.update(rollouts, credit, KL_COEF, iteration=0)
         assert "explained_variance" not in found  # nothing was explained
         weights.append(weights_of(pair.policy))
@@ -334,4 +334,4 @@ def test_an_objective_that_is_not_finite_stops_and_names_the_rollouts(
     for size in (8, 2, 1):
         with pytest.raises(TrainingError) as caught:
             updated(rollouts, credit._replace(returns=returns), settings(microbatch_size=size, minibatches=1))
-        assert caught.value.where == "ppo, iteration 1, rollouts [5]"
+        assert caught.value.where == "ppo, iteration 1, rollouts 5"

@@ -15,11 +15,12 @@ from torch import Tensor
 from components import paths
 from components.alignment.policy_gradient.actor_critic import ActorCritic
 from components.alignment.policy_gradient.checkpoint import load_model
-from components.alignment.policy_gradient.cycle import make_optimizer
-from components.alignment.policy_gradient.rollouts import Collector, Rollouts
+from components.alignment.policy_gradient.learner import parameter_groups
+from components.alignment.policy_gradient.rollouts import Collector, EncodedPrompt, Rollouts
 from components.config import Params
 from components.errors import TrainingError
 from components.measuring.measure import Yardsticks
+from components.training.schedule import make_optimizer
 
 Pairs = list[tuple[list[int], list[int]]]
 TEMPERATURE = 0.8
@@ -56,7 +57,7 @@ def test_every_recorded_number_is_hugging_faces(
 
 
 def test_ended_says_which_responses_have_their_end_token(
-    accelerator: Accelerator, model: ActorCritic, yardsticks: Yardsticks, prompts: list[list[int]], params: Params
+    accelerator: Accelerator, model: ActorCritic, yardsticks: Yardsticks, prompts: list[EncodedPrompt], params: Params
 ) -> None:
     ended: list[bool] = []
     for iteration in range(6):  # until both kinds have been seen
@@ -71,7 +72,7 @@ def test_the_number_of_rows_worked_on_at_once_changes_nothing(
     accelerator: Accelerator,
     model: ActorCritic,
     yardsticks: Yardsticks,
-    prompts: list[list[int]],
+    prompts: list[EncodedPrompt],
     tiny_params: Callable[..., Params],
 ) -> None:
     def numbers(batch_size: int, microbatch_size: int) -> tuple[Tensor, ...]:
@@ -95,7 +96,7 @@ def test_iterations_and_seeds_answer_differently_and_each_answers_alike_again(
     accelerator: Accelerator,
     model: ActorCritic,
     yardsticks: Yardsticks,
-    prompts: list[list[int]],
+    prompts: list[EncodedPrompt],
     tiny_params: Callable[..., Params],
 ) -> None:
     def answers(seed: int, iteration: int) -> Any:
@@ -109,10 +110,10 @@ def test_iterations_and_seeds_answer_differently_and_each_answers_alike_again(
 
 
 def test_a_nan_weight_stops_and_names_the_rows_that_it_reached(
-    accelerator: Accelerator, model: ActorCritic, yardsticks: Yardsticks, prompts: list[list[int]], params: Params
+    accelerator: Accelerator, model: ActorCritic, yardsticks: Yardsticks, prompts: list[EncodedPrompt], params: Params
 ) -> None:
     """The value model's embedding of one token is NaN: the rows with that token in their prompt are broken."""
-    counts = [sum(token in prompt for prompt in prompts) for token in range(300)]
+    counts = [sum(token in prompt.tokens for prompt in prompts) for token in range(300)]
     rare = next(token for token, count in enumerate(counts) if 0 < count < 4 and token > 2)
     answered = (
         Collector(accelerator, model, yardsticks.reference, yardsticks, params).roll_out(prompts, 0).sequences.tokens
@@ -126,7 +127,7 @@ def test_a_nan_weight_stops_and_names_the_rows_that_it_reached(
 
 
 def test_a_broken_policy_stops_too(
-    accelerator: Accelerator, model: ActorCritic, yardsticks: Yardsticks, prompts: list[list[int]], params: Params
+    accelerator: Accelerator, model: ActorCritic, yardsticks: Yardsticks, prompts: list[EncodedPrompt], params: Params
 ) -> None:
     with torch.no_grad():
         model.policy.lm_head.weight[3, 0] = torch.nan
@@ -135,14 +136,14 @@ def test_a_broken_policy_stops_too(
 
 
 def test_in_half_precision_policy_and_reference_are_computed_alike(
-    world: Path, yardsticks: Yardsticks, prompts: list[list[int]], params: Params
+    world: Path, yardsticks: Yardsticks, prompts: list[EncodedPrompt], params: Params
 ) -> None:
     """With policy = reference the KL is 0 in bfloat16 too; with one of the two in float32 it would be off by 0.01."""
     AcceleratorState._reset_state(reset_partial_state=True)
     try:
         accelerator = Accelerator(mixed_precision="bf16", cpu=True)
         model = load_model(paths.SFT / "policy", paths.REWARD_MODEL / "model")
-        accelerator.prepare(model, make_optimizer(model, params.ppo))
+        accelerator.prepare(model, make_optimizer(parameter_groups(model, params.ppo, params.ppo), 0.0))
         rollouts = Collector(accelerator, model, yardsticks.reference, yardsticks, params).roll_out(prompts, 0)
     finally:
         AcceleratorState._reset_state(reset_partial_state=True)

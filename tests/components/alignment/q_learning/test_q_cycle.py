@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from components import paths
-from components.alignment.method import CurveRow, Cycle, rows_of_iteration
-from components.alignment.q_learning import cycle as module
-from components.alignment.q_learning.cycle import run_cycle
+from components.alignment.loop import run_cycle
+from components.alignment.method import CurveRow, Cycle, Job, rows_of_iteration
+from components.alignment.q_learning import learner as module
 from components.artifacts import read_json, read_jsonl
 from components.config import Params
 from components.digests import digest
@@ -44,7 +44,8 @@ def cycle(world: Path) -> Callable[..., list[CurveRow]]:
                 raise Interruption
 
         job = Cycle(number, start, Path(work), prompts, comparisons, after)
-        run_cycle(start_accelerator(), params, job, Yardsticks.load(CPU))
+        chosen = params.model_copy(update={"method": "q_learning"})
+        run_cycle(module.ROOM.start, Job(start_accelerator(), chosen, job, Yardsticks.load(CPU)))
         curve: list[CurveRow] = read_json(Path(work, "curve.json"))
         return curve
 

@@ -1,0 +1,90 @@
+"""The cycle loop, the same for every method: iterations with a log line, a curve row and a checkpoint after each."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from components.alignment.method import CurveRow, Job, Learner, Source
+from components.artifacts import atomic_folder, read_json, reading, write_json
+from components.training.optimizer_state import load_optimizer, optimizer_state
+from components.training.schedule import make_optimizer, make_schedule
+
+logger = logging.getLogger("proximal")
+_OPTIMIZER = Path("state", "optimizer.safetensors")
+_PROGRESS = Path("state", "progress.json")
+
+
+def run_cycle(start: Callable[[Job, Source], Learner], job: Job) -> None:
+    """Take the policy of the last cycle through this cycle's iterations.
+
+    It goes on from `cycle.work` where a checkpoint lies there, else from `cycle.start`, and leaves in `cycle.work` the
+    policy (policy/), what the next cycle needs to go on (state/), and a row for every iteration (curve.json). All
+    random numbers come from (seed, iteration), so that there is no generator state to keep.
+
+    Raises:
+        ArtifactError: what is stored at the start is damaged or of another method.
+        TrainingError: a number is not finite; the last finished iteration is kept.
+    """
+    accelerator, cycle = job.accelerator, job.cycle
+    is_resumed = (cycle.work / "state").exists()
+    folder = cycle.work if is_resumed else cycle.start
+    source = Source(folder, has_state=(folder / "state").exists(), is_new_cycle=not is_resumed)
+    learner = start(job, source)
+    iteration = _iterations_done(folder) if source.has_state else 0
+    curve: list[CurveRow] = list(read_json(folder / "curve.json")) if is_resumed else []
+    if is_resumed:
+        logger.info("%s: cycle %d goes on after iteration %d", learner.name, cycle.number, iteration)
+
+    optimizer = schedule = None
+    if (trainable := learner.trainable()) is not None:
+        model, optimizer = accelerator.prepare(
+            trainable.model, make_optimizer(trainable.groups, trainable.weight_decay)
+        )
+        if source.has_state:
+            load_optimizer(folder / _OPTIMIZER, trainable.model, optimizer)
+        schedule = make_schedule(optimizer, trainable.groups, done=iteration)
+        learner.begin(model, optimizer)
+
+    end = cycle.number * learner.iterations_per_cycle
+    while iteration < end:
+        figures, seconds = learner.iterate(iteration)
+        iteration += 1
+        if schedule is not None:
+            schedule.step()
+        # Each process may hold a part of it, so all of them take part in bringing it together.
+        state = optimizer_state(trainable.model, optimizer) if trainable and optimizer else {}
+        if accelerator.is_main_process:
+            row: CurveRow = {"cycle": cycle.number, "iteration": iteration, **figures}
+            curve.append(row)
+            logger.info(
+                "%s: cycle %d, iteration %d of %d, reward %+.3f, kl %.2f nats%s%s",
+                *(learner.name, cycle.number, iteration, end, row["reward"], row["kl"]),
+                "".join(f", {name} {row[name]:.3g}" for name in learner.shown),
+                "".join(f", {taken:.1f} s {what}" for what, taken in seconds.items()),
+            )
+            cycle.report(row)
+            with atomic_folder(cycle.work) as scratch:
+                learner.save(scratch)
+                write_json(scratch / _PROGRESS, {"iteration": iteration, **learner.progress()})
+                if state:
+                    save_file(state, scratch / _OPTIMIZER)
+                write_json(scratch / "curve.json", curve)
+        accelerator.wait_for_everyone()
+
+
+def _iterations_done(folder: Path) -> int:
+    """How many iterations lie behind, over all cycles.
+
+    Raises:
+        ArtifactError: it is not stored there, or corrupt.
+    """
+    path = folder / _PROGRESS
+    with reading("progress", path, "iteration, a number"):
+        iteration = read_json(path)["iteration"]
+        if not isinstance(iteration, int):
+            raise TypeError(f"iteration: {iteration!r}")
+        return iteration

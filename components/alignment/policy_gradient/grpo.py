@@ -1,0 +1,24 @@
+"""GRPO: no value model; a response is credited with its return among those to its prompt, in standard deviations."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from components.alignment.method import Job, Room, Source
+from components.alignment.policy_gradient.credit import Estimate, estimate_by_group
+from components.alignment.policy_gradient.learner import PolicyGradientLearner
+from components.config import Grpo
+from components.core.advantages import grpo
+
+
+def estimate(settings: Grpo) -> Estimate:
+    """Advantages in standard deviations of the group (Shao et al. 2024)."""
+    return estimate_by_group(grpo, settings.responses_per_prompt)
+
+
+def start(job: Job, source: Source) -> PolicyGradientLearner:
+    """Begin a cycle, or go on with one."""
+    return PolicyGradientLearner(job, source, estimate(cast(Grpo, job.params.alignment)), critic=None)
+
+
+ROOM = Room(learns_from="prompts", start=start)

@@ -1,0 +1,152 @@
+"""What PPO, GRPO and RLOO do in an iteration: rollouts (phase 1), credit, updates (phase 2)."""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from components import paths
+from components.alignment.method import CurveRow, Iteration, Job, Source, Trainable, rows_of_iteration
+from components.alignment.policy_gradient import checkpoint
+from components.alignment.policy_gradient.actor_critic import ActorCritic
+from components.alignment.policy_gradient.checkpoint import Progress
+from components.alignment.policy_gradient.credit import Credit, Estimate, assign_credit
+from components.alignment.policy_gradient.rollouts import Collector, EncodedPrompt, Rollouts
+from components.alignment.policy_gradient.update import Statistics, Updater
+from components.config import PolicyGradientMethod, Ppo
+from components.core.ilql import polyak
+from components.core.kl import kl_estimate, next_kl_coef
+from components.core.stats import RunningMoments, masked_mean, masked_sum
+from components.measuring.measure import Yardsticks
+from components.models.loading import first_member, load_policy
+from components.training.schedule import ParameterGroup, still_until, warmup_then
+
+
+class PolicyGradientLearner:
+    """PPO, GRPO or RLOO at work: rollouts, what they are credited with, updates.
+
+    Args:
+        estimate: from rewards to advantages, which is what the methods differ in.
+        critic: the settings of the value model; None without one.
+    """
+
+    shown = ("entropy",)
+
+    def __init__(self, job: Job, source: Source, estimate: Estimate, critic: Ppo | None) -> None:
+        settings = cast(PolicyGradientMethod, job.params.alignment)
+        value_folder: Path | None = None
+        if critic is not None:
+            value_folder = first_member(paths.REWARD_MODEL / "model")
+            if source.has_state:
+                value_folder = source.folder / "state" / "value_model"
+        self.name = job.params.method
+        self.iterations_per_cycle = settings.iterations_per_cycle
+        self._job = job
+        self._settings = settings
+        self._estimate = estimate
+        self._critic = critic
+        self._model = checkpoint.load_model(source.folder / "policy", value_folder).to(job.accelerator.device)
+        self._reference = _reference(settings, job.yardsticks, source, self._model)
+        self._progress = Progress(settings.kl_coef, RunningMoments())
+        if source.has_state:
+            self._progress = checkpoint.load_progress(source.folder)
+        texts = [row["prompt"] for row in job.cycle.prompts]
+        self._prompts = list(map(EncodedPrompt, texts, job.yardsticks.codec.encode_prompts(texts)))
+
+    def trainable(self) -> Trainable:
+        groups = parameter_groups(self._model, self._settings, self._critic)
+        return Trainable(self._model, groups, self._settings.weight_decay)
+
+    def begin(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        job = self._job
+        self._collector = Collector(job.accelerator, self._model, self._reference, job.yardsticks, job.params)
+        self._updater = Updater(
+            job.accelerator, model, optimizer, self._settings, self._critic, job.params.seed, self.name
+        )
+
+    def iterate(self, iteration: int) -> Iteration:
+        started = time.monotonic()
+        settings = self._settings
+        kl_coef = self._progress.kl_coef
+        groups = settings.rollouts_per_iteration // settings.responses_per_prompt
+        asked = rows_of_iteration(self._prompts, groups, iteration, self._job.params.seed, "ppo/prompts")
+        prompts = [prompt for prompt in asked for _ in range(settings.responses_per_prompt)]
+        rollouts = self._collector.roll_out(prompts, iteration)
+        credit, moments = assign_credit(rollouts, kl_coef, self._progress.score_moments, settings, self._estimate)
+        rolled_out = time.monotonic()
+        statistics = self._updater.update(rollouts, credit, kl_coef, iteration)
+        row = _curve_row(kl_coef, rollouts, credit, statistics)
+        self._progress = Progress(_next_kl_coef(kl_coef, row["kl"], settings), moments)
+        return Iteration(row, {"rollouts": rolled_out - started, "updates": time.monotonic() - rolled_out})
+
+    def save(self, folder: Path) -> None:
+        yardsticks = self._job.yardsticks
+        moved = None if self._reference is yardsticks.reference else self._reference
+        checkpoint.save(folder, self._model, moved, yardsticks.codec)
+
+    def progress(self) -> dict[str, Any]:
+        return asdict(self._progress)
+
+
+def parameter_groups(
+    model: ActorCritic, settings: PolicyGradientMethod, critic: Ppo | None
+) -> dict[str, ParameterGroup]:
+    """Policy and value model, each with its own learning rate; the policy waits for the value model to warm up."""
+    factor = warmup_then(settings.learning_rate_warmup_iterations, settings.learning_rate_decay_iterations)
+    still = critic.value_warmup_iterations if critic else 0
+    groups = {"policy": ParameterGroup(model.policy.parameters(), settings.learning_rate, still_until(still, factor))}
+    if critic is not None and model.value_model is not None:
+        groups["value_model"] = ParameterGroup(model.value_model.parameters(), critic.value_learning_rate, factor)
+    return groups
+
+
+def _reference(settings: PolicyGradientMethod, yardsticks: Yardsticks, source: Source, model: ActorCritic) -> Any:
+    """The policy that KL is measured from: the SFT policy, or what has become of it; it moves when a cycle starts."""
+    if settings.reference == "fixed":
+        return yardsticks.reference
+    stored = source.folder / "state" / "reference"
+    # A state without its reference is a damaged one, which `load_policy` refuses: the SFT policy is only its beginning.
+    reference = load_policy(stored) if source.has_state else copy.deepcopy(yardsticks.reference)
+    reference = reference.to(next(model.parameters()).device)
+    if source.is_new_cycle:
+        weight = 1.0 if settings.reference == "refreshed" else settings.reference_average_weight
+        averaged = polyak(list(reference.parameters()), list(model.policy.parameters()), weight)
+        with torch.no_grad():
+            for parameter, value in zip(reference.parameters(), averaged, strict=True):
+                parameter.copy_(value)
+    return reference
+
+
+def _next_kl_coef(kl_coef: float, kl: float, settings: PolicyGradientMethod) -> float:
+    if settings.kl_control == "fixed":
+        return kl_coef
+    return next_kl_coef(
+        kl_coef,
+        kl,
+        target_kl=settings.target_kl_nats_per_sequence,
+        horizon=settings.kl_horizon_rollouts,
+        batch_size=settings.rollouts_per_iteration,
+    )
+
+
+def _curve_row(kl_coef: float, rollouts: Rollouts, credit: Credit, statistics: Statistics) -> CurveRow:
+    """One iteration in numbers: the rollouts' means, then the update's statistics."""
+    mask = rollouts.sequences.response_mask
+    kl = kl_estimate(rollouts.old_logprobs, rollouts.ref_logprobs, "k1")
+    return {
+        "reward": float(rollouts.scores.mean()),
+        "shaped_score": float(credit.scores.mean()),
+        "kl": float(masked_sum(kl, mask, dim=1).mean()),
+        "kl_coef": kl_coef,
+        "entropy": float(masked_mean(rollouts.entropy, mask)),
+        "response_tokens": float(mask.sum(dim=1).float().mean()),
+        "ended": float(rollouts.ended.float().mean()),
+        "sampled_tokens": int(mask.sum()),
+        **{name: value for name, value in statistics.items() if name != "entropy"},
+    }

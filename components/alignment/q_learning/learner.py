@@ -1,0 +1,90 @@
+"""What Q-learning does in an iteration: optimiser steps on comparisons, then a few answers to show the policy."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from components.alignment.method import Iteration, Job, Room, Source, Trainable, rows_of_iteration
+from components.alignment.q_learning import checkpoint
+from components.alignment.q_learning.dataset import score_comparisons
+from components.alignment.q_learning.model import QLearner
+from components.alignment.q_learning.update import update
+from components.config import QLearning
+from components.measuring.measure import progress
+from components.training.schedule import ParameterGroup, warmup_then
+
+
+class QLearningLearner:
+    """Q-learning at work.
+
+    The curve's figures of sampled responses come from the policy as it decodes after the iteration's steps, on the
+    same prompts every time; nothing that is trained on is sampled.
+    """
+
+    name = "q_learning"
+    shown = ("loss", "accuracy")
+
+    def __init__(self, job: Job, source: Source) -> None:
+        self._job = job
+        self._settings = cast(QLearning, job.params.alignment)
+        self.iterations_per_cycle = self._settings.iterations_per_cycle
+        self._now = checkpoint.start(source.folder, self._settings, job.params.seed, job.accelerator.device)
+        self._watched = rows_of_iteration(
+            job.cycle.prompts, self._settings.progress_prompts, 0, job.params.seed, "q_learning/progress"
+        )
+
+    def trainable(self) -> Trainable:
+        learner = self._now.learner
+        return Trainable(learner, parameter_groups(learner, self._settings), self._settings.weight_decay)
+
+    def begin(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        job = self._job
+        self._model = model
+        self._optimizer = optimizer
+        self._data = score_comparisons(job.accelerator, job.yardsticks, job.params, job.cycle.comparisons)
+
+    def iterate(self, iteration: int) -> Iteration:
+        started = time.monotonic()
+        job = self._job
+        settings = self._settings
+        comparisons = rows_of_iteration(
+            range(len(job.cycle.comparisons)),
+            settings.comparisons_per_iteration,
+            iteration,
+            job.params.seed,
+            "q_learning/comparisons",
+        )
+        targets = self._now.guided.target_q_heads
+        statistics = update(
+            job.accelerator, self._model, targets, self._optimizer, self._data, comparisons, settings, iteration
+        )
+        updated = time.monotonic()
+        figures: dict[str, float] = {}
+        if job.accelerator.is_main_process:
+            figures = progress(self._now.guided, job.yardsticks, job.params, self._watched, "q_learning/progress")
+        row = {**figures, "sampled_tokens": 0, **statistics}
+        return Iteration(row, {"steps": updated - started, "samples": time.monotonic() - updated})
+
+    def save(self, folder: Path) -> None:
+        checkpoint.save(folder, self._now, self._job.yardsticks.codec)
+
+    def progress(self) -> dict[str, Any]:
+        return {}
+
+
+def parameter_groups(learner: QLearner, settings: QLearning) -> dict[str, ParameterGroup]:
+    """Policy and heads, each with its own learning rate."""
+    factor = warmup_then(settings.learning_rate_warmup_iterations)
+    heads = [*learner.value_head.parameters(), *learner.q_heads.parameters()]
+    return {
+        "policy": ParameterGroup(learner.policy.parameters(), settings.learning_rate, factor),
+        "heads": ParameterGroup(heads, settings.head_learning_rate, factor),
+    }
+
+
+ROOM = Room(learns_from="comparisons", start=QLearningLearner)

@@ -1,0 +1,145 @@
+"""One optimiser step, the same for every method: shares of processes, microbatches, gradients, clipping, checks."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+from components.errors import TrainingError
+from components.passes.forward import prepared
+from components.passes.sequences import Packed, Sequences
+
+_NAMED = 8  # of the examples that an error is about
+
+
+class Contribution(NamedTuple):
+    """What a microbatch of B examples adds to its step.
+
+    Shapes: objective, sums and largest () each; losses (..., B).
+
+    Args:
+        objective: the microbatch's share of what the step minimises; the shares of a step add up to it.
+        sums: figures whose sum over microbatches and processes tells of the step, without gradients.
+        losses: each example's own losses, to find those that are not finite; None where nobody keeps them apart.
+        largest: figures whose largest one tells of the step, without gradients.
+    """
+
+    objective: Tensor
+    sums: dict[str, Tensor]
+    losses: Tensor | None = None
+    largest: Mapping[str, Tensor] = {}
+
+
+@dataclass(frozen=True)
+class OptimizerStep:
+    """Takes optimiser steps on a model.
+
+    Args:
+        model, optimizer: as Accelerate prepared them.
+        gradient_clip: the largest norm of a gradient.
+        clipped: the parts of the model whose gradients are clipped, each to a norm of its own, under the name that the
+            norm has among a step's figures.
+        section: the section of params that holds the learning rate, for errors.
+        noun: what an example is called in errors, e.g. "rollouts".
+        names: the examples' names for errors; None for their row numbers.
+    """
+
+    accelerator: Accelerator
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    gradient_clip: float
+    clipped: Mapping[str, nn.Module]
+    section: str
+    noun: str
+    names: Sequence[str] | None = None
+
+    def __call__(
+        self,
+        batch: Tensor,
+        lengths: Tensor,
+        microbatch_size: int,
+        contribution: Callable[[Tensor], Contribution],
+        *,
+        where: str,
+        longest_first: bool = False,
+        mean_over: int = 1,
+    ) -> dict[str, float]:
+        """One step on a batch, the same whatever the microbatch size and the number of processes.
+
+        Args:
+            batch: the row numbers of its examples, in every process the same ones.
+            lengths: (N,) tokens of each of all examples: those of like length share a microbatch, so that little is
+                padded.
+            contribution: from a microbatch's row numbers to what it adds.
+            where: the place for errors, e.g. "ppo, iteration 3".
+            longest_first: whether the microbatch that takes most memory comes first.
+            mean_over: what the sums of the step are divided by.
+        Returns:
+            The sums, the norms of `clipped` before they were clipped, and the largest figures.
+        Raises:
+            TrainingError: an objective or a gradient is not finite; the examples are named. No weight has moved.
+        """
+        accelerator = self.accelerator
+        share = batch[accelerator.process_index :: accelerator.num_processes]
+        order = torch.argsort(lengths[share], stable=True, descending=longest_first)
+        microbatches = torch.split(share[order.to(share.device)], microbatch_size)
+        sums: dict[str, Tensor] = {}
+        largest: dict[str, Tensor] = {}
+        for number, rows in enumerate(microbatches, start=1):
+            is_last = number == len(microbatches)  # only then do processes exchange their gradients
+            with contextlib.nullcontext() if is_last else accelerator.no_sync(self.model):
+                added = contribution(rows)
+                self._require_finite_objective(added, rows, where)
+                # Data parallelism averages gradients over the processes; each objective is a share of the whole.
+                accelerator.backward(added.objective * accelerator.num_processes)
+            for name, figure in added.sums.items():
+                sums[name] = sums.get(name, torch.zeros_like(figure)) + figure
+            for name, figure in added.largest.items():
+                largest[name] = torch.maximum(largest.get(name, figure), figure)
+        norms = {
+            name: float(accelerator.clip_grad_norm_(part.parameters(), self.gradient_clip))
+            for name, part in self.clipped.items()
+        }
+        if not all(map(math.isfinite, norms.values())):
+            found = ", ".join(f"norm of the gradient {norm}" for norm in norms.values())
+            raise self._not_finite("a gradient", batch, where, found)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        totals = accelerator.reduce(torch.stack(list(sums.values())), reduction="sum") / mean_over
+        peaks = {name: float(accelerator.gather(figure.reshape(1)).max()) for name, figure in largest.items()}
+        return {**dict(zip(sums, totals.tolist(), strict=True)), **norms, **peaks}
+
+    def _require_finite_objective(self, added: Contribution, rows: Tensor, where: str) -> None:
+        if torch.isfinite(added.objective):
+            return
+        broken = rows[:0]
+        if added.losses is not None:
+            finite = torch.isfinite(added.losses).reshape(-1, len(rows)).all(dim=0)
+            broken = rows[~finite.to(rows.device)]
+        found = [f"{name} {float(figure)}" for name, figure in added.sums.items() if not torch.isfinite(figure)]
+        # Finite losses can overflow together.
+        raise self._not_finite("an objective", broken if len(broken) else rows, where, ", ".join(found))
+
+    def _not_finite(self, what: str, rows: Tensor, where: str, found: str) -> TrainingError:
+        named = [str(row) if self.names is None else self.names[row] for row in rows.tolist()]
+        more = f" and {len(named) - _NAMED} more" if len(named) > _NAMED else ""
+        return TrainingError(
+            f"{what} is not finite",
+            where=f"{where}, {self.noun} {', '.join(named[:_NAMED])}{more}",
+            expected="numbers",
+            found=found,
+            do=f"what was finished before is kept; lower {self.section}.learning_rate, or look at these {self.noun}",
+        )
+
+
+def packed_for(accelerator: Accelerator, model: nn.Module, sequences: Sequences) -> Sequences | Packed:
+    """A microbatch on the device, packed if the model, as Accelerate prepared it, takes that."""
+    with accelerator.autocast():
+        return prepared(sequences.to(accelerator.device), accelerator.unwrap_model(model))
