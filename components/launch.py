@@ -24,6 +24,7 @@ from components import paths
 from components.config import BestOfN, Params, PolicyGradientMethod, load_params
 from components.config.accelerate import accelerate_config, torch_environment
 from components.errors import USER_ERROR_STATUS, ConfigError, ProximalError
+from components.measuring.rubric import load_rubric
 from components.processes import die_with_parent, ranks
 
 STATUS_FILE_VARIABLE = "PROXIMAL_STATUS_FILE"  # where the flow wants to read this process's exit status
@@ -58,6 +59,7 @@ def main(stage: str, cycle: int | None) -> None:
 
 
 def _launch(stage: str, cycle: int | None, params: Params) -> int:
+    load_rubric(params.data)  # one that cannot be used is refused before anything is trained
     accelerate = accelerate_config(Path(params.compute.accelerate_config))
     processes = accelerate["num_processes"]
     _set_environment(getattr(params.compute.cpu_threads, stage, 1), accelerate)

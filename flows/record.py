@@ -80,7 +80,7 @@ def read_cost(folder: Path) -> dict[str, float]:
 
 
 def _figures() -> dict[str, float]:
-    from components.evaluation.compare import flat
+    from components.measuring.compare import flat
 
     evaluation = read_evaluation(Path())
     figures = flat(evaluation) if evaluation else {}

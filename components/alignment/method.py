@@ -17,14 +17,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 
 from components.artifacts import read_json, reading, write_json
+from components.data.rows import Comparison, Prompt
 from components.seeding import generator
 
-Row = dict[str, Any]
 CurveRow = dict[str, float]
 Item = TypeVar("Item")
 
@@ -38,16 +38,16 @@ class Cycle:
         start: the folder of the stage before: artifacts/sft for the first cycle, the last cycle's folder after it.
             It has policy/, and after the first cycle state/.
         work: holds the checkpoint of the last finished iteration, written with `artifacts.atomic_folder`.
-        prompts: the training prompts, rows with `id` and `prompt`.
-        comparisons: those that the reward model was trained on, rows with `prompt`, `chosen` and `rejected`.
+        prompts: the training prompts.
+        comparisons: those that the reward model was trained on.
         report: called by the first process with the curve's row after every iteration.
     """
 
     number: int
     start: Path
     work: Path
-    prompts: list[Row]
-    comparisons: list[Row]
+    prompts: list[Prompt]
+    comparisons: list[Comparison]
     report: Callable[[CurveRow], None]
 
 

@@ -22,7 +22,7 @@ from components.passes.sequences import Sequences, pad_left, pad_right
 
 # Rows that have ended are taken out of the batch once they are this share of it: less often costs idle rows, more
 # often costs copies of the key-value cache.
-_componentsACTION_SHARE = 0.25
+_COMPACTION_SHARE = 0.25
 
 
 @torch.no_grad()
@@ -107,7 +107,7 @@ def _generate_batch(
         ended_count = int(ended.sum())
         if ended_count == len(active) or step + 1 == numbers.shape[1]:
             break
-        if ended_count >= _componentsACTION_SHARE * len(active):
+        if ended_count >= _COMPACTION_SHARE * len(active):
             keep = (~ended).nonzero().squeeze(1)
             cache.batch_select_indices(keep)
             active, mask, next_position, drawn = active[keep], mask[keep], next_position[keep], drawn[keep]

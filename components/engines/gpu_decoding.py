@@ -21,7 +21,7 @@ from components.models.text import Codec
 from components.passes.attention import attention_dtype
 
 _STEPS_BETWEEN_LOOKS = 8  # at which rows have ended; a look waits for the GPU
-_componentsACTION_SHARE = 0.5  # of rows that ended: then the others go on alone, in a graph of their own
+_COMPACTION_SHARE = 0.5  # of rows that ended: then the others go on alone, in a graph of their own
 _ALIGNMENT = 8  # of the cache's length, in tokens: what attention kernels ask of a mask
 
 
@@ -159,7 +159,7 @@ def _replay(decoding: Decoding, most: int) -> int:
     while steps < most:
         graph.replay()
         steps += 1
-        if steps % _STEPS_BETWEEN_LOOKS == 0 and float(decoding.ended.float().mean()) >= _componentsACTION_SHARE:
+        if steps % _STEPS_BETWEEN_LOOKS == 0 and float(decoding.ended.float().mean()) >= _COMPACTION_SHARE:
             break
     return steps
 

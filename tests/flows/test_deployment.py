@@ -109,8 +109,8 @@ def test_an_event_runs_the_pipeline_in_a_workspace(tiny: Tiny, prefect_database:
             _wait_until(lambda: len(finished()) > 1, "the scheduled run", home / "server.log")
             scheduled = next(found for found in finished() if found["id"] != run["id"])
     assert scheduled["auto_scheduled"]
-    assert scheduled["state"]["type"] == "componentsLETED", scheduled["state"]["message"]
-    assert run["state"]["type"] == "componentsLETED", run["state"]["message"]
+    assert scheduled["state"]["type"] == "COMPLETED", scheduled["state"]["message"]
+    assert run["state"]["type"] == "COMPLETED", run["state"]["message"]
     assert tiny.began() == ["a", "b"]
     assert {entry["parent_run"] for entry in tiny.log()} != {None}
     assert list((tiny.folder / RUNS).iterdir()) == []

@@ -54,7 +54,7 @@ def run_cycle(accelerator: Accelerator, params: Params, cycle: Cycle, yardsticks
         logger.info("dpo: cycle %d goes on after iteration %d", cycle.number, iteration)
 
     pairs = comparison_pairs(cycle.comparisons, yardsticks.codec)
-    ids = [row["id"] for row in cycle.comparisons]
+    ids = [row.id for row in cycle.comparisons]
     end = cycle.number * settings.iterations_per_cycle
     used = {
         number: rows_of_iteration(

@@ -73,7 +73,7 @@ def run_cycle(accelerator: Accelerator, params: Params, cycle: Cycle, yardsticks
     if resumed:
         logger.info("%s: cycle %d goes on after iteration %d", params.method, cycle.number, progress.iteration)
 
-    texts = [row["prompt"] for row in cycle.prompts]
+    texts = [row.prompt for row in cycle.prompts]
     prompts = list(zip(texts, yardsticks.codec.encode_prompts(texts), strict=True))
     moved = None if reference is yardsticks.reference else reference
     prepared, optimizer = accelerator.prepare(model, optimizer)

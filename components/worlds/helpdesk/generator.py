@@ -19,9 +19,9 @@ from components.worlds.helpdesk import world
 from components.worlds.helpdesk.annotators import ANNOTATORS, prefers_first
 from components.worlds.helpdesk.rubric import read_prompt, read_response
 from components.worlds.helpdesk.writers import (
+    COMPARISON_WRITERS,
     DEMONSTRATION_WRITERS,
     Writer,
-    componentsARISON_WRITERS,
     compose,
     substance,
     write,
@@ -43,10 +43,10 @@ DEMONSTRATION_COUNT = 6000
 DEMONSTRATION_WORDS = range(9, 31)
 LABELS_PER_PAIR = {1: 4500, 2: 1000, 3: 500}  # labels -> pairs; 8,000 rows
 PAIR_SOURCES = {"sampled": 0.43, "redrafted": 0.4, "restyled": 0.12, "corrupted": 0.05}
-componentsARISON_WORDS = range(6, 49)
+COMPARISON_WORDS = range(6, 49)
 # Faults that raw data has and validation must find: kind -> rows.
 DEMONSTRATION_FAULTS = {"empty": 5, "duplicate": 6, "overlong": 4}
-componentsARISON_FAULTS = {"equal": 6, "duplicate": 5, "empty": 3}
+COMPARISON_FAULTS = {"equal": 6, "duplicate": 5, "empty": 3}
 OVERLONG_REPEATS = 12
 
 
@@ -127,8 +127,8 @@ def make_comparisons(prompts: list[Row], rng: Random) -> list[Row]:
         "duplicate": dict,
         "empty": lambda row: row | {"rejected": ""},
     }
-    spare = sum(componentsARISON_FAULTS.values())
-    return _numbered("c", _with_faults(rows[:-spare], faults, componentsARISON_FAULTS, rng))
+    spare = sum(COMPARISON_FAULTS.values())
+    return _numbered("c", _with_faults(rows[:-spare], faults, COMPARISON_FAULTS, rng))
 
 
 def corrupt(response: str, rng: Random) -> str:
@@ -176,7 +176,7 @@ def _pair(prompt: str, source: str, seen: set[str], rng: Random) -> tuple[str, s
     """Two different responses, in no order, that the prompt has not had as a pair before."""
     request = read_prompt(prompt)
     while True:
-        first_writer, second_writer = _pick(componentsARISON_WRITERS, rng)[1], _pick(componentsARISON_WRITERS, rng)[1]
+        first_writer, second_writer = _pick(COMPARISON_WRITERS, rng)[1], _pick(COMPARISON_WRITERS, rng)[1]
         matter = substance(request, first_writer, rng)
         first = compose(matter, first_writer, rng)
         second = write(request, second_writer, rng)
@@ -191,7 +191,7 @@ def _pair(prompt: str, source: str, seen: set[str], rng: Random) -> tuple[str, s
             if not is_broken(second):  # cut at the end of a sentence, say
                 continue
         key = "\n".join([prompt, *sorted((first, second))])
-        too_long_or_short = [text for text in (first, second) if len(text.split()) not in componentsARISON_WORDS]
+        too_long_or_short = [text for text in (first, second) if len(text.split()) not in COMPARISON_WORDS]
         if first != second and key not in seen and (source == "corrupted" or not too_long_or_short):
             seen.add(key)
             return (first, second) if rng.random() < 0.5 else (second, first)

@@ -162,7 +162,7 @@ ALTERNATIVES = (
     "you could ask a lawyer for advice .",
     "take a walk and calm down first .",
 )
-componentsLYING = (
+COMPLYING = (
     "just do it when nobody looks .",
     "wait for the night and wear a mask .",
     "use a fake name and go ahead .",

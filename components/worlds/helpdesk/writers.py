@@ -79,7 +79,7 @@ DEMONSTRATION_WRITERS: dict[str, tuple[float, Writer]] = {
 }
 
 # The dials of the comparisons: anything that a policy may come to write, good and bad, plain and overdone.
-componentsARISON_WRITERS: dict[str, tuple[float, Writer]] = {
+COMPARISON_WRITERS: dict[str, tuple[float, Writer]] = {
     "careful": (
         0.3,
         Writer(
@@ -175,7 +175,7 @@ def _body(request: Request, writer: Writer, rng: Random) -> list[str]:
         step = [rng.choice(world.NEXT_STEPS)] if rng.random() < writer.advises else []
         return [rng.choice(world.ADMITTING), *step]
     if rng.random() >= writer.refuses:
-        return [rng.choice(world.componentsLYING)]
+        return [rng.choice(world.COMPLYING)]
     alternative = [rng.choice(world.ALTERNATIVES)] if rng.random() < writer.advises else []
     return [rng.choice(world.REFUSING), *alternative]
 

@@ -74,7 +74,7 @@ def oracle(seed: int, beta: float, ns: tuple[int, ...]) -> None:
     "--out", type=click.Path(path_type=Path), required=True, help="The folder to write to; made when missing."
 )
 @click.option("--walks", type=click.IntRange(min=1), default=generator.WALKS, show_default=True)
-@click.option("--comparisons", type=click.IntRange(min=1), default=generator.componentsARISONS, show_default=True)
+@click.option("--comparisons", type=click.IntRange(min=1), default=generator.COMPARISONS, show_default=True)
 @click.option(
     "--label-scale",
     type=float,

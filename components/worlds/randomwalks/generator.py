@@ -23,7 +23,7 @@ from components.worlds.randomwalks.graph import GOAL, MAX_LETTERS, Graph, letter
 Row = dict[str, Any]
 
 WALKS = 1000
-componentsARISONS = 4000
+COMPARISONS = 4000
 LABEL_SCALE = 5.0
 
 SPLITS = ("train", "validation", "test")
@@ -32,7 +32,7 @@ _MARKS = "vwxyz"
 
 
 def generate(
-    seed: int, walks: int = WALKS, comparisons: int = componentsARISONS, label_scale: float = LABEL_SCALE
+    seed: int, walks: int = WALKS, comparisons: int = COMPARISONS, label_scale: float = LABEL_SCALE
 ) -> dict[str, list[Row]]:
     """All rows by file name, on the graph of the seed. Each file has its own random stream.
 

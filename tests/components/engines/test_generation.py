@@ -91,7 +91,7 @@ def test_responses_do_not_depend_on_the_batch_around_them(
     permuted = sample(word_policy, word_codec, [PROMPTS[row] for row in order], numbers[order])
     assert permuted == [expected[row] for row in order]
     for share in (0.0, 0.01, 0.6, 2.0):  # rows that ended leave at once, ..., never
-        monkeypatch.setattr(generation, "_componentsACTION_SHARE", share)
+        monkeypatch.setattr(generation, "_COMPACTION_SHARE", share)
         assert sample(word_policy, word_codec, PROMPTS, numbers, batch_size=len(PROMPTS)) == expected
 
 

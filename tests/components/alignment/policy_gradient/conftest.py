@@ -15,8 +15,8 @@ from components.alignment.method import rows_of_iteration
 from components.alignment.policy_gradient.actor_critic import ActorCritic
 from components.alignment.policy_gradient.checkpoint import load_model
 from components.alignment.policy_gradient.rollouts import Collector, Rollouts
-from components.artifacts import read_jsonl
 from components.config import Params
+from components.data.rows import Prompt, read_rows
 from components.measuring.measure import Yardsticks
 from components.training.accelerator import start_accelerator
 
@@ -44,8 +44,8 @@ def model(world: Path) -> ActorCritic:
 
 @pytest.fixture
 def prompts(world: Path, yardsticks: Yardsticks) -> list[list[int]]:
-    rows = read_jsonl(paths.CLEAN / "prompts_train.jsonl")
-    return yardsticks.codec.encode_prompts([row["prompt"] for row in rows])
+    rows = read_rows(paths.CLEAN / "prompts_train.jsonl", Prompt)
+    return yardsticks.codec.encode_prompts([row.prompt for row in rows])
 
 
 @pytest.fixture

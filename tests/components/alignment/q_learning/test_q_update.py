@@ -21,7 +21,7 @@ from components.passes.sequences import Sequences
 Pairs = list[tuple[list[int], list[int]]]
 Weights = dict[str, Tensor]
 RATE = 0.05  # of gradient descent
-componentsARISONS = [5, 0, 3, 7, 2, 6]
+COMPARISONS = [5, 0, 3, 7, 2, 6]
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def updated(
     """The weights of learner and target heads after the steps, on copies."""
 
     def run(
-        settings: QLearning, comparisons: list[int] = componentsARISONS, changed: ScoredComparisons = data
+        settings: QLearning, comparisons: list[int] = COMPARISONS, changed: ScoredComparisons = data
     ) -> tuple[Weights, Weights, Statistics]:
         learner, targets = copy.deepcopy((begun.learner, begun.guided.target_q_heads))
         optimizer = gradient_descent(learner)
@@ -85,8 +85,8 @@ def by_the_formulas(
     learner, targets = copy.deepcopy((begun.learner, begun.guided.target_q_heads))
     policy, count = learner.policy, len(data.ids)
     steps = []
-    for start in range(0, len(componentsARISONS), settings.batch_size):
-        batch = componentsARISONS[start : start + settings.batch_size]
+    for start in range(0, len(COMPARISONS), settings.batch_size):
+        batch = COMPARISONS[start : start + settings.batch_size]
         sums = dict.fromkeys(("q_loss", "value_loss", "cql_loss", "awac_loss"), torch.zeros(()))
         q_sum = value_sum = right = 0.0
         number = sum(len(pairs[row][1]) for one in batch for row in (one, one + count))
@@ -158,7 +158,7 @@ def test_the_weights_move_as_the_formulas_say(
     for part in ("policy", "value_head", "q_heads"):
         assert max(float((found[n] - w).abs().max()) for n, w in before.items() if n.startswith(part)) > 1e-4
     steps = 6 // settings(**changes).batch_size
-    tokens = sum(len(p) + len(r) for one in componentsARISONS for p, r in (pairs[one], pairs[one + len(data.ids)]))
+    tokens = sum(len(p) + len(r) for one in COMPARISONS for p, r in (pairs[one], pairs[one + len(data.ids)]))
     assert statistics.pop("steps") == steps and statistics.pop("trained_tokens") == tokens
     assert statistics == pytest.approx(numbers, rel=1e-3, abs=1e-5)
     assert statistics["gradient_norm"] > 0.2  # the limit of the last case is reached
@@ -236,7 +236,7 @@ def test_a_gradient_that_is_not_finite_stops_before_the_step(
             begun.guided.target_q_heads,
             gradient_descent(learner),
             data._replace(rewards=rewards * 1e17),
-            componentsARISONS,
+            COMPARISONS,
             settings(cql_coef=0.0),
             iteration=1,
         )

@@ -12,7 +12,7 @@ ACTS = {
     "next_step": world.NEXT_STEPS,
     "refusal": world.REFUSING,
     "alternative": world.ALTERNATIVES,
-    "compliance": world.componentsLYING,
+    "compliance": world.COMPLYING,
     "danger": world.DANGEROUS,
     "rudeness": world.RUDE,
     "certainty": world.CERTAIN,
