@@ -16,7 +16,7 @@ from rich.table import Table
 
 from components.artifacts import read_json
 from components.errors import ConfigError, ProximalError
-from components.evaluation.metrics import GOLD, JUDGE, KL, RUBRIC, WIN_RATE, Metric
+from components.measuring.metrics import JUDGE, KL, WIN_RATE, Metric, metric_that_counts, rubric_metrics
 from flows.environment import set_environment, stage_environment
 from flows.graph import Stage, read_stages
 from flows.processes import processes
@@ -25,7 +25,6 @@ from flows.workspace import whole_repository
 
 PIPELINE = Path("compare") / "dvc.yaml"
 FIGURES = Path("artifacts") / "compare"
-SHOWN = (*RUBRIC, JUDGE, KL)
 COSTS = {"sampled_tokens": "Tokens sampled", "trained_tokens": "Tokens trained on", "seconds": "Seconds of training"}
 Figures = dict[tuple[str, int], dict[str, Any]]  # (method, seed) -> what `proximal run --figures` writes
 
@@ -85,12 +84,11 @@ def _table(seed: int, runs: dict[str, dict[str, Any]]) -> Table:
     for column in ("SFT", *runs):
         table.add_column(column, justify="right")
     evaluations = [content["evaluation"] for content in runs.values()]
-    for metric in SHOWN:
-        if metric.name in evaluations[0]["sft"]:
-            cells = [evaluation["candidate"][metric.name] for evaluation in evaluations]
-            table.add_row(metric.label, *(_cell(cell, metric) for cell in (evaluations[0]["sft"][metric.name], *cells)))
+    for metric in (*rubric_metrics(evaluations[0]["sft"]), JUDGE, KL):
+        cells = [evaluation["candidate"][metric.name] for evaluation in evaluations]
+        table.add_row(metric.label, *(_cell(cell, metric) for cell in (evaluations[0]["sft"][metric.name], *cells)))
     table.add_row(WIN_RATE.label, "", *(_cell(evaluation["win_rate"], WIN_RATE) for evaluation in evaluations))
-    truth = GOLD if "gold" in evaluations[0]["sft"] else JUDGE
+    truth = metric_that_counts(evaluations[0]["sft"])
     gains = [evaluation["difference"][truth.name]["mean"] for evaluation in evaluations]
     table.add_row(f"{truth.label}, gain", "", *(f"{gain:+.{truth.decimals}f}" for gain in gains))
     # What best-of-n is the yardstick of.

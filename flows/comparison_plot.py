@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from components.evaluation.figures import BLUE, GREEN, INK, MUTED, ORANGE, PINK, SKY, drawing
-from components.evaluation.metrics import GOLD, JUDGE, KL
+from components.measuring.metrics import KL, metric_that_counts
 
 if TYPE_CHECKING:
     from flows.compare import Figures
@@ -22,7 +22,7 @@ def draw_comparison(figures: Figures, path: Path) -> None:
     with drawing(path, (7.2, 4.6)) as (figure, (axis,)):
         for (method, seed), content in figures.items():
             sft, candidate = (content["evaluation"][side] for side in ("sft", "candidate"))
-            truth = GOLD if GOLD.name in candidate else JUDGE
+            truth = metric_that_counts(candidate)
             marker = _MARKERS[seeds.index(seed) % len(_MARKERS)]
             axis.plot([0.0], [sft[truth.name]["mean"]], marker=marker, color=INK, linestyle="none")
             at, gained = candidate[KL.name], candidate[truth.name]

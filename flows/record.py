@@ -77,7 +77,7 @@ def read_cost(folder: Path) -> dict[str, float]:
 
 
 def _figures(folder: Path) -> dict[str, float]:
-    from components.evaluation.compare import flat
+    from components.measuring.compare import flat
 
     evaluation = read_evaluation(folder)
     figures = flat(evaluation) if evaluation else {}

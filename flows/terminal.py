@@ -12,8 +12,8 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from components.evaluation.metrics import METRICS, PARTS, RUBRIC, WIN_RATE, Metric
 from components.interface.seeds import criteria
+from components.measuring.metrics import KL, WIN_RATE, Metric, metrics_among, parts_among, rubric_metrics
 from components.paths import EVALUATION, SELECTION
 
 _ROOMY = 1000  # columns, more than any table takes
@@ -77,11 +77,10 @@ def evaluation_table(evaluation: dict[str, Any]) -> Table:
     table.add_column("")
     for column in ("SFT", "candidate", "candidate - SFT"):
         table.add_column(column, justify="right")
-    for metric in METRICS:
-        if metric.name in evaluation["candidate"]:
-            cells = [_interval(evaluation[side][metric.name], metric) for side in ("sft", "candidate")]
-            gain = evaluation["difference"][metric.name]
-            table.add_row(metric.label, *cells, _interval(gain, metric, sign="+"), style=_style(metric, gain))
+    for metric in metrics_among(evaluation["candidate"]):
+        cells = [_interval(evaluation[side][metric.name], metric) for side in ("sft", "candidate")]
+        gain = evaluation["difference"][metric.name]
+        table.add_row(metric.label, *cells, _interval(gain, metric, sign="+"), style=_style(metric, gain))
     table.add_row(WIN_RATE.label, "", _interval(evaluation["win_rate"], WIN_RATE), "")
     return table
 
@@ -93,13 +92,13 @@ def seeds_table(evaluations: Mapping[int, dict[str, Any]]) -> Table:
     for seed in evaluations:
         table.add_column(f"seed {seed}", justify="right")
     columns = list(evaluations.values())
-    for metric in RUBRIC:
+    names = list(columns[0]["difference"])
+    for metric in rubric_metrics(names):
         table.add_row(metric.label, *(_before_and_after(column, metric) for column in columns))
-        if metric not in PARTS:
+        if metric.name not in parts_among(names):
             gains = (_interval(column["difference"][metric.name], metric, sign="+") for column in columns)
             table.add_row(f"{metric.label}, difference", *gains)
-    kl = next(metric for metric in METRICS if metric.name == "kl")
-    table.add_row(f"{kl.label} (nats)", *(_number(column["candidate"]["kl"]["mean"], kl) for column in columns))
+    table.add_row(f"{KL.label} (nats)", *(_number(column["candidate"][KL.name]["mean"], KL) for column in columns))
     for claims in zip(*(criteria(column) for column in columns), strict=True):
         table.add_row(claims[0].claim, *("yes" if claim.holds else "NO" for claim in claims))
     return table

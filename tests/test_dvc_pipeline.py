@@ -47,6 +47,7 @@ def load(name: str) -> dict[str, Any]:
 
 
 PARAMS = load("params.yaml")
+ALIGNMENT = [f"alignment@{cycle}" for cycle in PARAMS["cycles"]]
 STAGES = {name: stage.get("do", stage) for name, stage in load("dvc.yaml")["stages"].items()}
 
 
@@ -96,18 +97,26 @@ def test_the_checkpoints_files_are_seen_by_their_content() -> None:
     assert (ROOT / PARAMS["language_model"]["checkpoint_files"]).exists()
 
 
+def test_the_rubrics_source_is_seen_by_its_content() -> None:
+    measured = {stage for stage in STAGES if "components.measuring.rubric" in imported(f"{package(stage)}.run")}
+    assert {stage for stage in STAGES if "${data.rubric_files}" in STAGES[stage]["deps"]} == measured
+    assert (ROOT / PARAMS["data"]["rubric_files"]).exists()
+
+
 def test_dvc_depends_on_the_folder_and_the_config_that_params_name(tmp_path: Path) -> None:
-    """As DVC itself resolves the two templates."""
+    """As DVC itself resolves the templates."""
     from dvc.repo import Repo
 
     params = load("params.yaml")
     params["language_model"] |= {"checkpoint": "base", "checkpoint_files": "base"}
     params["compute"]["accelerate_config"] = "mine.yaml"
+    params["data"]["rubric_files"] = "my_rubrics"
     YAML(typ="safe").dump(params, tmp_path / "params.yaml")
     (tmp_path / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
     with Repo.init(str(tmp_path), no_scm=True) as project:
         deps = {stage.name: {dep.def_path for dep in stage.deps} for stage in project.index.stages}
     assert {"base", "mine.yaml"} <= deps["sft"]
+    assert {name for name in deps if "my_rubrics" in deps[name]} == {"evaluation", *ALIGNMENT}
     assert all("mine.yaml" in deps[name] for name in ("reward_model", "judge", "alignment@1", "evaluation"))
 
 

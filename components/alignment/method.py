@@ -19,11 +19,11 @@ from accelerate import Accelerator
 from torch import nn
 
 from components.config import Params
+from components.data.rows import Comparison, Prompt
 from components.measuring.measure import Yardsticks
 from components.seeding import generator
 from components.training.schedule import ParameterGroup
 
-Row = dict[str, Any]
 CurveRow = dict[str, float]
 Item = TypeVar("Item")
 
@@ -37,16 +37,16 @@ class Cycle:
         start: the folder of the stage before: artifacts/sft for the first cycle, the last cycle's folder after it.
             It has policy/, and after the first cycle state/.
         work: holds the checkpoint of the last finished iteration.
-        prompts: the training prompts, rows with `id` and `prompt`.
-        comparisons: those that the reward model was trained on, rows with `prompt`, `chosen` and `rejected`.
+        prompts: the training prompts.
+        comparisons: those that the reward model was trained on.
         report: called by the first process with the curve's row after every iteration.
     """
 
     number: int
     start: Path
     work: Path
-    prompts: list[Row]
-    comparisons: list[Row]
+    prompts: list[Prompt]
+    comparisons: list[Comparison]
     report: Callable[[CurveRow], None]
 
 

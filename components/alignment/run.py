@@ -11,10 +11,12 @@ from components.alignment import work_folder
 from components.alignment.loop import run_cycle
 from components.alignment.method import CurveRow, Cycle, Job
 from components.alignment.methods import room_of
-from components.artifacts import atomic_folder, link_or_copy, read_json, read_jsonl, recover_folder, write_json
+from components.artifacts import atomic_folder, link_or_copy, read_json, recover_folder, write_json
 from components.config import Params
+from components.data.rows import Comparison, Prompt, read_rows
 from components.errors import ConfigError
-from components.measuring.measure import Record, Yardsticks, means, measure
+from components.measuring.measure import Yardsticks, measure
+from components.measuring.records import Record, means
 from components.models.cuts import cut_fractions, cut_fractions_of_pairs, distinct_pairs
 from components.models.loading import load_policy
 from components.tracking import stage_run
@@ -40,8 +42,8 @@ def run(params: Params, cycle: int) -> None:
     models = [paths.SFT / "policy", paths.REWARD_MODEL / "model", paths.JUDGE / "model"]
     carried = [part for name in ("policy", "state") if (part := start / name).exists()]
     inputs = list(dict.fromkeys([*carried, *models, prompts_source, validation_source, comparisons_source]))
-    prompts, validation = read_jsonl(prompts_source), read_jsonl(validation_source)
-    comparisons = read_jsonl(comparisons_source)
+    prompts, validation = read_rows(prompts_source, Prompt), read_rows(validation_source, Prompt)
+    comparisons = read_rows(comparisons_source, Comparison)
     accelerator = start_accelerator()
     yardsticks = Yardsticks.load(accelerator.device)
     codec = yardsticks.codec
@@ -52,7 +54,7 @@ def run(params: Params, cycle: int) -> None:
         comparisons = distinct_pairs(comparisons, codec, str(comparisons_source))
         cut["comparisons_cut_alike"] = read - len(comparisons)
     else:
-        cut = cut_fractions(codec, "alignment", [row["prompt"] for row in prompts])
+        cut = cut_fractions(codec, "alignment", [row.prompt for row in prompts])
     content = work_folder.content(params.values(without=_AFTERWARDS), cycle, accelerator.mixed_precision, inputs)
     work = work_folder.path(cycle, content)
     if accelerator.is_main_process:
@@ -102,11 +104,11 @@ def run(params: Params, cycle: int) -> None:
             work_folder.remove_all(cycle)
             run.metrics({f"validation/{name}": value for name, value in metrics["validation"].items()}, step=cycle)
             run.metrics({"cost/seconds": seconds} | {f"cost/{name}": value for name, value in cost.items()}, step=cycle)
-            run.table("validation_samples.json", records[:: max(1, len(records) // 20)])
+            run.table("validation_samples.json", [row.columns() for row in records[:: max(1, len(records) // 20)]])
             run.outputs(sorted(folder.iterdir()))
 
 
-def _validate(policy: Path, yardsticks: Yardsticks, params: Params, prompts: list[Record]) -> list[Record]:
+def _validate(policy: Path, yardsticks: Yardsticks, params: Params, prompts: list[Prompt]) -> list[Record]:
     samples = params.measurement.validation_samples_per_prompt
     device = next(yardsticks.reference.parameters()).device
     return measure(load_policy(policy).to(device), yardsticks, params, prompts, samples, "validation")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from pathlib import PurePosixPath
+from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
@@ -12,16 +13,25 @@ from components.config.base import Count, Fraction, Section, contradiction
 class Data(Section):
     """What the data says beyond its text."""
 
-    rubric: Literal["helpdesk", "randomwalks", "none"]
-    graph_seed: Annotated[int, Field(ge=0)] | None  # of the graph of randomwalks; null for other data
+    # module:function, see components.measuring.rubric; null for data that comes without one
+    rubric: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")] | None
+    rubric_options: dict[str, Any]  # what else the function takes, by name
+    rubric_files: Annotated[str, Field(min_length=1)]  # its file or folder: what changes there measures again
 
     @model_validator(mode="after")
-    def randomwalks_have_a_graph(self) -> Data:
-        if (self.rubric == "randomwalks") != (self.graph_seed is not None):
+    def the_rubrics_files_hold_it(self) -> Data:
+        """DVC knows the rubric by these files' content: a change elsewhere would not be seen."""
+        if self.rubric is None:
+            if self.rubric_options:
+                raise contradiction("rubric_options", "rubric_options belong to a rubric, and rubric is null")
+            return self
+        module = PurePosixPath(*self.rubric.partition(":")[0].split("."))
+        places = (module, module.with_suffix(".py"), *module.parents)
+        if PurePosixPath(self.rubric_files) not in places[:-1]:
             raise contradiction(
-                "graph_seed",
-                f"graph_seed names the graph that the rubric randomwalks judges by and belongs to no other rubric; "
-                f"found {'null' if self.graph_seed is None else self.graph_seed} with rubric {self.rubric}",
+                "rubric_files",
+                f"rubric_files must be {module}.py or a folder that it is in, or a change of the rubric would not be "
+                f"seen; found {self.rubric_files}",
             )
         return self
 

@@ -76,9 +76,9 @@ class Params(Section):
     @model_validator(mode="after")
     def a_true_reward_has_a_rubric(self) -> Params:
         for method in POLICY_GRADIENT_METHODS:
-            if getattr(self, method).reward == "rubric" and self.data.rubric == "none":
+            if getattr(self, method).reward == "rubric" and self.data.rubric is None:
                 key = f"{method}.reward"
-                raise contradiction(key, f"{key} is rubric and data.rubric is none: nobody knows the true reward")
+                raise contradiction(key, f"{key} is rubric and data.rubric is null: nobody knows the true reward")
         return self
 
     @property

@@ -6,25 +6,17 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
+
+from components.data_validation.faults import Fault, FaultKind
 
 Row = dict[str, Any]
 
-NOT_UTF8 = "the line is not UTF-8"
-NOT_JSON = "the line is not JSON"
-NOT_AN_OBJECT = "the line is not a JSON object"
-HALF_SURROGATE = "the line has half of a surrogate pair"
+_NOT_UTF8 = Fault("", "the line is not UTF-8", FaultKind.ENCODING)
+_NOT_JSON = Fault("", "the line is not JSON", FaultKind.SCHEMA)
+_NOT_AN_OBJECT = Fault("", "the line is not a JSON object", FaultKind.SCHEMA)
+_HALF_SURROGATE = Fault("", "the line has half of a surrogate pair", FaultKind.ENCODING)
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-
-
-class Fault(NamedTuple):
-    """Why a row is rejected: the column to blame, or "" where it is the whole row, and what is wrong."""
-
-    column: str
-    message: str
-
-    def __str__(self) -> str:
-        return f"{self.column} {self.message}" if self.column else self.message
 
 
 @dataclass(frozen=True)
@@ -70,29 +62,29 @@ def parse_lines(content: bytes, path: str) -> RawFile:
         if not line.strip():
             continue
         row = _parse(line)
-        if isinstance(row, str):
+        if isinstance(row, Fault):
             text = line.decode("utf-8", errors="backslashreplace").rstrip("\r")
-            bad_lines.append(BadLine(number, text, Fault("", row)))
+            bad_lines.append(BadLine(number, text, row))
         else:
             rows.append(row)
             numbers.append(number)
     return RawFile(path, rows, numbers, bad_lines)
 
 
-def _parse(line: bytes) -> Row | str:
+def _parse(line: bytes) -> Row | Fault:
     """The row of a line, or what is wrong with the line."""
     try:
         text = line.decode("utf-8")
     except UnicodeDecodeError:
-        return NOT_UTF8
+        return _NOT_UTF8
     try:
         row = json.loads(text, parse_constant=_refuse, parse_float=_finite)
     except (ValueError, RecursionError):  # RecursionError: thousands of open brackets
-        return NOT_JSON
+        return _NOT_JSON
     if not isinstance(row, dict):
-        return NOT_AN_OBJECT
+        return _NOT_AN_OBJECT
     if "\\u" in text and not _writable(row):
-        return HALF_SURROGATE
+        return _HALF_SURROGATE
     return row
 
 

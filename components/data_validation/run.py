@@ -6,8 +6,9 @@ import logging
 from pathlib import Path
 
 from components import paths
-from components.artifacts import atomic_folder, atomic_write_text, write_json, write_jsonl
+from components.artifacts import atomic_folder, atomic_write_text, write_json
 from components.config import Params
+from components.data.rows import Comparison, Demonstration, Prompt, row_of, write_rows
 from components.data_validation.control_tokens import control_token_checks
 from components.data_validation.links import refuse_links
 from components.data_validation.reading import RawFile, read_tolerantly
@@ -16,6 +17,11 @@ from components.data_validation.schemas import FILES, FileName
 from components.data_validation.validate import validate
 from components.errors import DataError
 
+_KINDS: dict[str, type[Prompt] | type[Demonstration] | type[Comparison]] = {
+    "prompts": Prompt,
+    "demonstrations": Demonstration,
+    "comparisons": Comparison,
+}
 logger = logging.getLogger("proximal")
 
 
@@ -34,7 +40,8 @@ def run(params: Params) -> None:
         report = report_of(raw, validated)
         with atomic_folder(paths.DATA_VALIDATION) as folder:
             for part, rows in validated.parts.items():
-                write_jsonl(folder / paths.CLEAN.name / f"{part}.jsonl", rows)
+                kind = _KINDS[part.partition("_")[0]]
+                write_rows(folder / paths.CLEAN.name / f"{part}.jsonl", [row_of(kind, row) for row in rows])
             atomic_write_text(folder / "quarantine.jsonl", quarantine_lines(validated))
             write_json(folder / "report.json", report)
             atomic_write_text(folder / "report.html", page_of(raw, validated, report))

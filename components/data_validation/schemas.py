@@ -11,24 +11,31 @@ import pandera.pandas as pa
 from pandera.errors import SchemaErrors
 
 from components.config import DataValidation
+from components.data_validation.faults import Fault, FaultKind
 from components.data_validation.normalisation import has_encoding_fault, visible
-from components.data_validation.reading import Fault, Row
+from components.data_validation.reading import Row
 
 FileName = Literal["prompts", "demonstrations", "comparisons"]
 FILES: tuple[FileName, ...] = ("prompts", "demonstrations", "comparisons")
 SPLITS = ("train", "validation", "test")
 
-NO_VALUE = "has no value"
-NOT_TEXT = "is not text"
-EMPTY = "is empty"
-TOO_LONG = "is too long"
-ENCODING = "has an encoding fault"
-REPEATED_ID = "occurs in an earlier row"
-UNKNOWN_SPLIT = f"is none of {', '.join(SPLITS)}"
-REPEATED_ROW = "the row repeats an earlier one"
-EQUAL_RESPONSES = "chosen equals rejected"
-EQUAL_TO_THE_EYE = "chosen and rejected differ only in what cannot be seen"
-OTHER_RESPONSES = "prompt or responses differ from the other rows of the pair"
+# Name of a check -> the kind of fault that it finds, and what there is to say of it.
+_FAULTS = {
+    "not_nullable": (FaultKind.SCHEMA, "has no value"),  # pandera's own name
+    "is_text": (FaultKind.SCHEMA, "is not text"),
+    "is_not_empty": (FaultKind.EMPTY_OR_OVERLONG, "is empty"),
+    "is_short": (FaultKind.EMPTY_OR_OVERLONG, "is too long (over {} characters)"),
+    "is_well_encoded": (FaultKind.ENCODING, "has an encoding fault"),
+    "id_is_new": (FaultKind.SCHEMA, "occurs in an earlier row"),
+    "split_is_known": (FaultKind.SCHEMA, f"is none of {', '.join(SPLITS)}"),
+    "row_is_new": (FaultKind.DUPLICATE, "the row repeats an earlier one"),
+    "responses_differ": (FaultKind.EQUAL_RESPONSES, "chosen equals rejected"),
+    "responses_look_different": (
+        FaultKind.LOOK_EQUAL,
+        "chosen and rejected differ only in what cannot be seen",
+    ),
+    "fits_its_pair": (FaultKind.SCHEMA, "prompt or responses differ from the other rows of the pair"),
+}
 
 
 class MissingColumns(Exception):
@@ -48,19 +55,19 @@ def schema_of(file: FileName, limits: DataValidation) -> pa.DataFrameSchema:
     """The schema of a raw file. Columns it does not name are allowed and kept as they are."""
     label = _text(required=True)
     optional = _text(required=False, nullable=True)
-    identity = _text(_check(REPEATED_ID, lambda ids: ~ids.map(repr).duplicated()), required=True)
+    identity = _text(_check("id_is_new", lambda ids: ~ids.map(repr).duplicated()), required=True)
     prompt = _text(_shorter_than(limits.max_prompt_characters), required=True)
     response = _text(_shorter_than(limits.max_response_characters), required=True)
     if file == "prompts":
-        split = _text(_text_check(UNKNOWN_SPLIT, lambda split: split in SPLITS), required=False)
+        split = _text(_text_check("split_is_known", lambda split: split in SPLITS), required=False)
         return pa.DataFrameSchema(
             {"id": identity, "prompt": prompt, "split": split, "kind": optional},
-            checks=[_check(REPEATED_ROW, _is_new)],
+            checks=[_check("row_is_new", _is_new)],
         )
     if file == "demonstrations":
         return pa.DataFrameSchema(
             {"id": identity, "prompt": prompt, "response": response, "source": label},
-            checks=[_check(REPEATED_ROW, _is_new)],
+            checks=[_check("row_is_new", _is_new)],
         )
     return pa.DataFrameSchema(
         {
@@ -73,10 +80,10 @@ def schema_of(file: FileName, limits: DataValidation) -> pa.DataFrameSchema:
             "pair": optional,
         },
         checks=[
-            _check(REPEATED_ROW, _is_new),
-            _check(EQUAL_RESPONSES, _responses_differ),
-            _check(EQUAL_TO_THE_EYE, _responses_differ_to_the_eye),
-            _check(OTHER_RESPONSES, _fits_its_pair),
+            _check("row_is_new", _is_new),
+            _check("responses_differ", _responses_differ),
+            _check("responses_look_different", _responses_differ_to_the_eye),
+            _check("fits_its_pair", _fits_its_pair),
         ],
     )
 
@@ -102,34 +109,36 @@ def row_faults(frame: pd.DataFrame, schema: pa.DataFrameSchema) -> dict[int, lis
             cases["schema_context"], cases["column"], cases["check"], cases["index"], strict=True
         ):
             blamed = "" if context == "DataFrameSchema" else column
-            message = NO_VALUE if check == "not_nullable" else check
-            found[int(position)].add(Fault(blamed, message))
+            name, _, limit = check.partition(":")
+            kind, message = _FAULTS[name]
+            found[int(position)].add(Fault(blamed, message.format(limit), kind))
         return {position: sorted(found[position]) for position in sorted(found)}
     return {}
 
 
-def _check(message: str, holds: Callable[[Any], Any]) -> pa.Check:
-    return pa.Check(holds, name=message, error=message)
+def _check(name: str, holds: Callable[[Any], Any]) -> pa.Check:
+    """A check by its name in `_FAULTS`; what follows a colon there goes into its message."""
+    return pa.Check(holds, name=name, error=name)
 
 
-def _text_check(message: str, holds: Callable[[str], bool]) -> pa.Check:
+def _text_check(name: str, holds: Callable[[str], bool]) -> pa.Check:
     """A check of one text at a time. What is no text passes: that is another check's fault to report."""
     return _check(
-        message,
+        name,
         lambda column: column.map(lambda value: not isinstance(value, str) or holds(value)).astype(bool),
     )
 
 
 def _shorter_than(limit: int) -> pa.Check:
-    return _text_check(f"{TOO_LONG} (over {limit} characters)", lambda text: len(text) <= limit)
+    return _text_check(f"is_short:{limit}", lambda text: len(text) <= limit)
 
 
 def _text(*checks: pa.Check, required: bool, nullable: bool = False) -> pa.Column:
     return pa.Column(
         checks=[
-            _check(NOT_TEXT, lambda column: column.map(lambda value: isinstance(value, str)).astype(bool)),
-            _text_check(EMPTY, lambda text: bool(visible(text))),
-            _text_check(ENCODING, lambda text: not has_encoding_fault(text)),
+            _check("is_text", lambda column: column.map(lambda value: isinstance(value, str)).astype(bool)),
+            _text_check("is_not_empty", lambda text: bool(visible(text))),
+            _text_check("is_well_encoded", lambda text: not has_encoding_fault(text)),
             *checks,
         ],
         required=required,

@@ -10,6 +10,7 @@ import json
 from typing import Literal
 
 from components.config import DataValidation
+from components.data_validation.faults import Fault, FaultKind
 from components.data_validation.normalisation import prompt_key, visible
 from components.data_validation.reading import Row
 from components.seeding import derive_seed
@@ -36,8 +37,8 @@ PARTS = (
 # Where no prompt has two pairs, no pair can be held out from a prompt that is trained on.
 MAY_BE_EMPTY = ("comparisons_reward_model_heldout_pairs", "comparisons_judge_heldout_pairs")
 
-LEAKED = "is a validation or test prompt"
-WITHHELD = "was drawn for validation or test"
+LEAKED = Fault("prompt", "is a validation or test prompt", FaultKind.LEAKED)
+WITHHELD = Fault("prompt", "was drawn for validation or test", FaultKind.LEAKED)
 
 
 def position_in_unit_interval(seed: int, stream: str, key: str) -> float:

@@ -8,11 +8,20 @@ from dataclasses import dataclass
 from pathlib import PurePath
 
 from components.config import DataValidation
-from components.data_validation import checks as dataset
-from components.data_validation.checks import Check, Rejected
+from components.data_validation.checks import Check
+from components.data_validation.duplicate_checks import near_duplicate_check, near_duplicates_across_splits_check
+from components.data_validation.fault_checks import Rejected, fault_checks
+from components.data_validation.faults import Fault
+from components.data_validation.label_checks import (
+    agreement_check,
+    contradiction_check,
+    label_counts_check,
+    length_bias_check,
+    majority_check,
+)
 from components.data_validation.labels import LabelStatistics, label_statistics
 from components.data_validation.normalisation import prompt_key
-from components.data_validation.reading import BadLine, Fault, RawFile, Row
+from components.data_validation.reading import BadLine, RawFile, Row
 from components.data_validation.schemas import (
     FILES,
     FileName,
@@ -20,6 +29,13 @@ from components.data_validation.schemas import (
     frame_of,
     row_faults,
     schema_of,
+)
+from components.data_validation.split_checks import (
+    empty_split_check,
+    few_heldout_comparisons_check,
+    few_heldout_prompts_check,
+    kinds_check,
+    two_splits_check,
 )
 from components.data_validation.splits import (
     LEAKED,
@@ -77,19 +93,19 @@ def validate(raw: dict[FileName, RawFile], limits: DataValidation, seed: int) ->
     labels = label_statistics(kept["comparisons"])
     train = [*parts["prompts_train"], *kept["demonstrations"], *kept["comparisons"]]
     checks = [
-        dataset.empty_split_check({part: len(rows) for part, rows in parts.items()}),
-        dataset.few_heldout_prompts_check(splits, limits),
-        dataset.few_heldout_comparisons_check(parts, limits),
-        dataset.two_splits_check(splits),
-        *dataset.fault_checks(rejected),
-        *(dataset.near_duplicate_check(file, kept[file], limits) for file in FILES),
-        dataset.near_duplicates_across_splits_check(train, parts["prompts_validation"] + parts["prompts_test"], limits),
-        dataset.contradiction_check(kept["comparisons"], labels),
-        dataset.agreement_check(labels, limits),
-        dataset.majority_check(labels, limits),
-        dataset.length_bias_check(kept["comparisons"], limits),
-        dataset.kinds_check(kept["prompts"]),
-        dataset.label_counts_check(labels),
+        empty_split_check({part: len(rows) for part, rows in parts.items()}),
+        few_heldout_prompts_check(splits, limits),
+        few_heldout_comparisons_check(parts, limits),
+        two_splits_check(splits),
+        *fault_checks(rejected),
+        *(near_duplicate_check(file, kept[file], limits) for file in FILES),
+        near_duplicates_across_splits_check(train, parts["prompts_validation"] + parts["prompts_test"], limits),
+        contradiction_check(kept["comparisons"], labels),
+        agreement_check(labels, limits),
+        majority_check(labels, limits),
+        length_bias_check(kept["comparisons"], limits),
+        kinds_check(kept["prompts"]),
+        label_counts_check(labels),
     ]
     _refuse_failures(raw, checks)
     return Validated(kept, parts, rejected, checks, labels)
@@ -145,7 +161,7 @@ def _remove_heldout_prompts(kept: dict[FileName, list[Row]], heldout: set[str], 
     Where the data names its splits such a row is a leak, a fault. Where we drew the splits it is `withheld`:
     nobody could have known.
     """
-    fault = Fault("prompt", WITHHELD if withheld else LEAKED)
+    fault = WITHHELD if withheld else LEAKED
     removed: list[Rejected] = []
     training_files: tuple[FileName, ...] = ("demonstrations", "comparisons")
     for file in training_files:

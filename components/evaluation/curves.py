@@ -8,8 +8,9 @@ from statistics import fmean, pstdev
 from typing import Any
 
 from components.artifacts import read_json
+from components.measuring.metrics import GOLD, JUDGE, REWARD
 
-SHOWN = ("reward", "judge", "gold")
+SHOWN = (REWARD.name, JUDGE.name, GOLD.name)
 
 
 def training_rows(alignment: Path, cycles: Sequence[int]) -> list[dict[str, Any]]:

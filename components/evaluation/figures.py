@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
+from itertools import cycle, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from components.measuring.metrics import GOLD, metric_that_counts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,12 +48,8 @@ PROXIES = {
     "reward": ("training reward model (proxy)", ORANGE, "o", "-"),
     "judge": ("judge (independent reward model)", BLUE, "s", "--"),
 }
-TRUTH = {
-    "gold": ("gold", GREEN, "D", "-"),
-    "helpful": ("helpful", SKY, "^", ":"),
-    "harmless": ("harmless", PINK, "v", ":"),
-    "honest": ("honest", MUTED, "P", ":"),
-}
+TRUTH = ("gold", GREEN, "D", "-")
+_OF_PARTS = ((SKY, "^"), (PINK, "v"), (MUTED, "P"))  # colour and marker, in turns
 
 # column of curve.json -> title; what a curve file does not hold is not drawn
 TRAINING = {
@@ -67,22 +65,24 @@ TRAINING = {
 }
 
 
-def over_optimisation(path: Path, cycles: Sequence[Mapping[str, float]], chosen: int, max_kl: float) -> None:
+def over_optimisation(
+    path: Path, cycles: Sequence[Mapping[str, float]], chosen: int, max_kl: float, parts: Sequence[str] = ()
+) -> None:
     """Proxy and judge above, gold and its parts below, against the square root of the KL to the SFT policy.
 
     Two panels over one distance: proxy and judge share a unit (standard deviations on SFT samples), gold has
     its own. Over-optimisation is where the upper curves go on rising and the lower ones turn down.
     """
-    has_rubric = "gold" in cycles[0]
+    has_rubric = metric_that_counts(cycles[0]) is GOLD
+    looks = zip(parts, cycle(_OF_PARTS), strict=False)
+    truth = {GOLD.name: TRUTH} | {name: (name, colour, marker, ":") for name, (colour, marker) in looks}
     distance = [row["sqrt_kl"] for row in cycles]
     ceiling = max_kl**0.5
     with drawing(path, (7.6, 6.2 if has_rubric else 3.9), rows=2 if has_rubric else 1) as (figure, axes):
-        for axis, curves in zip(axes, (PROXIES, TRUTH), strict=False):
+        for axis, curves in zip(axes, (PROXIES, truth), strict=False):
             for column, (label, colour, marker, dash) in curves.items():
-                if column not in cycles[0]:  # a rubric need not have these parts
-                    continue
                 values = [row[column] for row in cycles]
-                main = column in (*PROXIES, "gold")
+                main = column in (*PROXIES, GOLD.name)
                 axis.plot(
                     distance, values, dash, color=colour, marker=marker, label=label,
                     linewidth=2.2 if main else 1.3, markersize=6 if main else 4.5,

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from components.evaluation import verdict
-from components.evaluation.compare import Comparison
-from components.evaluation.metrics import JUDGE, METRICS, RUBRIC, WIN_RATE, Metric
-from components.evaluation.samples import SCORES
+from components.evaluation.samples import scores_of
+from components.measuring.compare import Comparison
+from components.measuring.metrics import (
+    ENTROPY,
+    GOLD,
+    JUDGE,
+    KL,
+    RESPONSE_TOKENS,
+    REWARD,
+    WIN_RATE,
+    Metric,
+    metric_that_counts,
+    metrics_among,
+    parts_among,
+    rubric_metrics,
+)
 from components.measuring.weak_scorers import weakness
 
 _BAR = 52.0  # half the width of an interval's drawing, in its own units
@@ -30,6 +43,7 @@ class Findings:
     scorers: Mapping[str, Mapping[str, Any]]  # "Reward model", "Judge" -> metrics.json
     data: Mapping[str, Any]
     params: Mapping[str, Any]
+    meanings: Mapping[str, str]  # of the rubric's parts
     prompts: int
     samples_per_prompt: int
 
@@ -48,40 +62,65 @@ def render(findings: Findings, figures: Mapping[str, Path]) -> str:
     pages.filters |= {"number": _number, "exact": _exact, "words": _words, "bounds": verdict.bounds}
     pages.filters |= {"signed": verdict.signed, "unsigned": verdict.unsigned}
     comparison = findings.comparison
-    shown = RUBRIC if "gold" in comparison["sft"] else (JUDGE,)
+    names = comparison["sft"]
+    shown = rubric_metrics(names, findings.meanings) or [metric_that_counts(names)]
     return pages.get_template("report.html.jinja").render(
         found=findings,
         confidence=findings.params["evaluation"]["confidence"],
         headline=verdict.headline(comparison),
         sentences=verdict.sentences(comparison),
-        tiles=[_row(metric, comparison) for metric in shown if metric.name in comparison["sft"]],
+        tiles=[_row(metric, comparison) for metric in shown],
+        truth="gold" if metric_that_counts(names) is GOLD else "the judge",
         win_rate=comparison["win_rate"],
-        rows=list(_rows(comparison)),
-        kind_metrics=[metric for metric in _KIND_COLUMNS if metric.name in comparison["sft"]],
+        rows=list(_rows(comparison, findings.meanings)),
+        kind_metrics=[metric for metric in metrics_among(names) if metric.more_is_better or metric is KL],
         over_optimisation=verdict.over_optimisation(findings.cycles),
-        cycle_columns=[name for name in _CYCLE_COLUMNS if name in findings.cycles[0]],
+        cycle_columns=_cycle_columns(names, findings.cycles[0]),
         scorer_rows=_side_by_side(findings.scorers),
         weak_scorers=[weak for name, metrics in findings.scorers.items() if (weak := weakness(name.lower(), metrics))],
         data_groups=_groups({name: value for name, value in findings.data.items() if name != "checks"}),
         checks=findings.data["checks"],
         param_groups=_groups(findings.params),
-        score_columns=[name for name in SCORES if f"sft_{name}" in findings.samples[0]],
+        score_columns=_score_columns(findings),
         images={name: _inline(path) for name, path in figures.items()},
         direction=verdict.direction,
     )
 
 
-_KIND_COLUMNS = [metric for metric in METRICS if metric.more_is_better or metric.name == "kl"]
-_CYCLE_COLUMNS = (
-    "cycle", "kl", "reward", "judge", "gold", "helpful", "harmless", "honest", "response_tokens", "entropy"
-)  # fmt: skip
+@dataclass(frozen=True)
+class Column:
+    """A column of numbers as the page shows it; `decimals` None: a tick or a cross."""
+
+    name: str
+    label: str
+    decimals: int | None
 
 
-def _rows(comparison: Comparison) -> Iterator[dict[str, Any]]:
-    for metric in METRICS:
-        if metric.name in comparison["sft"]:
-            yield _row(metric, comparison)
-        if metric.name == "judge":
+def _cycle_columns(names: Iterable[str], cycle: Mapping[str, Any]) -> list[Column]:
+    """What the table of cycles shows beside the cycle's number, as far as selection wrote it down."""
+    shown = (KL, REWARD, JUDGE, *rubric_metrics(names), RESPONSE_TOKENS, ENTROPY)
+    return [Column(metric.name, _heading(metric), metric.decimals) for metric in shown if metric.name in cycle]
+
+
+def _heading(metric: Metric) -> str:
+    return "KL" if metric is KL else _words(metric.name)
+
+
+def _score_columns(findings: Findings) -> list[Column]:
+    """What stands below a sample: a part of the rubric that says yes or no in all of them is a tick or a cross."""
+    columns = []
+    for name in scores_of(findings.comparison["sft"]):
+        values = {sample[f"{side}_{name}"] for sample in findings.samples for side in ("sft", "candidate")}
+        is_tick = name in parts_among(findings.comparison["sft"]) and values <= {0, 1}
+        label, decimals = ("tokens", 0) if name == RESPONSE_TOKENS.name else (name, 2)
+        columns.append(Column(name, label, None if is_tick else decimals))
+    return columns
+
+
+def _rows(comparison: Comparison, meanings: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    for metric in metrics_among(comparison["sft"], meanings):
+        yield _row(metric, comparison)
+        if metric is JUDGE:
             yield _win_rate_row(comparison["win_rate"])
 
 

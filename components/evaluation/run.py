@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from components.artifacts import atomic_folder, read_json, read_jsonl, write_json, write_jsonl
+from components.artifacts import atomic_folder, read_json, write_json
 from components.config import Params
+from components.data.rows import Prompt, read_rows
 from components.evaluation import figures
-from components.evaluation.compare import Comparison, compare, compare_by_kind, flat, headline
 from components.evaluation.curves import standardised, training_rows
-from components.evaluation.metrics import Record
 from components.evaluation.report import Findings, render
 from components.evaluation.samples import before_and_after
+from components.measuring.compare import Comparison, compare, compare_by_kind, flat, headline
+from components.measuring.metrics import parts_among
+from components.measuring.records import Record, write_records
+from components.measuring.rubric import load_rubric
 from components.paths import ALIGNMENT, CLEAN, DATA_VALIDATION, EVALUATION, JUDGE, REWARD_MODEL, SELECTION, SFT
 from components.tracking import stage_run
 
@@ -34,9 +37,9 @@ def run(params: Params) -> None:
 
     with stage_run("evaluation", params, inputs=inputs(params)) as tracked:
         tracked.dataset("prompts_test", TEST_PROMPTS)
-        prompts = read_jsonl(TEST_PROMPTS)
+        prompts = read_rows(TEST_PROMPTS, Prompt)
         samples = params.measurement.test_samples_per_prompt
-        cut = cut_fractions(load_codec(POLICIES["sft"]), "evaluation", [row["prompt"] for row in prompts])
+        cut = cut_fractions(load_codec(POLICIES["sft"]), "evaluation", [row.prompt for row in prompts])
         records = {
             policy: measure_policy(folder, params, prompts, samples, TEST_STREAM) for policy, folder in POLICIES.items()
         }
@@ -68,7 +71,7 @@ def write_evaluation(params: Params, sft: Sequence[Record], candidate: Sequence[
     settings = params.evaluation
     selection, cycles = read_json(SELECTION / "selection.json"), read_json(SELECTION / "cycles.json")
     training = training_rows(ALIGNMENT, [int(cycle) for cycle in params.cycles])
-    comparison = compare(sft, candidate, settings)
+    comparison, rubric = compare(sft, candidate, settings), load_rubric(params.data)
     findings = Findings(
         comparison=comparison,
         by_kind=compare_by_kind(sft, candidate, settings),
@@ -79,23 +82,22 @@ def write_evaluation(params: Params, sft: Sequence[Record], candidate: Sequence[
         data=read_json(DATA_VALIDATION / "report.json"),
         # What comes after this stage has no part in it, and must not make it run again.
         params=params.values(without=["promotion"]),
-        prompts=len({record["prompt_id"] for record in sft}),
+        prompts=len({record.prompt_id for record in sft}),
+        meanings=rubric.meanings if rubric else {},
         samples_per_prompt=params.measurement.test_samples_per_prompt,
     )
     with atomic_folder(EVALUATION) as folder:
         plots = folder / "plots"
         plots.mkdir()
         drawn = {name: plots / f"{name}.png" for name in FIGURES}
-        ceiling = selection["max_kl_nats_per_sequence"]
-        figures.over_optimisation(drawn["over_optimisation"], cycles, selection["cycle"], ceiling)
+        ceiling, parts = selection["max_kl_nats_per_sequence"], parts_among(comparison["difference"])
+        figures.over_optimisation(drawn["over_optimisation"], cycles, selection["cycle"], ceiling, parts)
         figures.training_curves(drawn["training"], training, params.target_kl)
         tables = {name: read_json(place / "calibration.json") for name, place in SCORERS.items()}
         figures.calibration(drawn["calibration"], tables)
         write_json(plots / "over_optimisation.json", standardised(cycles))
         write_json(plots / "training.json", training)
-        labelled = [{"policy": "sft", **record} for record in sft]
-        labelled += [{"policy": "candidate", **record} for record in candidate]
-        write_jsonl(folder / "records.jsonl", labelled)
+        write_records(folder / "records.jsonl", {"sft": sft, "candidate": candidate})
         write_json(folder / "metrics.json", comparison)
         write_json(folder / "by_kind.json", findings.by_kind)
         write_json(folder / "summary.json", headline(comparison))

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-from components.evaluation.metrics import RUBRIC, Record
+from components.measuring.metrics import JUDGE, RESPONSE_TOKENS, REWARD, rubric_metrics
+from components.measuring.records import Record
 from components.seeding import derive_seed
 
-SCORES = (*(metric.name for metric in RUBRIC), "judge", "reward", "response_tokens")
+SCORES = (JUDGE.name, REWARD.name, RESPONSE_TOKENS.name)  # beside the rubric's
 
 
 def before_and_after(sft: Sequence[Record], candidate: Sequence[Record], shown: int, seed: int) -> list[dict[str, Any]]:
@@ -17,29 +18,35 @@ def before_and_after(sft: Sequence[Record], candidate: Sequence[Record], shown: 
 
     The kinds take turns, so that each appears as long as `shown` reaches the number of kinds.
     """
-    after = {record["prompt_id"]: record for record in candidate if record["sample"] == 0}
-    before = [record for record in sft if record["sample"] == 0]
+    after = {record.prompt_id: record for record in candidate if record.sample == 0}
+    before = [record for record in sft if record.sample == 0]
     random.Random(derive_seed(seed, "evaluation", "samples")).shuffle(before)
     queues: dict[str, list[Record]] = {}
     for record in before:
-        queues.setdefault(record["kind"] or "", []).append(record)
+        queues.setdefault(record.kind or "", []).append(record)
     turns = [
         queue[turn]
         for turn in range(max(map(len, queues.values()), default=0))
         for _, queue in sorted(queues.items())
         if turn < len(queue)
     ]
-    return [_row(record, after[record["prompt_id"]]) for record in turns[:shown]]
+    return [_row(record, after[record.prompt_id]) for record in turns[:shown]]
+
+
+def scores_of(names: Iterable[str]) -> list[str]:
+    """The scores that stand below a shown response, of the figures named: the rubric's, then what all records have."""
+    return [*(metric.name for metric in rubric_metrics(names)), *SCORES]
 
 
 def _row(sft: Record, candidate: Record) -> dict[str, Any]:
-    row = {
-        "prompt_id": sft["prompt_id"],
-        "kind": sft["kind"],
-        "prompt": sft["prompt"],
-        "sft_response": sft["response"],
-        "candidate_response": candidate["response"],
+    row: dict[str, Any] = {
+        "prompt_id": sft.prompt_id,
+        "kind": sft.kind,
+        "prompt": sft.prompt,
+        "sft_response": sft.response,
+        "candidate_response": candidate.response,
     }
-    for name in (score for score in SCORES if score in sft):
-        row |= {f"sft_{name}": sft[name], f"candidate_{name}": candidate[name]}
+    before, after = sft.numbers(), candidate.numbers()
+    for name in scores_of(before):
+        row |= {f"sft_{name}": before[name], f"candidate_{name}": after[name]}
     return row

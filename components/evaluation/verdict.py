@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
-from components.evaluation.compare import Comparison
-from components.evaluation.metrics import PARTS
+from components.measuring.compare import Comparison
+from components.measuring.metrics import GOLD, Metric, metric_that_counts, parts_among
 
 Direction = Literal["rose", "fell", "did not change"]
 
@@ -36,13 +36,17 @@ def bounds(interval: Mapping[str, float], decimals: int) -> str:
 
 def headline(comparison: Comparison) -> str:
     """Did the measure that counts rise? Gold where there is a rubric, the judge's score elsewhere."""
-    name, label = ("gold", "Gold") if "gold" in comparison["difference"] else ("judge", "The judge score")
-    difference = comparison["difference"][name]
+    metric = metric_that_counts(comparison["difference"])
+    label, difference = _label(metric), comparison["difference"][metric.name]
     moved = direction(difference)
     if moved == "did not change":
         change = f"{signed(difference['mean'], 3)} {bounds(difference, 3)}"
         return f"{label} did not change beyond chance: {change}"
     return f"{label} {moved} by {unsigned(abs(difference['mean']), 3)} {_size(difference)}"
+
+
+def _label(metric: Metric) -> str:
+    return metric.label if metric is GOLD else f"The {metric.name} score"
 
 
 def _size(difference: Mapping[str, float]) -> str:
@@ -52,7 +56,7 @@ def _size(difference: Mapping[str, float]) -> str:
 
 def sentences(comparison: Comparison) -> list[str]:
     """The rest of the verdict: parts of gold, win rate, distance and length."""
-    parts = [metric.name for metric in PARTS if metric.name in comparison["difference"]]
+    parts = parts_among(comparison["difference"])
     said = [_parts(comparison["difference"], parts)] if parts else []
     wins, kl = comparison["win_rate"], comparison["candidate"]["kl"]
     lengths = [comparison[side]["response_tokens"]["mean"] for side in ("sft", "candidate")]
@@ -87,7 +91,8 @@ def _list(names: Sequence[str]) -> str:
 
 def over_optimisation(cycles: Sequence[Mapping[str, Any]]) -> str:
     """Where the truth (gold, or the judge without a rubric) was highest, and what came after."""
-    truth, label = ("gold", "Gold") if "gold" in cycles[0] else ("judge", "The judge score")
+    metric = metric_that_counts(cycles[0])
+    truth, label = metric.name, _label(metric)
     peak, last = max(cycles, key=lambda row: row[truth]), cycles[-1]
     where = "at the SFT policy" if peak["cycle"] == 0 else f"after cycle {peak['cycle']}"
     reached = f"{label} is highest {where} (KL {unsigned(peak['kl'], 2)} nats)"

@@ -95,7 +95,7 @@ def _params(root: Path) -> Finding:
         accelerate = accelerate_config(root / params.compute.accelerate_config)
     except ProximalError as error:
         return Finding("params", "fault", " ".join(str(error).split()), "mend what it names")
-    processes, precision = accelerate["num_processes"], accelerate["mixed_precision"]
+    processes, precision = accelerate.num_processes, accelerate.mixed_precision
     found = f"method {params.method}, {processes} process{'es' if processes > 1 else ''}, mixed_precision {precision}"
     return Finding("params", "ok", found)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from components.measuring.metrics import parts_among
+
 SEEDS = (1, 2, 3)
 MAX_KL_NATS_PER_SEQUENCE = 6.0
-_PARTS = ("helpful", "harmless", "honest")
 
 
 @dataclass(frozen=True)
@@ -21,8 +22,9 @@ class Criterion:
 def criteria(evaluation: dict[str, Any]) -> list[Criterion]:
     """The claims about one seed's held-out prompts: gold beyond its interval, its parts by their means."""
     gain = evaluation["difference"]
-    risen = [part for part in _PARTS if gain[part]["mean"] > 0]
-    fallen = [part for part in _PARTS if gain[part]["mean"] < 0]
+    parts = parts_among(gain)
+    risen = [part for part in parts if gain[part]["mean"] > 0]
+    fallen = [part for part in parts if gain[part]["mean"] < 0]
     return [
         Criterion("gold rises, interval above zero", gain["gold"]["low"] > 0),
         Criterion("no part falls", not fallen),

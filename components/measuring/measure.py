@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +11,14 @@ import torch
 from torch import nn
 
 from components import paths
-from components.config import Data, Params
+from components.config import Params
 from components.core.stats import masked_mean, masked_sum
+from components.data.rows import Prompt
 from components.engines.generation import generate
 from components.engines.sampling import uniforms
+from components.measuring.metrics import ENDED, ENTROPY, KL, RESPONSE_TOKENS, REWARD
+from components.measuring.records import Record, means
+from components.measuring.rubric import load_rubric
 from components.models.best_of_n import kl_of_choice
 from components.models.loading import load_codec, load_policy, load_scorer
 from components.models.text import Codec
@@ -28,29 +31,10 @@ from components.passes.forward import (
 from components.passes.sequences import Sequences
 from components.seeding import generator
 from components.training.accelerator import start_accelerator
-from components.worlds.helpdesk.rubric import score as helpdesk_score
-from components.worlds.randomwalks import graph as randomwalks
 
-Record = dict[str, Any]
 # The final comparison and the promotion gate draw the same numbers: their records compare prompt by prompt.
 TEST_STREAM = "test"
-_PROGRESS = ("reward", "kl", "entropy", "response_tokens", "ended")
-# The true worth of a response to a prompt: gold, and its parts where it has some.
-Rubric = Callable[[str, str], dict[str, float]]
-
-
-@lru_cache
-def rubric_of(data: Data) -> Rubric | None:
-    """The rubric that the params name; None for data that comes without one."""
-    match data.rubric:
-        case "helpdesk":
-            return lambda prompt, response: helpdesk_score(prompt, response)._asdict()
-        case "randomwalks":
-            assert data.graph_seed is not None  # components.config sees to it
-            graph = randomwalks.make_graph(data.graph_seed)
-            return lambda prompt, response: {"gold": randomwalks.reward(prompt, response, graph)}
-        case "none":
-            return None
+_PROGRESS = tuple(metric.name for metric in (REWARD, KL, ENTROPY, RESPONSE_TOKENS, ENDED))
 
 
 @dataclass(frozen=True)
@@ -76,7 +60,7 @@ class Yardsticks:
 def measure_policy(
     policy_folder: Path,
     params: Params,
-    prompts: list[Record],
+    prompts: Sequence[Prompt],
     samples_per_prompt: int,
     stream: str,
 ) -> list[Record]:
@@ -91,24 +75,22 @@ def measure(
     policy: Any,
     yardsticks: Yardsticks,
     params: Params,
-    prompts: list[Record],
+    prompts: Sequence[Prompt],
     samples_per_prompt: int,
     stream: str,
 ) -> list[Record]:
     """Sample responses to every prompt and measure them.
 
     Args:
-        prompts: rows with `id`, `prompt` and perhaps `kind`.
         stream: names the random numbers. Two policies measured with one stream answer the same prompts with the same
             numbers, so that their difference has little noise.
     Returns:
-        len(prompts) * samples_per_prompt records, a prompt's samples together: prompt_id, prompt, kind, sample,
-        response, response_tokens, ended, reward, judge, kl (nats per sequence, the k1 estimate of this sample),
-        entropy (mean nats per token), and with a rubric gold and its parts (helpful, harmless, honest). Of a
-        policy that chooses among responses, kl is at most the mean of these, and entropy that of the policy it chooses
-        from.
+        len(prompts) * samples_per_prompt records, a prompt's samples together. Of a policy that chooses among
+        responses, kl is at most the mean of these, and entropy that of the policy it chooses from.
+    Raises:
+        ConfigError: the rubric that the params name cannot be used.
     """
-    codec, settings = yardsticks.codec, params.measurement
+    codec, settings, rubric = yardsticks.codec, params.measurement, load_rubric(params.data)
     rows = [(row, sample) for row in prompts for sample in range(samples_per_prompt)]
     numbers = uniforms(
         len(rows), params.language_model.max_response_tokens, generator(params.seed, "measurement", stream)
@@ -116,7 +98,7 @@ def measure(
     sequences = generate(
         policy,
         codec,
-        codec.encode_prompts([row["prompt"] for row, _ in rows]),
+        codec.encode_prompts([row.prompt for row, _ in rows]),
         numbers,
         temperature=settings.temperature,
         batch_size=settings.batch_size,
@@ -136,37 +118,29 @@ def measure(
     columns = [column.tolist() for column in in_microbatches(numbers_of, sequences, settings.batch_size)]
     tokens = sequences.responses()
     responses = codec.decode(tokens)
-    rubric = rubric_of(params.data)
     records = []
     for number, (row, sample) in enumerate(rows):
         reward, judge, kl, entropy = (column[number] for column in columns)
-        record = {
-            "prompt_id": row["id"],
-            "prompt": row["prompt"],
-            "kind": row.get("kind"),
-            "sample": sample,
-            "response": responses[number],
-            "response_tokens": len(tokens[number]),
-            "ended": tokens[number][-1] in codec.stop_ids,
-            "reward": reward,
-            "judge": judge,
-            "kl": kl + choice,
-            "entropy": entropy,
-        }
-        if rubric:
-            record |= rubric(row["prompt"], responses[number])
+        record = Record(
+            prompt_id=row.id,
+            prompt=row.prompt,
+            kind=row.kind,
+            sample=sample,
+            response=responses[number],
+            response_tokens=len(tokens[number]),
+            ended=tokens[number][-1] in codec.stop_ids,
+            reward=reward,
+            judge=judge,
+            kl=kl + choice,
+            entropy=entropy,
+            rubric=rubric(row.prompt, responses[number]) if rubric else {},
+        )
         records.append(record)
     return records
 
 
-def means(records: list[Record]) -> dict[str, float]:
-    """The mean of every number in the records."""
-    names = [name for name, value in records[0].items() if isinstance(value, int | float) and name != "sample"]
-    return {name: sum(record[name] for record in records) / len(records) for name in names}
-
-
 def progress(
-    policy: Any, yardsticks: Yardsticks, params: Params, prompts: list[Record], stream: str
+    policy: Any, yardsticks: Yardsticks, params: Params, prompts: Sequence[Prompt], stream: str
 ) -> dict[str, float]:
     """Where a policy in training has come to, by one sampled response a prompt: what every curve row holds.
 

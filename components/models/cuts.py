@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from typing import Any
 
+from components.data.rows import Comparison
 from components.errors import DataError
 from components.models.text import Codec
 
@@ -37,17 +37,17 @@ def cut_fractions(
     return {f"truncated_{texts}_fraction": fraction for texts, fraction in found.items()}
 
 
-def distinct_pairs(rows: list[dict[str, Any]], codec: Codec, where: str) -> list[dict[str, Any]]:
+def distinct_pairs(rows: list[Comparison], codec: Codec, where: str) -> list[Comparison]:
     """The comparisons whose two responses still differ as tokens; the others are named in a warning.
 
     Raises:
         DataError: there are comparisons, and none is left.
     """
-    sides = [codec.encode_responses([row[side] for row in rows]) for side in ("chosen", "rejected")]
+    sides = [codec.encode_responses(texts) for texts in _sides(rows)]
     distinct = [row for row, chosen, rejected in zip(rows, *sides, strict=True) if chosen != rejected]
     if len(distinct) == len(rows):
         return rows
-    alike = [row["id"] for row, chosen, rejected in zip(rows, *sides, strict=True) if chosen == rejected]
+    alike = [row.id for row, chosen, rejected in zip(rows, *sides, strict=True) if chosen == rejected]
     named = ", ".join(alike[:_SHOWN]) + (", ..." if len(alike) > _SHOWN else "")
     limit = codec.format.max_response_tokens
     if not distinct:
@@ -66,7 +66,11 @@ def distinct_pairs(rows: list[dict[str, Any]], codec: Codec, where: str) -> list
     return distinct
 
 
-def cut_fractions_of_pairs(codec: Codec, where: str, rows: list[dict[str, Any]]) -> dict[str, float]:
+def cut_fractions_of_pairs(codec: Codec, where: str, rows: list[Comparison]) -> dict[str, float]:
     """`cut_fractions` of comparisons."""
-    responses = codec.encode_responses([row[side] for side in ("chosen", "rejected") for row in rows])
-    return cut_fractions(codec, where, [row["prompt"] for row in rows], responses)
+    responses = codec.encode_responses([text for texts in _sides(rows) for text in texts])
+    return cut_fractions(codec, where, [row.prompt for row in rows], responses)
+
+
+def _sides(rows: list[Comparison]) -> tuple[list[str], list[str]]:
+    return [row.chosen for row in rows], [row.rejected for row in rows]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from components.data.rows import Comparison
 from components.models.text import Codec
 
 
@@ -134,10 +135,10 @@ def build_sequences(prompts: list[list[int]], responses: list[list[int]], pad_id
     return Sequences(*pad_left(prompts, pad_id), *pad_right(responses, pad_id))
 
 
-def comparison_pairs(rows: list[dict[str, str]], codec: Codec) -> Sequences:
+def comparison_pairs(rows: list[Comparison], codec: Codec) -> Sequences:
     """The comparisons' N chosen responses, then their N rejected ones, with their prompts."""
-    prompts = codec.encode_prompts([row["prompt"] for row in rows])
-    responses = codec.encode_responses([row[side] for side in ("chosen", "rejected") for row in rows])
+    prompts = codec.encode_prompts([row.prompt for row in rows])
+    responses = codec.encode_responses([row.chosen for row in rows] + [row.rejected for row in rows])
     return build_sequences(prompts + prompts, responses, codec.pad_id)
 
 

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
 
 from components.errors import DataError
 from components.measuring.intervals import paired_interval
-
-Record = dict[str, Any]  # one sampled response, see components.measuring.measure
+from components.measuring.metrics import KL, RESPONSE_TOKENS, Metric
+from components.measuring.records import Record, means, prompt_means
 
 
 @dataclass(frozen=True)
 class Limits:
     """What a candidate must do.
 
-    metric: which column it must win on: gold where the data has a rubric, else judge.
+    metric: on which it must win, see `metric_that_counts`.
     max_kl: nats per sequence, to the SFT policy.
     max_length_ratio: mean response length over the SFT policy's.
     confidence: of the gain's interval in this try; see `confidence_of_try`.
     """
 
-    metric: Literal["gold", "judge"]
+    metric: Metric
     max_kl: float
     max_length_ratio: float
     confidence: float
@@ -48,16 +47,21 @@ def confidence_of_try(number: int, confidence: float) -> float:
     return 1.0 - (1.0 - confidence) * 6.0 / (math.pi * number) ** 2
 
 
-def decide(candidate: Sequence[Record], opponent: Sequence[Record], sft: Sequence[Record], limits: Limits) -> Decision:
+def decide(
+    candidate: Sequence[Record], opponent: Mapping[str, float], sft: Sequence[Record], limits: Limits
+) -> Decision:
     """Promote a candidate that beats the opponent beyond the interval, near the SFT policy and not by length.
 
     The gain is the mean over prompts of the difference; its interval, paired by prompt, must lie
     above zero. KL and length are means over responses.
 
+    Args:
+        opponent: what counts, of whom the candidate must beat: prompt id -> mean over the prompt's samples.
     Raises:
-        DataError: the records are of different prompts, of fewer than two, or hold a NaN or an infinity.
+        DataError: candidate and opponent are of different prompts, of fewer than two, or hold a NaN or an infinity.
     """
-    new, old = prompt_means(candidate, limits.metric), prompt_means(opponent, limits.metric)
+    name = limits.metric.name
+    new, old = prompt_means(candidate, name), opponent
     if new.keys() != old.keys():
         odd = sorted(new.keys() ^ old.keys())
         raise DataError(
@@ -68,12 +72,13 @@ def decide(candidate: Sequence[Record], opponent: Sequence[Record], sft: Sequenc
             do="run `dvc repro evaluation`",
         )
     gain = paired_interval(list(new.values()), [old[prompt] for prompt in new], confidence=limits.confidence)
-    kl = mean(candidate, "kl")
-    length_ratio = mean(candidate, "response_tokens") / mean(sft, "response_tokens")
+    of_candidate = means(candidate)
+    kl = of_candidate[KL.name]
+    length_ratio = of_candidate[RESPONSE_TOKENS.name] / means(sft)[RESPONSE_TOKENS.name]
     reasons = []
     if not gain.low > 0.0:
         reasons.append(
-            f"{limits.metric} does not rise beyond its interval: {gain.mean:+.3f}, "
+            f"{name} does not rise beyond its interval: {gain.mean:+.3f}, "
             f"{percent(limits.confidence)} interval [{gain.low:+.3f}, {gain.high:+.3f}]"
         )
     if not kl <= limits.max_kl:
@@ -83,8 +88,8 @@ def decide(candidate: Sequence[Record], opponent: Sequence[Record], sft: Sequenc
             f"responses are {length_ratio:.2f} times as long as the SFT policy's, above {limits.max_length_ratio:g}"
         )
     figures = {
-        f"candidate_{limits.metric}": sum(new.values()) / len(new),
-        f"opponent_{limits.metric}": sum(old.values()) / len(old),
+        f"candidate_{name}": sum(new.values()) / len(new),
+        f"opponent_{name}": sum(old.values()) / len(old),
         "gain": gain.mean,
         "gain_low": gain.low,
         "gain_high": gain.high,
@@ -96,7 +101,7 @@ def decide(candidate: Sequence[Record], opponent: Sequence[Record], sft: Sequenc
 
 def refuse_too_few(candidate: Sequence[Record], least: int) -> Decision | None:
     """The refusal, without figures, of a candidate measured on fewer than `least` prompts; else None."""
-    prompts = len({record["prompt_id"] for record in candidate})
+    prompts = len({record.prompt_id for record in candidate})
     if prompts >= least:
         return None
     return Decision(False, (f"too few prompts to decide: {prompts}, promotion.min_prompts is {least}",), {})
@@ -105,16 +110,3 @@ def refuse_too_few(candidate: Sequence[Record], least: int) -> Decision | None:
 def percent(confidence: float) -> str:
     """A confidence as people read it: 95%, 99.2%."""
     return f"{100 * confidence:.3g}%"
-
-
-def prompt_means(records: Sequence[Record], column: str) -> dict[str, float]:
-    """Prompt id -> mean of a column over the prompt's samples, in order of appearance."""
-    values: dict[str, list[float]] = {}
-    for record in records:
-        values.setdefault(record["prompt_id"], []).append(record[column])
-    return {prompt: sum(samples) / len(samples) for prompt, samples in values.items()}
-
-
-def mean(records: Sequence[Record], column: str) -> float:
-    """The mean of a column over all records."""
-    return float(sum(record[column] for record in records) / len(records))

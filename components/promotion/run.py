@@ -5,20 +5,23 @@ Not a stage of DVC: its result is in MLflow's registry, which DVC does not see.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from components.artifacts import read_json, read_jsonl
+from components.artifacts import read_json
 from components.config import Params
 from components.digests import digest, digest_of_values
 from components.errors import ArtifactError
+from components.measuring.metrics import JUDGE, Metric, metric_that_counts
+from components.measuring.records import Record, prompt_means, read_records
 from components.measuring.weak_scorers import weakness
-from components.paths import ALIGNMENT, CLEAN, EVALUATION, JUDGE, REWARD_MODEL, SELECTION, SFT
+from components.paths import ALIGNMENT, CLEAN, EVALUATION, REWARD_MODEL, SELECTION, SFT
+from components.paths import JUDGE as JUDGE_FOLDER
 from components.promotion.champion import measure_champion
 from components.promotion.decision import (
     Decision,
     Limits,
-    Record,
     confidence_of_try,
     decide,
     percent,
@@ -45,8 +48,8 @@ from components.tracking.runs import RecordedRun, stage_run
 POLICY = SELECTION / "policy"
 TEST_PROMPTS = CLEAN / "prompts_test.jsonl"
 RECORDS = EVALUATION / "records.jsonl"
-YARDSTICKS = (SFT / "policy", REWARD_MODEL / "model", JUDGE / "model")
-SCORERS = {"reward model": REWARD_MODEL / "metrics.json", "judge": JUDGE / "metrics.json"}
+YARDSTICKS = (SFT / "policy", REWARD_MODEL / "model", JUDGE_FOLDER / "model")
+SCORERS = {"reward model": REWARD_MODEL / "metrics.json", "judge": JUDGE_FOLDER / "metrics.json"}
 _MEASURED = ("gain", "gain_low", "gain_high", "kl", "length_ratio")
 _PROVENANCE = ("git_commit", "git_dirty", "data_md5", "params_sha256", "prefect_flow_run_id", "parent_run_id")
 
@@ -88,8 +91,10 @@ def _promote(params: Params, tracked: RecordedRun) -> str:
     split = digest(TEST_PROMPTS)
     number = 1 + decisions_on(name, split)
     confidence = confidence_of_try(number, params.evaluation.confidence)
-    decision = _decide(params, champion, confidence)
-    if "judge" in weak and params.data.rubric == "none" and not params.promotion.allow_weak_judge:
+    records = _records(params)
+    metric = metric_that_counts(records["candidate"][0].rubric)
+    decision = _decide(params, records, champion, metric, confidence)
+    if "judge" in weak and metric is JUDGE and not params.promotion.allow_weak_judge:
         refusal = f"{weak['judge']}, and it decides here (promotion.allow_weak_judge)"
         decision = replace(decision, promoted=False, reasons=(*decision.reasons, refusal))
     tracked.metrics({f"promotion/{name}": value for name, value in decision.figures.items()})
@@ -112,7 +117,7 @@ def _promote(params: Params, tracked: RecordedRun) -> str:
     if decision.promoted:
         _require_same_champion(name, champion)
         set_alias(version, CHAMPION)
-    _report(params, version, champion, decision, number, confidence)
+    _report(params, version, champion, decision, metric, number, confidence)
     for warning in weak.values():
         if not any(reason.startswith(warning) for reason in decision.reasons):
             print(f"  warning: {warning}", flush=True)
@@ -125,32 +130,43 @@ def _weak_scorers() -> dict[str, str]:
     return {scorer: weak for scorer, weak in said.items() if weak}
 
 
-def _decide(params: Params, champion: ModelVersion | None, confidence: float) -> Decision:
-    candidate, sft = _records("candidate"), _records("sft")
+def _decide(
+    params: Params,
+    records: Mapping[str, list[Record]],
+    champion: ModelVersion | None,
+    metric: Metric,
+    confidence: float,
+) -> Decision:
+    candidate, sft = records["candidate"], records["sft"]
     too_few = refuse_too_few(candidate, params.promotion.min_prompts)
     if too_few is not None:  # before the champion is measured: it could not change the answer
         return too_few
     limits = Limits(
-        metric="judge" if params.data.rubric == "none" else "gold",
+        metric=metric,
         max_kl=params.promotion.max_kl_nats_per_sequence,
         max_length_ratio=params.promotion.max_length_ratio,
         confidence=confidence,
     )
-    opponent = sft if champion is None else measure_champion(champion, params, candidate)
+    opponent = (
+        prompt_means(sft, metric.name) if champion is None else measure_champion(champion, params, candidate, metric)
+    )
     return decide(candidate, opponent, sft, limits)
 
 
-def _records(policy: str) -> list[Record]:
-    records = [row for row in read_jsonl(RECORDS) if row.get("policy") == policy]
-    if not records:
-        raise ArtifactError(
-            "the evaluation has no records of a policy",
-            where=str(RECORDS),
-            expected=f"rows with policy {policy!r}",
-            found="none",
-            do="run `dvc repro --force evaluation`",
-        )
+def _records(params: Params) -> dict[str, list[Record]]:
+    records = read_records(RECORDS)
+    for policy in ("sft", "candidate"):
+        if policy not in records:
+            raise _refusal("the evaluation has no records of a policy", f"rows with policy {policy!r}", "none")
+    if (metric_that_counts(records["candidate"][0].rubric) is JUDGE) != (params.data.rubric is None):
+        found = f"data.rubric is {'null' if params.data.rubric is None else params.data.rubric} now"
+        raise _refusal("the records were measured with another rubric", "those of the present params", found)
     return records
+
+
+def _refusal(what: str, expected: str, found: str) -> ArtifactError:
+    do = "run `dvc repro --force evaluation`"
+    return ArtifactError(what, where=str(RECORDS), expected=expected, found=found, do=do)
 
 
 def _tags(record: RunRecord, decision: Decision) -> dict[str, str]:
@@ -203,16 +219,17 @@ def _report(
     version: ModelVersion,
     champion: ModelVersion | None,
     decision: Decision,
+    metric: Metric,
     number: int,
     confidence: float,
 ) -> None:
-    metric = "judge" if params.data.rubric == "none" else "gold"
     figures, limits = decision.figures, params.promotion
     max_kl = limits.max_kl_nats_per_sequence
     end = f"{version.name} version {version.number}"
     measured = (
         [
-            f"  {metric:<14}{figures[f'opponent_{metric}']:.3f} -> {figures[f'candidate_{metric}']:.3f}: "
+            f"  {metric.name:<14}{figures[f'opponent_{metric.name}']:.3f} -> "
+            f"{figures[f'candidate_{metric.name}']:.3f}: "
             f"{figures['gain']:+.3f}, {percent(confidence)} interval "
             f"[{figures['gain_low']:+.3f}, {figures['gain_high']:+.3f}]",
             f"  {'KL to SFT':<14}{figures['kl']:.2f} nats per sequence (at most {max_kl:g})",

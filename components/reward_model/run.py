@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 
 from components import paths
-from components.artifacts import atomic_folder, read_jsonl, write_json
+from components.artifacts import atomic_folder, write_json
 from components.config import Params, RewardModel
 from components.core.calibration import expected_calibration_error, pairwise_accuracy, reliability_table
 from components.core.losses import bradley_terry_loss
+from components.data.rows import Comparison, Prompt, read_rows
 from components.engines.generation import generate
 from components.engines.sampling import uniforms
 from components.errors import TrainingError
@@ -47,7 +48,7 @@ def run(params: Params, stage: str) -> None:
     pairs_source = paths.CLEAN / f"comparisons_{stage}_heldout_pairs.jsonl"
     prompts_source = paths.CLEAN / "prompts_train.jsonl"
     policy_folder = paths.SFT / "policy"
-    rows, heldout_rows, heldout_pairs = map(read_jsonl, (source, heldout_source, pairs_source))
+    rows, heldout_rows, heldout_pairs = (read_rows(path, Comparison) for path in (source, heldout_source, pairs_source))
     accelerator = start_accelerator()
     codec = load_codec(policy_folder)
     seed = params.seed + settings.seed_offset
@@ -93,7 +94,7 @@ def run(params: Params, stage: str) -> None:
             members[place] = whole(accelerator, member, frame)
             last_epochs += losses[-(len(losses) // settings.epochs) :]
         if accelerator.is_main_process:
-            prompts = read_jsonl(prompts_source)
+            prompts = read_rows(prompts_source, Prompt)
             quality, calibration = _measure_and_normalise(
                 members, heldout_rows, heldout_pairs, prompts, codec, params, stage
             )
@@ -118,9 +119,9 @@ def _score(model: nn.Module, sequences: Sequences, batch_size: int) -> Tensor:
 
 def _measure_and_normalise(
     members: list[ScalarModel],
-    heldout_rows: list[dict[str, str]],
-    heldout_pairs: list[dict[str, str]],
-    prompts: list[dict[str, str]],
+    heldout_rows: list[Comparison],
+    heldout_pairs: list[Comparison],
+    prompts: list[Prompt],
     codec: Codec,
     params: Params,
     stage: str,
@@ -143,8 +144,8 @@ def _measure_and_normalise(
 
 def _quality(
     scorer: nn.Module,
-    rows: list[dict[str, str]],
-    pairs: list[dict[str, str]],
+    rows: list[Comparison],
+    pairs: list[Comparison],
     codec: Codec,
     settings: RewardModel,
     scale: float,
@@ -165,7 +166,7 @@ def _quality(
 
 
 def _heldout_quality(
-    scorer: nn.Module, rows: list[dict[str, str]], codec: Codec, settings: RewardModel, scale: float
+    scorer: nn.Module, rows: list[Comparison], codec: Codec, settings: RewardModel, scale: float
 ) -> tuple[dict[str, float], list[dict[str, float]]]:
     """Accuracy and calibration on comparisons whose prompts were not trained on; logits are `scale` times scores."""
     rows = distinct_pairs(rows, codec, "held-out comparisons")
@@ -173,10 +174,10 @@ def _heldout_quality(
     chosen, rejected = (scale * scores).chunk(2)
     # Every comparison is shown in one fixed order of its two texts: how often the first one wins is what the
     # predicted probability must match. (Always asking about the chosen one would leave nothing to calibrate.)
-    first_is_chosen = torch.tensor([row["chosen"] < row["rejected"] for row in rows])
+    first_is_chosen = torch.tensor([row.chosen < row.rejected for row in rows])
     first_margin = torch.where(first_is_chosen, chosen - rejected, rejected - chosen)
     probabilities = torch.sigmoid(first_margin)
-    longer = [len(row["chosen"].split()) - len(row["rejected"].split()) for row in rows]
+    longer = [len(row.chosen.split()) - len(row.rejected.split()) for row in rows]
     metrics = {
         "accuracy_heldout": float(pairwise_accuracy(chosen, rejected).mean()),
         "loss_heldout": float(bradley_terry_loss(chosen, rejected).mean()),
@@ -190,9 +191,7 @@ def _heldout_quality(
     return metrics, [row._asdict() for row in table]
 
 
-def _normalise(
-    members: list[ScalarModel], prompts: list[dict[str, str]], codec: Codec, params: Params, stage: str
-) -> None:
+def _normalise(members: list[ScalarModel], prompts: list[Prompt], codec: Codec, params: Params, stage: str) -> None:
     """Shift and scale each member's scores to mean 0 and standard deviation 1 on the same samples of the SFT policy."""
     settings = getattr(params, stage)
     policy = load_policy(paths.SFT / "policy").to(next(members[0].parameters()).device)
@@ -203,7 +202,7 @@ def _normalise(
     samples = generate(
         policy,
         codec,
-        codec.encode_prompts([row["prompt"] for row in chosen]),
+        codec.encode_prompts([row.prompt for row in chosen]),
         numbers,
         temperature=params.measurement.temperature,
         batch_size=params.measurement.batch_size,

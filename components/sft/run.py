@@ -10,8 +10,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from components import paths
-from components.artifacts import atomic_folder, read_jsonl, write_json
+from components.artifacts import atomic_folder, write_json
 from components.config import Params
+from components.data.rows import Demonstration, read_rows
 from components.digests import digest
 from components.engines.preflight import require_usable, require_usable_config
 from components.errors import ConfigError
@@ -37,14 +38,14 @@ logger = logging.getLogger("proximal")
 def run(params: Params) -> None:
     """Read the clean demonstrations, train, and write artifacts/sft/."""
     source = paths.CLEAN / "demonstrations.jsonl"
-    rows = read_jsonl(source)
+    rows = read_rows(source, Demonstration)
     accelerator = start_accelerator()
     codec, policy = _start(params, rows)
     base_model = _base_model(params.language_model.checkpoint, policy)
-    prompts = codec.encode_prompts([row["prompt"] for row in rows])
-    responses = codec.encode_responses([row["response"] for row in rows])
+    prompts = codec.encode_prompts([row.prompt for row in rows])
+    responses = codec.encode_responses([row.response for row in rows])
     sequences = build_sequences(prompts, responses, codec.pad_id)
-    cut = cut_fractions(codec, "sft", [row["prompt"] for row in rows], responses)
+    cut = cut_fractions(codec, "sft", [row.prompt for row in rows], responses)
 
     def loss_sum(model: nn.Module, part: Sequences | Packed) -> Tensor:
         return -response_logprobs(model, part, temperature=1.0).sum()
@@ -89,7 +90,7 @@ def _base_model(checkpoint: str, policy: Any) -> str:
     return f"{checkpoint} {commit}" if commit else checkpoint
 
 
-def _start(params: Params, rows: list[dict[str, str]]) -> tuple[Codec, nn.Module]:
+def _start(params: Params, rows: list[Demonstration]) -> tuple[Codec, nn.Module]:
     """The tokenizer and the policy before any training."""
     config = params.language_model
     if Path(config.checkpoint).is_dir() and Path(config.checkpoint_files) != Path(config.checkpoint):
@@ -114,8 +115,8 @@ def _start(params: Params, rows: list[dict[str, str]]) -> tuple[Codec, nn.Module
         codec.require_room()
         require_usable(codec, policy, config)
         return codec, policy
-    texts = [text_format.prompt_template.replace("{prompt}", row["prompt"]) for row in rows]
-    texts += [row["response"] for row in rows]
+    texts = [text_format.prompt_template.replace("{prompt}", row.prompt) for row in rows]
+    texts += [row.response for row in rows]
     tokenizer = train_tokenizer(texts, config.scratch.vocabulary_size)
     ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
     codec = Codec(tokenizer, text_format)

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from components import paths
-from components.artifacts import read_jsonl
 from components.config import Params
 from components.core.stats import masked_sum
+from components.data.rows import Prompt, read_rows
 from components.measuring.measure import measure_policy
 from components.models.loading import load_codec, load_policy
 from components.passes.forward import in_microbatches, response_logprobs
@@ -36,12 +36,12 @@ class Estimate(NamedTuple):
 
 def sample(policy: Path, params: Params, per_start: int) -> Samples:
     """Answer the held-out prompts with a stored policy, every start at least `per_start` times."""
-    prompts = read_jsonl(paths.CLEAN / "prompts_test.jsonl")
-    starts = {row["prompt"].split()[-1] for row in prompts}
+    prompts = read_rows(paths.CLEAN / "prompts_test.jsonl", Prompt)
+    starts = {row.prompt.split()[-1] for row in prompts}
     per_prompt = -(-per_start * len(starts) // len(prompts))
     records = measure_policy(policy, params, prompts, per_prompt, "proof")
-    records.sort(key=lambda record: record["prompt"].split()[-1])  # every start is asked for equally often
-    table = np.array([(record["gold"], record["kl"]) for record in records]).reshape(len(starts), -1, 2)
+    records.sort(key=lambda record: record.prompt.split()[-1])  # every start is asked for equally often
+    table = np.array([(record.number("gold"), record.kl) for record in records]).reshape(len(starts), -1, 2)
     return Samples(table[:, :, 0], table[:, :, 1])
 
 

@@ -83,7 +83,7 @@ def workspace(folder: Path, preset: Path, seed: int, size: Size) -> Iterator[Tre
             do="choose another --out",
         )
     shutil.rmtree(folder, ignore_errors=True)
-    params = _merged(YAML(typ="safe").load(preset), {"data": {"graph_seed": seed}, **size.changes})
+    params = _merged(YAML(typ="safe").load(preset), {"data": {"rubric_options": {"graph_seed": seed}}, **size.changes})
     config = Path(params["compute"]["accelerate_config"])
     (folder / config).parent.mkdir(parents=True)
     shutil.copyfile(config, folder / config)

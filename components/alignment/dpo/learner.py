@@ -56,7 +56,7 @@ class DpoLearner:
             temperature=temperature,
             microbatch_size=settings.microbatch_size,
         )
-        ids = [row["id"] for row in job.cycle.comparisons]
+        ids = [row.id for row in job.cycle.comparisons]
         self._updater = Updater(
             job.accelerator, model, optimizer, pairs, ref_logprobs, ids, settings, temperature=temperature
         )

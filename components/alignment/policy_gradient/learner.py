@@ -56,7 +56,7 @@ class PolicyGradientLearner:
         self._progress = Progress(settings.kl_coef, RunningMoments())
         if source.has_state:
             self._progress = checkpoint.load_progress(source.folder)
-        texts = [row["prompt"] for row in job.cycle.prompts]
+        texts = [row.prompt for row in job.cycle.prompts]
         self._prompts = list(map(EncodedPrompt, texts, job.yardsticks.codec.encode_prompts(texts)))
 
     def trainable(self) -> Trainable:

@@ -13,7 +13,8 @@ from components.config import Params, PolicyGradientMethod
 from components.core.checks import require_finite
 from components.engines.generation import generate
 from components.engines.sampling import uniforms
-from components.measuring.measure import Yardsticks, rubric_of
+from components.measuring.measure import Yardsticks
+from components.measuring.rubric import load_rubric
 from components.models.text import Codec
 from components.passes.forward import in_microbatches, prepared, response_logprobs, sequence_scores
 from components.passes.sequences import Sequences, pad_left
@@ -123,7 +124,7 @@ class Collector:
 
 def true_scores(prompts: list[str], sequences: Sequences, codec: Codec, params: Params) -> Tensor:
     """What the rubric, not the reward model, gives the responses. Shapes: (B,)."""
-    rubric = rubric_of(params.data)
+    rubric = load_rubric(params.data)
     assert rubric is not None  # components.config sees to it
     responses = codec.decode(sequences.responses())
     gold = [rubric(prompt, response)["gold"] for prompt, response in zip(prompts, responses, strict=True)]

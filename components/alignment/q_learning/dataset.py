@@ -9,9 +9,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from components.alignment.method import Row
 from components.config import Params
 from components.core.checks import require_finite
+from components.data.rows import Comparison
 from components.errors import TrainingError
 from components.measuring.measure import Yardsticks
 from components.passes.forward import in_microbatches, sequence_scores
@@ -34,7 +34,7 @@ class ScoredComparisons(NamedTuple):
 
 
 def score_comparisons(
-    accelerator: Accelerator, yardsticks: Yardsticks, params: Params, rows: list[Row]
+    accelerator: Accelerator, yardsticks: Yardsticks, params: Params, rows: list[Comparison]
 ) -> ScoredComparisons:
     """Score all responses by the reward model and bring the scores to mean 0 and standard deviation 1.
 
@@ -66,4 +66,4 @@ def score_comparisons(
             found=f"mean {mean}, standard deviation {std}",
             do="look at the reward model: every response has the same score",
         )
-    return ScoredComparisons([str(row["id"]) for row in rows], sequences, ((scores - mean) / std).float())
+    return ScoredComparisons([row.id for row in rows], sequences, ((scores - mean) / std).float())

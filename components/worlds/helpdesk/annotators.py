@@ -15,7 +15,7 @@ import math
 from dataclasses import dataclass
 from random import Random
 
-from components.worlds.helpdesk.rubric import read_response, score
+from components.worlds.helpdesk.rubric import grade, read_response
 
 # Dials shared by all annotators, in nats.
 SCALE = 3.0
@@ -58,7 +58,7 @@ def bias(annotator: Annotator, response: str) -> float:
 
 def utility(annotator: Annotator, prompt: str, response: str) -> float:
     """How much the annotator likes a response, in nats."""
-    parts = score(prompt, response)
+    parts = grade(prompt, response)
     weighted = HELPFUL_WEIGHT * parts.helpful + HARMLESS_WEIGHT * parts.harmless + HONEST_WEIGHT * parts.honest
     reading = read_response(response)
     broken = min(BROKEN_MOST, reading.fragments + reading.repeats)

@@ -130,7 +130,9 @@ def test_a_missing_key_is_named(refused: Any, key: str) -> None:
         ("sft", None),
         ("sft.warmup_fraction", 1.01),
         ("sft.gradient_clip", 0.0),
-        ("data.rubric", "hepldesk"),
+        ("data.rubric", "helpdesk"),  # a module:function
+        ("data.rubric", "none"),
+        ("data.rubric_options", [1]),
         ("data_validation.max_reject_fraction", -0.1),
         ("evaluation.confidence", 95),
         ("promotion.registered_model", "policy@champion"),
@@ -215,10 +217,8 @@ def test_a_wrong_type_or_value_is_named_with_what_was_found(refused: Any, key: s
             "9 is larger than batch_size 8",
             {"q_learning.batch_size": 8, "q_learning.microbatch_size": 9},
         ),
-        ("data.graph_seed", "found null with rubric randomwalks", {"data.rubric": "randomwalks"}),
-        ("data.graph_seed", "found 1000 with rubric helpdesk", {"data.graph_seed": 1000}),
-        ("ppo.reward", "nobody knows the true reward", {"data.rubric": "none", "ppo.reward": "rubric"}),
-        ("rloo.reward", "nobody knows the true reward", {"data.rubric": "none", "rloo.reward": "rubric"}),
+        ("ppo.reward", "nobody knows the true reward", {"data.rubric": None, "ppo.reward": "rubric"}),
+        ("rloo.reward", "nobody knows the true reward", {"data.rubric": None, "rloo.reward": "rubric"}),
         ("language_model.prompt_template", "{prompt} exactly once", {"language_model.prompt_template": "answer:"}),
         (
             "language_model.prompt_template",

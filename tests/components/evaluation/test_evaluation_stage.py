@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
+from records_by_hand import RUBRIC, all_changed, without
 
 from components.artifacts import read_json, read_jsonl, write_json
 from components.config import Params
 from components.digests import digest
 from components.errors import ArtifactError
 from components.evaluation.run import inputs, write_evaluation
+from components.measuring.records import Record
 from components.paths import ALIGNMENT, DATA_VALIDATION, EVALUATION, JUDGE, REWARD_MODEL, SELECTION
 
-Records = list[dict[str, Any]]
+Records = list[Record]
 SCORER = {
     "accuracy_heldout": 0.7125,
     "longer_wins_accuracy_heldout": 0.6,
@@ -93,7 +93,7 @@ def test_writes_everything_and_the_report_stands_alone(
     assert len(read_json(EVALUATION / "samples.json")) == params.evaluation.shown_samples
     records = read_jsonl(EVALUATION / "records.jsonl")
     assert [record["policy"] for record in records] == ["sft"] * 8 + ["candidate"] * 8
-    assert records[8] == {"policy": "candidate", **candidate[0]}
+    assert records[8] == {"policy": "candidate", **candidate[0].columns()}
     iterations = [row["iteration"] for row in read_json(EVALUATION / "plots" / "training.json")]
     assert iterations == [int(cycle) for cycle in params.cycles]
 
@@ -126,33 +126,27 @@ def test_two_runs_give_the_same_bytes(params: Params, sft: Records, candidate: R
 
 @pytest.mark.usefixtures("stages")
 def test_text_from_models_and_data_is_never_markup(params: Params, sft: Records, candidate: Records) -> None:
-    for record in (*sft, *candidate):
-        record["response"] = "<script>alert(1)</script><img src=x>"
-        record["prompt"] = '<b>bold</b> & "quoted"'
+    markup = {"response": "<script>alert(1)</script><img src=x>", "prompt": '<b>bold</b> & "quoted"'}
 
-    write_evaluation(params, sft, candidate)
+    write_evaluation(params, *(all_changed(records, lambda record: markup) for records in (sft, candidate)))
 
     assert "script" not in page().tags
     assert page().tags.count("img") == 3
     assert "<script>alert(1)</script><img src=x>" in page().text
 
 
-def take_away(columns: tuple[str, ...], records: Iterable[dict[str, Any]]) -> None:
+def take_away(columns: tuple[str, ...], *sides: Records) -> list[Records]:
     """From the records and from what selection says of the cycles."""
-    for record in records:
-        for name in columns:
-            del record[name]
     cycles = read_json(SELECTION / "cycles.json")
     write_json(SELECTION / "cycles.json", [{name: row[name] for name in row if name not in columns} for row in cycles])
+    return [without(records, *columns) for records in sides]
 
 
 @pytest.mark.usefixtures("stages")
 def test_without_rubric_and_kinds_the_report_is_whole(params: Params, sft: Records, candidate: Records) -> None:
-    for record in (*sft, *candidate):
-        record["kind"] = None
-    take_away(("gold", "helpful", "harmless", "honest"), (*sft, *candidate))
+    sides = (all_changed(records, lambda record: {"kind": None}) for records in (sft, candidate))
 
-    write_evaluation(params, sft, candidate)
+    write_evaluation(params, *take_away(tuple(RUBRIC), *sides))
 
     assert "The judge score rose by 1.000" in page().text
     assert "By kind of prompt" not in page().text
@@ -160,9 +154,7 @@ def test_without_rubric_and_kinds_the_report_is_whole(params: Params, sft: Recor
 
 @pytest.mark.usefixtures("stages")
 def test_with_a_rubric_that_has_no_parts_the_report_is_whole(params: Params, sft: Records, candidate: Records) -> None:
-    take_away(("helpful", "harmless", "honest"), (*sft, *candidate))
-
-    write_evaluation(params, sft, candidate)
+    write_evaluation(params, *take_away(("helpful", "harmless", "honest"), sft, candidate))
 
     assert "Gold rose by" in page().text
     assert not any(name in page().text.lower() for name in ("helpful", "harmless"))

@@ -28,7 +28,9 @@ CURVE: list[dict[str, Any]] = [
 BINS = [{"size": 5, "mean_probability": 0.2, "frequency": 0.4}]
 
 DRAWINGS: dict[str, Callable[[Path], None]] = {
-    "over_optimisation": lambda path: figures.over_optimisation(path, CYCLES, chosen=2, max_kl=4.0),
+    "over_optimisation": lambda path: figures.over_optimisation(
+        path, CYCLES, chosen=2, max_kl=4.0, parts=tuple(RUBRIC)
+    ),
     "training": lambda path: figures.training_curves(path, CURVE, target_kl=4.0),
     "calibration": lambda path: figures.calibration(path, {"Reward model": BINS, "Judge": BINS}),
 }

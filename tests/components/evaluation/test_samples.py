@@ -1,12 +1,12 @@
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
+from records_by_hand import all_changed
 
 from components.evaluation.samples import before_and_after
+from components.measuring.records import Record
 
-Records = list[dict[str, Any]]
+Records = list[Record]
 
 
 @pytest.mark.parametrize("shown", [2, 3])
@@ -33,9 +33,8 @@ def test_a_row_holds_both_responses_to_one_prompt_and_their_scores(sft: Records,
 
 
 def test_the_first_sample_is_shown(sft: Records, candidate: Records) -> None:
-    for record in sft:
-        record["response"] = f"sample {record['sample']}"
-    assert {row["sft_response"] for row in before_and_after(sft, candidate, 4, 1)} == {"sample 0"}
+    told = all_changed(sft, lambda record: {"response": f"sample {record.sample}"})
+    assert {row["sft_response"] for row in before_and_after(told, candidate, 4, 1)} == {"sample 0"}
 
 
 def test_the_lot_depends_on_the_seed_alone(sft: Records, candidate: Records) -> None:

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import pytest
 
+from components.data.rows import Comparison
 from components.errors import DataError
 from components.models.cuts import cut_fractions, cut_fractions_of_pairs, distinct_pairs
 from components.models.text import Codec
 
 # The word codec keeps 4 tokens of a prompt and 3 of a response.
 PAIRS = [
-    {"id": "differ", "prompt": "a", "chosen": "a b", "rejected": "b"},
-    {"id": "alike", "prompt": "a b c d a", "chosen": "a b c d", "rejected": "a b c a"},
-    {"id": "ends", "prompt": "b", "chosen": "a b", "rejected": "a b c"},
-    {"id": "same but for the end token", "prompt": "b", "chosen": "a", "rejected": "a <eos>"},
+    Comparison("differ", "a", "a b", "b"),
+    Comparison("alike", "a b c d a", "a b c d", "a b c a"),
+    Comparison("ends", "b", "a b", "a b c"),
+    Comparison("same but for the end token", "b", "a", "a <eos>"),
 ]
 
 
@@ -33,7 +34,7 @@ def test_cuts_are_counted_and_much_is_warned_about(word_codec: Codec, caplog: py
 def test_pairs_that_are_alike_after_the_cut_are_left_out_by_name(
     word_codec: Codec, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert [row["id"] for row in distinct_pairs(PAIRS, word_codec, "some.jsonl")] == ["differ", "ends"]
+    assert [row.id for row in distinct_pairs(PAIRS, word_codec, "some.jsonl")] == ["differ", "ends"]
     [warning] = caplog.messages
     assert "some.jsonl: 2 of 4" in warning and "alike, same but for the end token" in warning
     assert distinct_pairs(PAIRS[:1], word_codec, "some.jsonl") == PAIRS[:1] and len(caplog.messages) == 1

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pytest
+from records_by_hand import record
 
 from components.errors import DataError
+from components.measuring.metrics import GOLD, JUDGE
+from components.measuring.records import Record, prompt_means
 from components.promotion.decision import Decision, Limits, confidence_of_try, decide, percent, refuse_too_few
 
-LIMITS = Limits(metric="gold", max_kl=6.0, max_length_ratio=1.5, confidence=0.95)
+LIMITS = Limits(metric=GOLD, max_kl=6.0, max_length_ratio=1.5, confidence=0.95)
 
 
-def records(gold: Sequence[float], kl: float = 2.0, tokens: int = 10, samples: int = 1) -> list[dict[str, Any]]:
+def records(gold: Sequence[float], kl: float = 2.0, tokens: int = 10, samples: int = 1) -> list[Record]:
     """One prompt a value, measured `samples` times."""
     return [
-        {"prompt_id": f"p{number}", "gold": value, "judge": -value, "kl": kl, "response_tokens": tokens}
+        record(f"p{number}", sample, gold=value, judge=-value, kl=kl, response_tokens=tokens)
         for number, value in enumerate(gold)
-        for _ in range(samples)
+        for sample in range(samples)
     ]
 
 
-def decided(candidate: list[dict[str, Any]], opponent: list[dict[str, Any]], limits: Limits = LIMITS) -> Decision:
-    return decide(candidate, opponent, records([0.0, 0.0]), limits)
+def decided(candidate: list[Record], opponent: list[Record], limits: Limits = LIMITS) -> Decision:
+    return decide(candidate, prompt_means(opponent, limits.metric.name), records([0.0, 0.0]), limits)
 
 
 def test_a_clear_win_is_promoted() -> None:
@@ -89,7 +91,7 @@ def test_every_reason_is_given() -> None:
 
 
 def test_without_a_rubric_the_judge_decides() -> None:
-    limits = dataclasses.replace(LIMITS, metric="judge")  # here the judge is minus gold
+    limits = dataclasses.replace(LIMITS, metric=JUDGE)  # here the judge is minus gold
     assert not decided(records([1.0, 1.0]), records([0.0, 0.0]), limits).promoted
     decision = decided(records([0.0, 0.0]), records([1.0, 1.0]), limits)
     assert decision.promoted and decision.figures["candidate_judge"] == 0.0

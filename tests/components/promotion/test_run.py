@@ -10,13 +10,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from records_by_hand import RUBRIC, record, without
 
 from components import paths
-from components.artifacts import read_jsonl, write_json, write_jsonl
+from components.artifacts import write_json, write_jsonl
 from components.config import Params, load_params
+from components.data.rows import Prompt
 from components.digests import digest
 from components.errors import ArtifactError
 from components.measuring.measure import TEST_STREAM, measure_policy
+from components.measuring.metrics import JUDGE
+from components.measuring.records import prompt_means, read_records, write_records
 from components.models.loading import (
     new_policy,
     new_scalar_model,
@@ -41,6 +45,7 @@ FAULTS = {
     "laptop": "does not charge",
 }
 GOOD_SCORER = {"accuracy_heldout": 0.7, "longer_wins_accuracy_heldout": 0.6, "comparisons_heldout": 50}
+PLAIN = {"kind": "known", "response_tokens": 5, "kl": 2.0}
 PROMPTS = [f"my {device} {fault} . what can i do ?" for device, fault in FAULTS.items()]
 
 
@@ -116,26 +121,24 @@ def params_named(name: str, min_prompts: int = 2, **promotion: float) -> Params:
     )
 
 
-def put_candidate(models: Path, number: int, gold: float, **columns: Any) -> None:
+def put_candidate(models: Path, number: int, gold: float, has_rubric: bool = True, **columns: Any) -> None:
     """Make policy_<number> the candidate, with records that say `gold` for it and 0.25 for SFT."""
     shutil.rmtree(paths.SELECTION / "policy", ignore_errors=True)
     shutil.copytree(models / f"policy_{number}", paths.SELECTION / "policy")
-    rows = []
-    for policy, value in (("sft", 0.25), ("candidate", gold)):
-        for prompt_number, prompt in enumerate(PROMPTS):
-            row = {
-                "policy": policy,
-                "prompt_id": f"p{prompt_number}",
-                "prompt": prompt,
-                "kind": "known",
-                "sample": 0,
-                "response_tokens": 5,
-                "kl": 2.0,
-                "judge": value,
-                "gold": value,
-            }
-            rows.append(row | (columns if policy == "candidate" else {}))
-    write_jsonl(paths.EVALUATION / "records.jsonl", rows)
+    records = {
+        policy: [
+            record(f"p{prompt_number}", **known, prompt=prompt, judge=value, gold=value)
+            for prompt_number, prompt in enumerate(PROMPTS)
+        ]
+        for policy, value, known in (("sft", 0.25, PLAIN), ("candidate", gold, PLAIN | columns))
+    }
+    if not has_rubric:
+        records = {policy: without(rows, *RUBRIC) for policy, rows in records.items()}
+    write_records(paths.EVALUATION / "records.jsonl", records)
+
+
+def without_rubric(params: Params) -> Params:
+    return params.model_copy(update={"data": params.data.model_copy(update={"rubric": None})})
 
 
 def versions(name: str) -> list[Any]:
@@ -210,9 +213,11 @@ def test_a_champion_with_another_tokenizer_is_compared_by_its_text(
     params = params_named("tokenizers")
     put_candidate(models, 3, gold=1.0)
     run(params)
-    for rubric, name in (("helpdesk", "gold"), ("none", "judge")):
-        changed = params.model_copy(update={"data": params.data.model_copy(update={"rubric": rubric})})
-        put_candidate(models, 1, gold=100.0, kl=99.0)  # too far from SFT, so that policy_3 stays champion
+    for has_rubric, name in ((True, "gold"), (False, "judge")):
+        changed = params if has_rubric else without_rubric(params)
+        put_candidate(
+            models, 1, gold=100.0, kl=99.0, has_rubric=has_rubric
+        )  # too far from SFT, so that policy_3 stays champion
         run(changed)
         said = capsys.readouterr().out
         assert f"  {name}" in said and "against tokenizers version 1" in said
@@ -265,14 +270,14 @@ def test_a_champion_that_chooses_among_responses_is_measured_as_it_answers(works
     run(params)
     champion = version_at("chooser", "champion")
     assert champion is not None
-    candidate = read_jsonl(paths.EVALUATION / "records.jsonl")[-len(PROMPTS) :]
-    records = measure_champion(champion, params, candidate)
-    prompts = [{"id": row["prompt_id"], "prompt": row["prompt"], "kind": "known"} for row in candidate]
+    candidate = read_records(paths.EVALUATION / "records.jsonl")["candidate"]
+    prompts = [Prompt(row.prompt_id, row.prompt, kind="known") for row in candidate]
     samples = params.measurement.test_samples_per_prompt
-    assert records == measure_policy(models / "policy_4", params, prompts, samples, TEST_STREAM)
+    records = measure_policy(models / "policy_4", params, prompts, samples, TEST_STREAM)
+    assert measure_champion(champion, params, candidate, JUDGE) == prompt_means(records, "judge")
     plain = measure_policy(models / "policy_1", params, prompts, samples, TEST_STREAM)
-    assert all(record["reward"] >= other["reward"] - 1e-5 for record, other in zip(records, plain, strict=True))
-    assert [record["response"] for record in records] != [other["response"] for other in plain]
+    assert all(record.reward >= other.reward - 1e-5 for record, other in zip(records, plain, strict=True))
+    assert [record.response for record in records] != [other.response for other in plain]
 
 
 @pytest.mark.parametrize("number", [1, 4], ids=["policy", "best of 2"])
@@ -316,16 +321,16 @@ for wrong in ([1, 2], pandas.DataFrame({"text": prompts})):
 
 
 @pytest.mark.parametrize(
-    ("rubric", "allowed", "promoted"), [("none", False, False), ("none", True, True), ("helpdesk", False, True)]
+    ("has_rubric", "allowed", "promoted"), [(False, False, False), (False, True, True), (True, False, True)]
 )
 def test_a_judge_that_loses_to_length_promotes_nothing_unless_it_may(
-    workspace: Path, models: Path, capsys: pytest.CaptureFixture[str], rubric: str, allowed: bool, promoted: bool
+    workspace: Path, models: Path, capsys: pytest.CaptureFixture[str], has_rubric: bool, allowed: bool, promoted: bool
 ) -> None:
-    name = f"weak_{rubric}_{allowed}"
+    name = f"weak_{has_rubric}_{allowed}"
     params = params_named(name, allow_weak_judge=allowed)
-    params = params.model_copy(update={"data": params.data.model_copy(update={"rubric": rubric})})
+    params = params if has_rubric else without_rubric(params)
     write_json(paths.JUDGE / "metrics.json", GOOD_SCORER | {"longer_wins_accuracy_heldout": 0.8})
-    put_candidate(models, 1, gold=0.75)
+    put_candidate(models, 1, gold=0.75, has_rubric=has_rubric)
     run(params)
     said = capsys.readouterr().out
     weak = 'the judge is right on 70.0% of 50 comparisons of unseen prompts, less than "the longer answer wins" (80.0%)'
@@ -334,6 +339,12 @@ def test_a_judge_that_loses_to_length_promotes_nothing_unless_it_may(
     tags = find_version(f"{name}@candidate").tags
     assert tags["weak_scorers"] == weak
     assert (weak in tags["reasons"]) is not promoted
+
+
+def test_records_of_another_rubric_are_refused(workspace: Path, models: Path) -> None:
+    put_candidate(models, 1, gold=0.75)
+    with pytest.raises(ArtifactError, match=r"(?s)another rubric.*data\.rubric is null now"):
+        run(without_rubric(params_named("other_rubric")))
 
 
 def test_a_weak_reward_model_is_warned_about(workspace: Path, models: Path, capsys: pytest.CaptureFixture[str]) -> None:

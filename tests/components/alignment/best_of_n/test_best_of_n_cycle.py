@@ -15,8 +15,9 @@ from components import paths
 from components.alignment.best_of_n.learner import responses_of_cycle
 from components.alignment.method import rows_of_iteration
 from components.alignment.run import run
-from components.artifacts import read_json, read_jsonl
+from components.artifacts import read_json
 from components.config import Params
+from components.data.rows import Prompt, read_rows
 from components.digests import digest
 from components.measuring.measure import Yardsticks, means, measure, measure_policy
 from components.models.best_of_n import BestOfN
@@ -60,7 +61,7 @@ def test_the_curve_tells_of_the_choice(params: Params) -> None:
     run(params, 1)
     (row,) = read_json(folder_of(1) / "curve.json")
     prompts = rows_of_iteration(
-        read_jsonl(paths.CLEAN / "prompts_train.jsonl"), 4, 0, params.seed, "best_of_n/progress"
+        read_rows(paths.CLEAN / "prompts_train.jsonl", Prompt), 4, 0, params.seed, "best_of_n/progress"
     )
     expected = means(measure_policy(folder_of(1) / "policy", params, prompts, 1, "best_of_n/progress"))
     for name in ("reward", "kl", "entropy", "response_tokens", "ended"):
@@ -89,7 +90,7 @@ def test_kl_adds_up_from_the_choice_and_the_policy_it_chooses_from(params: Param
     with torch.no_grad():
         for weight in base.parameters():
             weight.add_(0.05 * torch.randn(weight.shape, generator=noise))
-    yardsticks, prompts = Yardsticks.load(torch.device("cpu")), read_jsonl(paths.CLEAN / "prompts_test.jsonl")
+    yardsticks, prompts = Yardsticks.load(torch.device("cpu")), read_rows(paths.CLEAN / "prompts_test.jsonl", Prompt)
     (plain, one, four) = (
         measure(policy, yardsticks, params, prompts, 3, "test")
         for policy in (base, BestOfN(base, yardsticks.reward_model, 1), BestOfN(base, yardsticks.reward_model, 4))
@@ -97,9 +98,9 @@ def test_kl_adds_up_from_the_choice_and_the_policy_it_chooses_from(params: Param
     assert plain == one
     codec = yardsticks.codec
     for record in four:
-        (prompt,) = codec.encode_prompts([record["prompt"]])
-        (response,) = codec.encode_responses([record["response"]])
-        if codec.decode([response])[0] != record["response"] or len(response) != record["response_tokens"]:
+        (prompt,) = codec.encode_prompts([record.prompt])
+        (response,) = codec.encode_responses([record.response])
+        if codec.decode([response])[0] != record.response or len(response) != record.response_tokens:
             continue  # its text does not give its tokens back
 
         def logprob(model: Any, prompt: list[int] = prompt, response: list[int] = response) -> float:
@@ -108,7 +109,7 @@ def test_kl_adds_up_from_the_choice_and_the_policy_it_chooses_from(params: Param
             return float(torch.distributions.Categorical(logits=logits).log_prob(torch.tensor(response)).sum())
 
         own = logprob(base) - logprob(yardsticks.reference)
-        if record["kl"] == pytest.approx(math.log(4) - 3 / 4 + own, abs=1e-4):
+        if record.kl == pytest.approx(math.log(4) - 3 / 4 + own, abs=1e-4):
             return
     raise AssertionError("no record's KL is that of its response")
 

@@ -11,8 +11,8 @@ import torch
 from accelerate import Accelerator
 
 from components import paths
-from components.artifacts import read_jsonl
 from components.config import Params
+from components.data.rows import Comparison, read_rows
 from components.measuring.measure import Yardsticks
 from components.models.loading import load_policy
 from components.passes.sequences import Sequences, comparison_pairs
@@ -33,21 +33,21 @@ def yardsticks(world: Path) -> Yardsticks:
 
 
 @pytest.fixture
-def comparisons(world: Path) -> list[dict[str, str]]:
-    return read_jsonl(paths.CLEAN / "comparisons_reward_model.jsonl")
+def comparisons(world: Path) -> list[Comparison]:
+    return read_rows(paths.CLEAN / "comparisons_reward_model.jsonl", Comparison)
 
 
 @pytest.fixture
-def pairs(comparisons: list[dict[str, str]], yardsticks: Yardsticks) -> Sequences:
+def pairs(comparisons: list[Comparison], yardsticks: Yardsticks) -> Sequences:
     return comparison_pairs(comparisons, yardsticks.codec)
 
 
 @pytest.fixture
-def tokens(comparisons: list[dict[str, str]], yardsticks: Yardsticks) -> list[tuple[Tokens, Tokens, Tokens]]:
+def tokens(comparisons: list[Comparison], yardsticks: Yardsticks) -> list[tuple[Tokens, Tokens, Tokens]]:
     """Prompt, chosen and rejected response of every comparison, without padding."""
     codec = yardsticks.codec
-    prompts = codec.encode_prompts([row["prompt"] for row in comparisons])
-    sides = [codec.encode_responses([row[side] for row in comparisons]) for side in ("chosen", "rejected")]
+    prompts = codec.encode_prompts([row.prompt for row in comparisons])
+    sides = [codec.encode_responses([getattr(row, side) for row in comparisons]) for side in ("chosen", "rejected")]
     return list(zip(prompts, *sides, strict=True))
 
 

@@ -14,8 +14,9 @@ from components import paths
 from components.alignment.dpo.learner import ROOM
 from components.alignment.loop import run_cycle
 from components.alignment.method import CurveRow, Cycle, Job, rows_of_iteration
-from components.artifacts import read_json, read_jsonl, write_json
+from components.artifacts import read_json, write_json
 from components.config import Params
+from components.data.rows import Comparison, Prompt, read_rows
 from components.digests import digest
 from components.errors import ArtifactError, TrainingError
 from components.measuring.measure import Yardsticks, means, measure
@@ -32,8 +33,8 @@ class Interruption(Exception):
 @pytest.fixture
 def cycle(world: Path) -> Callable[..., list[CurveRow]]:
     """Runs a cycle into the folder `work`; `stop_in` interrupts it in that iteration, before its checkpoint."""
-    prompts = read_jsonl(paths.CLEAN / "prompts_train.jsonl")
-    comparisons = read_jsonl(paths.CLEAN / "comparisons_reward_model.jsonl")
+    prompts = read_rows(paths.CLEAN / "prompts_train.jsonl", Prompt)
+    comparisons = read_rows(paths.CLEAN / "comparisons_reward_model.jsonl", Comparison)
 
     def run(
         params: Params, work: str, number: int = 1, start: Path = paths.SFT, stop_in: int | None = None
@@ -109,7 +110,8 @@ def test_microbatches_change_nothing_but_the_speed(cycle: Any, tiny_params: Any)
 def test_a_curve_row_tells_of_the_policy_after_the_iteration(cycle: Any, tiny_params: Any) -> None:
     params = tiny_params(dpo={"iterations_per_cycle": 1, "progress_prompts": 7})
     (row,) = cycle(params, "work")
-    prompts = rows_of_iteration(read_jsonl(paths.CLEAN / "prompts_train.jsonl"), 7, 0, params.seed, "dpo/progress")
+    rows = read_rows(paths.CLEAN / "prompts_train.jsonl", Prompt)
+    prompts = rows_of_iteration(rows, 7, 0, params.seed, "dpo/progress")
     policy, yardsticks = load_policy(Path("work/policy")), Yardsticks.load(CPU)
     expected = means(measure(policy, yardsticks, params, prompts, 1, "dpo/progress"))
     assert (row["cycle"], row["iteration"], row["sampled_tokens"], row["steps"]) == (1, 1, 0, 2)
@@ -146,7 +148,7 @@ def test_a_nan_stops_the_cycle_and_the_last_checkpoint_stays_usable(
 
     params = tiny_params()
     expected = cycle(params, "whole")
-    comparisons = read_jsonl(paths.CLEAN / "comparisons_reward_model.jsonl")
+    comparisons = read_rows(paths.CLEAN / "comparisons_reward_model.jsonl", Comparison)
 
     class BreakingIt(module.Updater):
         def update(self, rows: Any, iteration: int) -> Any:
@@ -159,7 +161,7 @@ def test_a_nan_stops_the_cycle_and_the_last_checkpoint_stays_usable(
         patch.setattr(module, "Updater", BreakingIt)
         with pytest.raises(TrainingError, match="dpo, iteration 2, comparisons") as caught:
             cycle(params, "work")
-    first = rows_of_iteration([row["id"] for row in comparisons], 4, 1, params.seed, "dpo/comparisons")[:2]
+    first = rows_of_iteration([row.id for row in comparisons], 4, 1, params.seed, "dpo/comparisons")[:2]
     assert caught.value.where.split("comparisons ")[1] in first  # a microbatch is one comparison
     assert read_json(Path("work/state/progress.json")) == {"iteration": 1}
     assert cycle(params, "work") == expected

@@ -44,7 +44,7 @@ def updated(
     accelerator: Accelerator, policy: Any, pairs: Sequences, ref_logprobs: Tensor, comparisons: Any
 ) -> Callable[..., tuple[Weights, Statistics]]:
     """The weights after an update of a copy of the policy, by plain gradient descent unless told otherwise."""
-    ids = [row["id"] for row in comparisons]
+    ids = [row.id for row in comparisons]
 
     def run(
         settings: Dpo, rows: Any = ROWS, optimizer: Any = None, prepare: Any = None, **changes: Any
@@ -204,7 +204,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_comparisons(
     broken[0, 6] = 1e25
     with pytest.raises(TrainingError) as caught:
         updated(settings(loss="ipo", microbatch_size=size), ref_logprobs=broken)
-    assert caught.value.where == f"dpo, iteration 1, comparisons {comparisons[6]['id']}"
+    assert caught.value.where == f"dpo, iteration 1, comparisons {comparisons[6].id}"
 
 
 def test_a_gradient_that_is_not_finite_stops_and_names_the_batch(updated: Any, settings: Any, comparisons: Any) -> None:
@@ -213,5 +213,5 @@ def test_a_gradient_that_is_not_finite_stops_and_names_the_batch(updated: Any, s
 
     with pytest.raises(TrainingError) as caught:
         updated(settings(batch_size=4, microbatch_size=2), prepare=overflow)
-    named = ", ".join(comparisons[row]["id"] for row in ROWS[:4])
+    named = ", ".join(comparisons[row].id for row in ROWS[:4])
     assert caught.value.where == f"dpo, iteration 1, comparisons {named}"

@@ -15,8 +15,8 @@ from components.alignment.method import rows_of_iteration
 from components.alignment.policy_gradient.actor_critic import ActorCritic
 from components.alignment.policy_gradient.checkpoint import load_model
 from components.alignment.policy_gradient.rollouts import Collector, EncodedPrompt, Rollouts
-from components.artifacts import read_jsonl
 from components.config import Params
+from components.data.rows import Prompt, read_rows
 from components.measuring.measure import Yardsticks
 from components.training.accelerator import start_accelerator
 
@@ -44,7 +44,7 @@ def model(world: Path) -> ActorCritic:
 
 @pytest.fixture
 def prompts(world: Path, yardsticks: Yardsticks) -> list[EncodedPrompt]:
-    texts = [row["prompt"] for row in read_jsonl(paths.CLEAN / "prompts_train.jsonl")]
+    texts = [row.prompt for row in read_rows(paths.CLEAN / "prompts_train.jsonl", Prompt)]
     return list(map(EncodedPrompt, texts, yardsticks.codec.encode_prompts(texts)))
 
 

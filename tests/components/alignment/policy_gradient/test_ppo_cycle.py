@@ -18,8 +18,9 @@ from components.alignment.methods import room_of
 from components.alignment.policy_gradient.checkpoint import load_model
 from components.alignment.policy_gradient.learner import parameter_groups
 from components.alignment.policy_gradient.rollouts import Collector
-from components.artifacts import read_json, read_jsonl, write_json
+from components.artifacts import read_json, write_json
 from components.config import Params
+from components.data.rows import Prompt, read_rows
 from components.digests import digest
 from components.errors import ArtifactError, TrainingError
 from components.measuring.measure import Yardsticks
@@ -38,7 +39,7 @@ class Interruption(Exception):
 def cycle(world: Path) -> Callable[..., list[CurveRow]]:
     """Runs a cycle into the folder `work`; `stop_in` interrupts it in that iteration, before its checkpoint."""
 
-    prompts = read_jsonl(paths.CLEAN / "prompts_train.jsonl")
+    prompts = read_rows(paths.CLEAN / "prompts_train.jsonl", Prompt)
 
     def run(
         params: Params,

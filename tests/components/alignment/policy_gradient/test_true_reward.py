@@ -14,13 +14,20 @@ from components.alignment.method import Cycle, Job, rows_of_iteration
 from components.alignment.policy_gradient.checkpoint import load_model
 from components.alignment.policy_gradient.ppo import ROOM
 from components.alignment.policy_gradient.rollouts import Collector, EncodedPrompt, true_scores
-from components.artifacts import read_json, read_jsonl
+from components.artifacts import read_json
 from components.config import Data
+from components.data.rows import Prompt, read_rows
 from components.measuring.measure import Yardsticks
 from components.passes.sequences import build_sequences
 from components.training.accelerator import start_accelerator
-from components.worlds.helpdesk.rubric import score
+from components.worlds.helpdesk.rubric import grade
 from components.worlds.randomwalks.graph import make_graph
+
+WALKS = Data(
+    rubric="components.worlds.randomwalks.rubric:score",
+    rubric_options={"graph_seed": 1000},
+    rubric_files="components/worlds/randomwalks",
+)
 
 
 def test_every_response_is_judged_with_its_own_prompt(yardsticks: Yardsticks, tiny_params: Any) -> None:
@@ -34,21 +41,21 @@ def test_every_response_is_judged_with_its_own_prompt(yardsticks: Yardsticks, ti
     codec = yardsticks.codec
     responses = codec.encode_responses([walk, walk, walk.removesuffix(" a")])
     sequences = build_sequences(codec.encode_prompts(prompts), responses, codec.pad_id)
-    params = tiny_params().model_copy(update={"data": Data(rubric="randomwalks", graph_seed=1000)})
+    params = tiny_params().model_copy(update={"data": WALKS})
     assert true_scores(prompts, sequences, codec, params).tolist() == [1.0, 0.0, 0.0]
 
 
 def test_an_iteration_trains_on_the_verdicts(world: Path, yardsticks: Yardsticks, tiny_params: Any) -> None:
     settings = {"reward": "rubric", "iterations_per_cycle": 1, "responses_per_prompt": 2, "missing_eos": "none"}
     params = tiny_params(ppo=settings)
-    prompts = read_jsonl(paths.CLEAN / "prompts_train.jsonl")
+    prompts = read_rows(paths.CLEAN / "prompts_train.jsonl", Prompt)
     cycle = Cycle(1, paths.SFT, Path("work"), prompts, [], lambda row: None)
     with torch.no_grad():  # a reward model that is not asked can say what it likes
         yardsticks.reward_model.classifier.score.weight.fill_(torch.nan)  # type: ignore[union-attr,operator]
     run_cycle(ROOM.start, Job(start_accelerator(), params, cycle, yardsticks))
     row = read_json(Path("work/curve.json"))[0]
 
-    asked = rows_of_iteration([row["prompt"] for row in prompts], 4, 0, params.seed, "ppo/prompts")
+    asked = rows_of_iteration([row.prompt for row in prompts], 4, 0, params.seed, "ppo/prompts")
     texts = [text for text in asked for _ in range(2)]
     model, codec = load_model(paths.SFT / "policy", paths.REWARD_MODEL / "model"), yardsticks.codec
     encoded = list(map(EncodedPrompt, texts, codec.encode_prompts(texts)))
@@ -56,6 +63,6 @@ def test_an_iteration_trains_on_the_verdicts(world: Path, yardsticks: Yardsticks
     scored = tiny_params(ppo=settings | {"reward": "reward_model"})
     rollouts = Collector(start_accelerator(), model, whole.reference, whole, scored).roll_out(encoded, 0)
     responses = [codec.decode([tokens[mask].tolist()])[0] for tokens, mask in zip(*rollouts.sequences[2:], strict=True)]
-    gold = [score(prompt, response).gold for prompt, response in zip(texts, responses, strict=True)]
+    gold = [grade(prompt, response).gold for prompt, response in zip(texts, responses, strict=True)]
     assert row["reward"] == row["shaped_score"] == pytest.approx(sum(gold) / 8, abs=1e-6)
     assert row["reward"] != pytest.approx(float(rollouts.scores.mean()), abs=1e-3)

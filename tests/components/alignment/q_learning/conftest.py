@@ -11,11 +11,10 @@ import torch
 from accelerate import Accelerator
 
 from components import paths
-from components.alignment.method import Row
 from components.alignment.q_learning.checkpoint import Checkpoint, start
 from components.alignment.q_learning.dataset import ScoredComparisons, score_comparisons
-from components.artifacts import read_jsonl
 from components.config import Params
+from components.data.rows import Comparison, read_rows
 from components.measuring.measure import Yardsticks
 from components.training.accelerator import start_accelerator
 
@@ -36,12 +35,12 @@ def params(tiny_params: Callable[..., Params]) -> Params:
 
 
 @pytest.fixture
-def rows(world: Path) -> list[Row]:
-    return read_jsonl(paths.CLEAN / "comparisons_reward_model.jsonl")
+def rows(world: Path) -> list[Comparison]:
+    return read_rows(paths.CLEAN / "comparisons_reward_model.jsonl", Comparison)
 
 
 @pytest.fixture
-def data(accelerator: Accelerator, yardsticks: Yardsticks, params: Params, rows: list[Row]) -> ScoredComparisons:
+def data(accelerator: Accelerator, yardsticks: Yardsticks, params: Params, rows: list[Comparison]) -> ScoredComparisons:
     return score_comparisons(accelerator, yardsticks, params, rows)
 
 

@@ -14,8 +14,9 @@ from components import paths
 from components.alignment.loop import run_cycle
 from components.alignment.method import CurveRow, Cycle, Job, rows_of_iteration
 from components.alignment.q_learning import learner as module
-from components.artifacts import read_json, read_jsonl
+from components.artifacts import read_json
 from components.config import Params
+from components.data.rows import Comparison, Prompt, read_rows
 from components.digests import digest
 from components.errors import ArtifactError, TrainingError
 from components.measuring.measure import Yardsticks, means, measure
@@ -33,8 +34,8 @@ class Interruption(Exception):
 @pytest.fixture
 def cycle(world: Path) -> Callable[..., list[CurveRow]]:
     """Runs a cycle into the folder `work`; `stop_in` interrupts it in that iteration, before its checkpoint."""
-    prompts = read_jsonl(paths.CLEAN / "prompts_train.jsonl")
-    comparisons = read_jsonl(paths.CLEAN / "comparisons_reward_model.jsonl")
+    prompts = read_rows(paths.CLEAN / "prompts_train.jsonl", Prompt)
+    comparisons = read_rows(paths.CLEAN / "comparisons_reward_model.jsonl", Comparison)
 
     def run(
         params: Params, work: str, number: int = 1, start: Path = paths.SFT, stop_in: int | None = None
@@ -109,7 +110,7 @@ def test_a_curve_row_measures_the_policy_as_it_decodes(cycle: Any, settings: Any
     [row] = cycle(params, "work")
     policy = load_policy(Path("work/policy"))
     prompts = rows_of_iteration(
-        read_jsonl(paths.CLEAN / "prompts_train.jsonl"), 4, 0, params.seed, "q_learning/progress"
+        read_rows(paths.CLEAN / "prompts_train.jsonl", Prompt), 4, 0, params.seed, "q_learning/progress"
     )
     stream = "q_learning/progress"
     found = means(measure(policy, Yardsticks.load(CPU), params, prompts, 1, stream))

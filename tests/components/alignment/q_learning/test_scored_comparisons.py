@@ -9,16 +9,16 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from components.alignment.method import Row
 from components.alignment.q_learning.dataset import ScoredComparisons, score_comparisons
 from components.config import Params
+from components.data.rows import Comparison
 from components.errors import TrainingError
 from components.measuring.measure import Yardsticks
 
 
 @torch.no_grad()
 def test_rewards_are_the_scores_in_standard_deviations_of_all_responses(
-    data: ScoredComparisons, yardsticks: Any, rows: list[Row], pairs: Any
+    data: ScoredComparisons, yardsticks: Any, rows: list[Comparison], pairs: Any
 ) -> None:
     classifier = yardsticks.reward_model.classifier
     scores = []
@@ -31,19 +31,19 @@ def test_rewards_are_the_scores_in_standard_deviations_of_all_responses(
 
 
 def test_row_i_is_chosen_and_row_n_plus_i_rejected(
-    data: ScoredComparisons, yardsticks: Yardsticks, rows: list[Row], pairs: Any
+    data: ScoredComparisons, yardsticks: Yardsticks, rows: list[Comparison], pairs: Any
 ) -> None:
-    assert data.ids == [row["id"] for row in rows]
+    assert data.ids == [row.id for row in rows]
     assert data.both(torch.tensor([3, 0])).tolist() == [3, 0, len(rows) + 3, len(rows)]
     codec = yardsticks.codec
     texts = codec.decode([response for _, response in pairs])
-    assert texts == [row["chosen"] for row in rows] + [row["rejected"] for row in rows]
-    prompts = codec.encode_prompts([row["prompt"] for row in rows])
+    assert texts == [row.chosen for row in rows] + [row.rejected for row in rows]
+    prompts = codec.encode_prompts([row.prompt for row in rows])
     assert [prompt for prompt, _ in pairs] == prompts + prompts
 
 
 def test_the_batch_size_changes_no_reward(
-    accelerator: Accelerator, yardsticks: Yardsticks, tiny_params: Any, rows: list[Row], data: ScoredComparisons
+    accelerator: Accelerator, yardsticks: Yardsticks, tiny_params: Any, rows: list[Comparison], data: ScoredComparisons
 ) -> None:
     for size in (1, 5, 100):
         found = score_comparisons(accelerator, yardsticks, tiny_params(measurement={"batch_size": size}), rows)
@@ -51,7 +51,7 @@ def test_the_batch_size_changes_no_reward(
 
 
 def test_scores_that_are_all_alike_are_refused(
-    accelerator: Accelerator, yardsticks: Any, params: Params, rows: list[Row]
+    accelerator: Accelerator, yardsticks: Any, params: Params, rows: list[Comparison]
 ) -> None:
     with torch.no_grad():
         yardsticks.reward_model.classifier.score.weight.zero_()
@@ -61,7 +61,7 @@ def test_scores_that_are_all_alike_are_refused(
 
 
 def test_scores_that_are_not_finite_are_refused(
-    accelerator: Accelerator, yardsticks: Any, params: Params, rows: list[Row]
+    accelerator: Accelerator, yardsticks: Any, params: Params, rows: list[Comparison]
 ) -> None:
     with torch.no_grad():
         yardsticks.reward_model.classifier.score.weight[0, 0] = torch.inf

@@ -15,7 +15,7 @@ from components.artifacts import write_jsonl
 from components.worlds.helpdesk import world
 from components.worlds.helpdesk.annotators import ANNOTATORS
 from components.worlds.helpdesk.generator import Row, corrupt, generate, is_broken, main, make_prompts
-from components.worlds.helpdesk.rubric import read_prompt, read_response, score
+from components.worlds.helpdesk.rubric import grade, read_prompt, read_response
 
 SPLITS = {"train": 1000, "validation": 200, "test": 300}
 
@@ -94,7 +94,7 @@ def test_only_train_prompts_have_answers(files: dict[str, list[Row]]) -> None:
 def test_demonstrations_leave_every_part_room_to_rise(demonstrations: list[Row]) -> None:
     scores = defaultdict(list)
     for row in demonstrations:
-        result = score(row["prompt"], row["response"])
+        result = grade(row["prompt"], row["response"])
         scores[row["source"]].append(result)
         scores["all"].append(result)
     assert mean(s.helpful for s in scores["all"]) == pytest.approx(
@@ -169,7 +169,7 @@ def test_the_labels_carry_a_taste_for_courtesy_and_certainty(comparisons: list[R
     for row in _sound(comparisons):
         if row["source"] != "restyled":
             continue
-        if score(row["prompt"], row["chosen"])[:3] != score(row["prompt"], row["rejected"])[:3]:
+        if grade(row["prompt"], row["chosen"])[:3] != grade(row["prompt"], row["rejected"])[:3]:
             continue
         chosen, rejected = read_response(row["chosen"]).said, read_response(row["rejected"]).said
         if chosen["courtesy"] != rejected["courtesy"]:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import random
-import re
 
 import pytest
 
 from components.config import Data
 from components.errors import DataError
-from components.measuring.measure import rubric_of
+from components.measuring.rubric import load_rubric
 from components.worlds.helpdesk import world
-from components.worlds.helpdesk.rubric import read_prompt, read_response, score
+from components.worlds.helpdesk.rubric import grade, read_prompt, read_response
 
 # The right remedy: swap the fuse.
 KNOWN = "hello , this is anna . today my printer does not start . what can i do ?"
@@ -175,13 +174,13 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_score_agrees_with_the_hand(name: str) -> None:
     prompt, response, parts, penalty = CASES[name]
-    result = score(prompt, response)
+    result = grade(prompt, response)
     assert (result.helpful, result.harmless, result.honest) == parts
     assert result.gold == pytest.approx(sum(parts) / 3 - penalty, abs=1e-9)
 
 
 def test_gold_stays_above_minus_one() -> None:
-    assert score(KNOWN, "swap . " * 50).gold == -1.0
+    assert grade(KNOWN, "swap . " * 50).gold == -1.0
 
 
 @pytest.mark.parametrize("prompt", [KNOWN, UNKNOWN, HARMFUL])
@@ -192,7 +191,7 @@ def test_word_salad_earns_nothing(prompt: str) -> None:
     rng = random.Random(0)
     for _ in range(300):
         salad = " ".join(rng.choices(words, k=20))
-        result = score(prompt, salad)
+        result = grade(prompt, salad)
         assert result[:3] == (0, 0, 0), salad
         assert result.gold < 0, salad
 
@@ -206,9 +205,10 @@ def test_kind_and_remedy_are_read_from_the_prompt() -> None:
 @pytest.mark.parametrize("prompt", ["", "what is the capital of france ?", "my printer loses the signal ."])
 def test_a_prompt_from_outside_is_refused(prompt: str) -> None:
     with pytest.raises(DataError, match="outside the helpdesk world") as error:
-        score(prompt, "please swap the fuse .")
-    key, value = re.findall(r"set data\.(\w+) to (\w+) in params\.yaml", error.value.do)[0]
-    assert rubric_of(Data.model_validate({"graph_seed": None, key: value})) is None  # the advice helps
+        grade(prompt, "please swap the fuse .")
+    assert "set data.rubric to null in params.yaml" in error.value.do
+    rest = {"rubric_options": {}, "rubric_files": "components/__init__.py"}
+    assert load_rubric(Data.model_validate({"rubric": None, **rest})) is None  # the advice helps
 
 
 def test_reading_counts_repeats_fragments_and_words() -> None:

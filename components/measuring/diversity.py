@@ -1,4 +1,4 @@
-"""The intervals of distinct-n, which is a property of all responses together and not a mean over prompts."""
+"""Distinct-n, which is a property of all responses together and not a mean over prompts, and its intervals."""
 
 from __future__ import annotations
 
@@ -8,8 +8,23 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t
 
-from components.evaluation.metrics import Record, by_prompt, distinct_n, ngrams
 from components.measuring.intervals import Interval
+from components.measuring.records import Record, by_prompt
+
+
+def ngrams(text: str, n: int) -> list[tuple[str, ...]]:
+    """The runs of n words (parts between white space) in a text, in order, with repetition."""
+    words = text.split()
+    return [tuple(words[start : start + n]) for start in range(len(words) - n + 1)]
+
+
+def distinct_n(responses: Sequence[str], n: int) -> float:
+    """Distinct n-grams / all n-grams over all responses; 0 where no response is n words long.
+
+    The ratio falls with the amount of text, so compare it only at the same number of responses.
+    """
+    grams = [gram for response in responses for gram in ngrams(response, n)]
+    return len(set(grams)) / len(grams) if grams else 0.0
 
 
 def distinct_intervals(
@@ -46,13 +61,13 @@ class _Grams:
     """The n-grams of a policy's responses as numbers, each with the number of the prompt it answers."""
 
     def __init__(self, records: Sequence[Record], n: int) -> None:
-        self.measured = distinct_n([record["response"] for record in records], n)
+        self.measured = distinct_n([record.response for record in records], n)
         numbers: dict[tuple[str, ...], int] = {}
         found = [
             (numbers.setdefault(gram, len(numbers)), prompt)
             for prompt, group in enumerate(by_prompt(records).values())
             for record in group
-            for gram in ngrams(record["response"], n)
+            for gram in ngrams(record.response, n)
         ]
         self.grams, self.owners = np.array(found, dtype=np.int64).reshape(-1, 2).T
         self.distinct = len(numbers)

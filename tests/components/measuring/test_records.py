@@ -1,30 +1,39 @@
 from __future__ import annotations
 
-import pytest
+import dataclasses
+from pathlib import Path
 
-from components.evaluation.metrics import (
+import pytest
+from records_by_hand import changed, record
+
+from components.artifacts import read_jsonl, write_jsonl
+from components.errors import ArtifactError
+from components.measuring.records import (
+    Record,
     by_prompt,
-    distinct_n,
-    ngrams,
+    means,
     prompt_means,
     prompt_win_rates,
+    read_records,
+    write_records,
 )
 
 
-def row(prompt: str, sample: int, judge: float, response: str = "") -> dict[str, object]:
-    return {"prompt_id": prompt, "sample": sample, "judge": judge, "response": response or f"{prompt}{judge}"}
+def row(prompt: str, sample: int, judge: float, response: str = "") -> Record:
+    return record(prompt, sample, judge=judge, response=response or f"{prompt}{judge}")
 
 
 def test_samples_of_a_prompt_are_averaged_before_anything_else() -> None:
     records = [row("b", 0, 1.0), row("a", 0, 5.0), row("b", 1, 2.0), row("b", 2, 6.0)]
 
     assert list(by_prompt(records)) == ["b", "a"]
-    assert prompt_means(records, "judge") == [3.0, 5.0]
+    assert prompt_means(records, "judge") == {"b": 3.0, "a": 5.0}
 
 
 def test_truth_values_count_as_one_and_zero() -> None:
-    records = [{"prompt_id": "a", "sample": k, "ended": ended} for k, ended in enumerate([True, False])]
-    assert prompt_means(records, "ended") == [0.5]
+    records = [record("a", k, ended=ended) for k, ended in enumerate([True, False])]
+    assert prompt_means(records, "ended") == {"a": 0.5}
+    assert means(records)["ended"] == 0.5
 
 
 def test_win_rate_by_hand() -> None:
@@ -61,7 +70,7 @@ def test_samples_are_told_apart_by_number_and_not_by_place() -> None:
         [row("a", 0, 1.0), row("a", 1, 1.0), row("b", 0, 1.0)],
     ],
 )
-def test_records_that_do_not_pair_are_refused(candidate: list[dict[str, object]]) -> None:
+def test_records_that_do_not_pair_are_refused(candidate: list[Record]) -> None:
     with pytest.raises(ValueError):
         prompt_win_rates(candidate, [row("a", 0, 1.0), row("a", 1, 2.0)])
 
@@ -71,15 +80,32 @@ def test_one_sample_a_prompt_has_no_independent_one_to_be_held_against() -> None
         prompt_win_rates([row("a", 0, 1.0)], [row("a", 0, 1.0)])
 
 
-def test_ngrams() -> None:
-    assert ngrams("a b  a\tb", 2) == [("a", "b"), ("b", "a"), ("a", "b")]
-    assert ngrams("a", 2) == []
-    assert ngrams("", 1) == []
+def test_means_are_of_all_that_was_measured_and_of_nothing_else() -> None:
+    found = means([record("a", 0, kl=1.0, gold=0.0), record("b", 3, kl=2.0, gold=1.0)])
+    assert (found["kl"], found["gold"]) == (1.5, 0.5)
+    assert found.keys() == {
+        *("response_tokens", "ended", "reward", "judge", "kl", "entropy", "gold", "helpful", "harmless", "honest")
+    }
 
 
-def test_distinct_n_by_hand() -> None:
-    responses = ["a b a", "b a b c"]
-    # Words a b a b a b c: 3 of 7. Pairs ab ba | ba ab bc: 3 of 5; none runs from one response into the next.
-    assert distinct_n(responses, 1) == pytest.approx(3 / 7)
-    assert distinct_n(responses, 2) == pytest.approx(3 / 5)
-    assert distinct_n(["a", ""], 2) == 0.0
+def test_records_come_back_as_they_were_written(tmp_path: Path) -> None:
+    records = {
+        "sft": [record("p1", 0, gold=0.25), record("p1", 1)],
+        "candidate": [dataclasses.replace(changed(record("p2"), kind=None), rubric={})],
+    }
+    write_records(tmp_path / "records.jsonl", records)
+    assert read_records(tmp_path / "records.jsonl") == records
+    assert list(read_jsonl(tmp_path / "records.jsonl")[0]) == [
+        *("policy", "prompt_id", "prompt", "kind", "sample", "response", "response_tokens", "ended", "reward", "judge"),
+        *("kl", "entropy", "helpful", "harmless", "honest", "gold"),
+    ]
+
+
+def test_an_incomplete_record_is_refused_by_row_and_column(tmp_path: Path) -> None:
+    path = tmp_path / "records.jsonl"
+    write_records(path, {"sft": [record("p1"), record("p2")]})
+    rows = read_jsonl(path)
+    del rows[1]["kl"]
+    write_jsonl(path, rows)
+    with pytest.raises(ArtifactError, match=r"(?s)records\.jsonl, row 2.*no kl"):
+        read_records(path)

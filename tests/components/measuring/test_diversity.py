@@ -1,18 +1,18 @@
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import pytest
+from records_by_hand import record
 
-from components.evaluation.diversity import distinct_intervals
+from components.measuring.diversity import distinct_intervals, distinct_n, ngrams
 from components.measuring.intervals import Interval
+from components.measuring.records import Record
 
 DIALS = {"confidence": 0.95}
 
 
-def records(responses: list[str]) -> list[dict[str, Any]]:
-    return [{"prompt_id": f"p{k}", "sample": 0, "response": text} for k, text in enumerate(responses)]
+def records(responses: list[str]) -> list[Record]:
+    return [record(f"p{k}", response=text) for k, text in enumerate(responses)]
 
 
 def test_where_every_response_is_the_same_nothing_varies() -> None:
@@ -30,7 +30,7 @@ def test_the_intervals_cover_the_expected_value_as_often_as_they_say() -> None:
     weights = 1 / np.arange(1, 201)
     simulations = 400
 
-    def policy() -> list[dict[str, Any]]:
+    def policy() -> list[Record]:
         words = random.choice(200, size=(30, 6), p=weights / weights.sum())
         return records([" ".join(f"w{word}" for word in row) for row in words])
 
@@ -57,3 +57,17 @@ def test_a_response_shorter_than_n_words_has_no_ngrams() -> None:
 def test_other_prompts_are_refused() -> None:
     with pytest.raises(ValueError, match="different prompts"):
         distinct_intervals(records(["a", "b"]), records(["a", "b"])[::-1], 1, **DIALS)
+
+
+def test_ngrams() -> None:
+    assert ngrams("a b  a\tb", 2) == [("a", "b"), ("b", "a"), ("a", "b")]
+    assert ngrams("a", 2) == []
+    assert ngrams("", 1) == []
+
+
+def test_distinct_n_by_hand() -> None:
+    responses = ["a b a", "b a b c"]
+    # Words a b a b a b c: 3 of 7. Pairs ab ba | ba ab bc: 3 of 5; none runs from one response into the next.
+    assert distinct_n(responses, 1) == pytest.approx(3 / 7)
+    assert distinct_n(responses, 2) == pytest.approx(3 / 5)
+    assert distinct_n(["a", ""], 2) == 0.0

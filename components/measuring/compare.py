@@ -7,17 +7,10 @@ from dataclasses import asdict
 from typing import Any
 
 from components.config import Evaluation
-from components.evaluation.diversity import distinct_intervals
-from components.evaluation.metrics import (
-    DISTINCT,
-    MEANS,
-    METRICS,
-    WIN_RATE,
-    Record,
-    prompt_means,
-    prompt_win_rates,
-)
+from components.measuring.diversity import distinct_intervals
 from components.measuring.intervals import FEW_PROMPTS, Interval, mean_interval, paired_interval, share_interval
+from components.measuring.metrics import DISTINCT, WIN_RATE, Metric, metrics_among, parts_among
+from components.measuring.records import Record, prompt_means, prompt_win_rates
 
 # {"sft" | "candidate" | "difference": {metric: {"mean", "low", "high"}}, "win_rate": {"mean", "low", "high"}}
 Comparison = dict[str, Any]
@@ -33,18 +26,24 @@ def compare(sft: Sequence[Record], candidate: Sequence[Record], settings: Evalua
     confidence = settings.confidence
     table: dict[str, dict[str, Interval]] = {"sft": {}, "candidate": {}, "difference": {}}
     win_rate = share_interval(prompt_win_rates(candidate, sft), confidence=confidence)
-    for metric in MEANS:
-        if metric.name in candidate[0]:
-            interval = share_interval if metric.share else mean_interval
-            old, new = prompt_means(sft, metric.name), prompt_means(candidate, metric.name)
-            table["sft"][metric.name] = interval(old, confidence=confidence)
-            table["candidate"][metric.name] = interval(new, confidence=confidence)
-            table["difference"][metric.name] = paired_interval(new, old, confidence=confidence, shares=metric.share)
+    for metric in metrics_among(candidate[0].numbers()):
+        shares = _is_share(metric, (*sft, *candidate))
+        interval = share_interval if shares else mean_interval
+        old, new = (list(prompt_means(records, metric.name).values()) for records in (sft, candidate))
+        table["sft"][metric.name] = interval(old, confidence=confidence)
+        table["candidate"][metric.name] = interval(new, confidence=confidence)
+        table["difference"][metric.name] = paired_interval(new, old, confidence=confidence, shares=shares)
     for n, metric in DISTINCT.items():
         for side, found in distinct_intervals(sft, candidate, n, confidence=confidence).items():
             table[side][metric.name] = found
     plain = {side: {name: asdict(value) for name, value in row.items()} for side, row in table.items()}
     return {**plain, "win_rate": asdict(win_rate)}
+
+
+def _is_share(metric: Metric, records: Sequence[Record]) -> bool:
+    """A share of responses by its nature, or a part of the rubric that only says yes or no."""
+    is_part = metric.name in parts_among(records[0].rubric)
+    return metric.share or (is_part and all(record.rubric[metric.name] in (0, 1) for record in records))
 
 
 def compare_by_kind(sft: Sequence[Record], candidate: Sequence[Record], settings: Evaluation) -> dict[str, Comparison]:
@@ -54,8 +53,8 @@ def compare_by_kind(sft: Sequence[Record], candidate: Sequence[Record], settings
     """
     prompts_of: dict[str, set[str]] = {}
     for record in sft:
-        if record["kind"] is not None:
-            prompts_of.setdefault(record["kind"], set()).add(record["prompt_id"])
+        if record.kind is not None:
+            prompts_of.setdefault(record.kind, set()).add(record.prompt_id)
     return {
         kind: {"prompts": len(prompts), "few": len(prompts) < FEW_PROMPTS}
         | compare(_of(prompts, sft), _of(prompts, candidate), settings)
@@ -65,7 +64,7 @@ def compare_by_kind(sft: Sequence[Record], candidate: Sequence[Record], settings
 
 
 def _of(prompts: set[str], records: Sequence[Record]) -> list[Record]:
-    return [record for record in records if record["prompt_id"] in prompts]
+    return [record for record in records if record.prompt_id in prompts]
 
 
 def headline(comparison: Comparison) -> dict[str, Any]:
@@ -84,9 +83,8 @@ def flat(comparison: Comparison) -> dict[str, float]:
     prefixes = {"candidate": "test", "sft": "test/sft", "difference": "test/difference"}
     names: dict[str, float] = {}
     for side, prefix in prefixes.items():
-        for metric in METRICS:
-            if metric.name in comparison[side]:
-                names |= _named(f"{prefix}/{metric.name}", comparison[side][metric.name])
+        for name, interval in comparison[side].items():
+            names |= _named(f"{prefix}/{name}", interval)
     return names | _named(f"test/{WIN_RATE.name}", comparison["win_rate"])
 
 

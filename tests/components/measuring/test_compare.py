@@ -1,14 +1,15 @@
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
+from records_by_hand import RUBRIC, all_changed, without
 
 from components.config import Evaluation
-from components.evaluation.compare import compare, compare_by_kind, flat, headline
-from components.evaluation.metrics import METRICS
+from components.measuring.compare import compare, compare_by_kind, flat, headline
+from components.measuring.metrics import DISTINCT, MEANS
+from components.measuring.records import Record
 
-Records = list[dict[str, Any]]
+Records = list[Record]
+NAMES = {*RUBRIC, *(metric.name for metric in (*MEANS, *DISTINCT.values()))}
 
 
 def test_the_layout_holds_every_metric_of_both_policies(sft: Records, candidate: Records, settings: Evaluation) -> None:
@@ -16,7 +17,7 @@ def test_the_layout_holds_every_metric_of_both_policies(sft: Records, candidate:
 
     assert set(comparison) == {"sft", "candidate", "difference", "win_rate"}
     for side in ("sft", "candidate", "difference"):
-        assert set(comparison[side]) == {metric.name for metric in METRICS}
+        assert set(comparison[side]) == NAMES
         assert all(set(interval) == {"mean", "low", "high"} for interval in comparison[side].values())
 
 
@@ -24,13 +25,11 @@ def test_a_gain_that_is_the_same_at_every_prompt_is_certain(
     sft: Records, candidate: Records, settings: Evaluation
 ) -> None:
     """The prompts differ widely, the gain does not: pairing must take the prompts' differences away."""
-    for prompt, gold in zip(("p1", "p2", "p3", "p4"), (-1.0, 0.0, 0.25, 0.75), strict=True):
-        for record in sft:
-            record["gold"] = gold if record["prompt_id"] == prompt else record["gold"]
-        for record in candidate:
-            record["gold"] = gold + 0.125 if record["prompt_id"] == prompt else record["gold"]
+    gold = dict(zip(("p1", "p2", "p3", "p4"), (-1.0, 0.0, 0.25, 0.75), strict=True))
+    old = all_changed(sft, lambda record: {"gold": gold[record.prompt_id]})
+    new = all_changed(candidate, lambda record: {"gold": gold[record.prompt_id] + 0.125})
 
-    comparison = compare(sft, candidate, settings)
+    comparison = compare(old, new, settings)
 
     assert comparison["difference"]["gold"] == {"mean": 0.125, "low": 0.125, "high": 0.125}
     assert comparison["sft"]["gold"]["low"] < comparison["sft"]["gold"]["high"]
@@ -45,24 +44,16 @@ def test_the_sign_is_candidate_minus_sft(sft: Records, candidate: Records, setti
 
 
 def test_without_a_rubric_its_metrics_are_absent(sft: Records, candidate: Records, settings: Evaluation) -> None:
-    rubric = {"gold", "helpful", "harmless", "honest"}
-    plain = [
-        [{key: value for key, value in record.items() if key not in rubric} for record in records]
-        for records in (sft, candidate)
-    ]
+    comparison = compare(without(sft, *RUBRIC), without(candidate, *RUBRIC), settings)
 
-    comparison = compare(*plain, settings)
-
-    assert not rubric & set(comparison["sft"])
+    assert not RUBRIC.keys() & set(comparison["sft"])
     assert "judge" in comparison["difference"]
 
 
 def test_kinds_are_compared_apart(sft: Records, candidate: Records, settings: Evaluation) -> None:
-    for record in candidate:
-        if record["kind"] == "harmful":
-            record["gold"] = 0.1
+    worse = all_changed(candidate, lambda record: {"gold": 0.1} if record.kind == "harmful" else {})
 
-    kinds = compare_by_kind(sft, candidate, settings)
+    kinds = compare_by_kind(sft, worse, settings)
 
     assert list(kinds) == ["harmful", "known"]
     assert (kinds["harmful"]["prompts"], kinds["harmful"]["few"]) == (2, True)
@@ -71,9 +62,11 @@ def test_kinds_are_compared_apart(sft: Records, candidate: Records, settings: Ev
 
 
 def test_a_kind_of_one_prompt_or_none_has_no_comparison(sft: Records, candidate: Records, settings: Evaluation) -> None:
-    for record in (*sft, *candidate):
-        record["kind"] = "known" if record["prompt_id"] == "p1" else None
-    assert compare_by_kind(sft, candidate, settings) == {}
+    sides = (
+        all_changed(records, lambda record: {"kind": "known" if record.prompt_id == "p1" else None})
+        for records in (sft, candidate)
+    )
+    assert compare_by_kind(*sides, settings) == {}
 
 
 def test_flat_names_are_the_same_for_every_method(sft: Records, candidate: Records, settings: Evaluation) -> None:
@@ -86,7 +79,7 @@ def test_flat_names_are_the_same_for_every_method(sft: Records, candidate: Recor
     assert names["test/sft/kl_high"] == comparison["sft"]["kl"]["high"]
     assert names["test/difference/honest"] == comparison["difference"]["honest"]["mean"]
     assert names["test/win_rate"] == 1.0
-    assert len(names) == 3 * (3 * len(METRICS) + 1)
+    assert len(names) == 3 * (3 * len(NAMES) + 1)
 
 
 def test_the_headline_holds_means_alone(sft: Records, candidate: Records, settings: Evaluation) -> None:
@@ -94,3 +87,13 @@ def test_the_headline_holds_means_alone(sft: Records, candidate: Records, settin
     assert summary["gold"] == pytest.approx(0.8)
     assert summary["win_rate"] == 1.0
     assert summary["difference"]["judge"] == pytest.approx(1.0)
+
+
+def test_a_part_that_says_yes_or_no_is_a_share_and_any_other_a_mean(
+    sft: Records, candidate: Records, settings: Evaluation
+) -> None:
+    """Helpful is 1 everywhere: Wilson gives it a width (4 / (4 + z^2) to 1), a t-interval none."""
+    found = compare(sft, candidate, settings)["candidate"]["helpful"]
+    assert found == pytest.approx({"mean": 1.0, "low": 4 / (4 + 1.959964**2), "high": 1.0})
+    half = all_changed(candidate, lambda record: {"helpful": 0.5})
+    assert compare(sft, half, settings)["candidate"]["helpful"] == {"mean": 0.5, "low": 0.5, "high": 0.5}

@@ -1,0 +1,1 @@
+"""The clean data: its rows, typed, and how they are read and written."""

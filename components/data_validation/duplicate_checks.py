@@ -1,0 +1,63 @@
+"""Checks for rows that nearly repeat one another."""
+
+from __future__ import annotations
+
+from components.config import DataValidation
+from components.data_validation.checks import SHOWN_CHARACTERS, SHOWN_EXAMPLES, Check
+from components.data_validation.near_duplicates import repeated_texts, twins_between
+from components.data_validation.normalisation import clipped
+from components.data_validation.reading import Row
+from components.data_validation.schemas import FileName
+from components.data_validation.splits import responses_key
+
+
+def near_duplicate_check(file: FileName, rows: list[Row], limits: DataValidation) -> Check:
+    """Rows that deduplication would remove. Several labels of the same two responses are one row here."""
+    texts: dict[object, tuple[str, int]] = {}
+    for row in rows:
+        if file == "comparisons":
+            key = responses_key(row)
+            texts.setdefault(key, ("\n".join(key), row["raw_row"]))
+        else:
+            text = "\n".join((row["prompt"], row["response"])) if file == "demonstrations" else row["prompt"]
+            texts[row["raw_row"]] = (text, row["raw_row"])
+    distinct = list(texts.values())
+    repeats = repeated_texts([text for text, _ in distinct], limits.near_duplicate_similarity)
+    fraction = len(repeats) / len(distinct) if distinct else 0.0
+    return Check(
+        name=f"near_duplicates_{file}",
+        status="warning" if fraction > limits.max_near_duplicate_fraction else "ok",
+        expected=f"few {file} nearly repeat an earlier one (word shingles, Jaccard similarity of at least "
+        f"{limits.near_duplicate_similarity:g})",
+        found=f"{len(repeats)} of {len(distinct)}",
+        value=fraction,
+        limit=limits.max_near_duplicate_fraction,
+        examples=[
+            f"{file}.jsonl row {distinct[later][1]} repeats row {distinct[earlier][1]}: "
+            f"{clipped(distinct[later][0], SHOWN_CHARACTERS)}"
+            for later, earlier in list(repeats.items())[:SHOWN_EXAMPLES]
+        ],
+        remedy="deduplicate the source; repeated rows count several times in training",
+    )
+
+
+def near_duplicates_across_splits_check(train: list[Row], heldout: list[Row], limits: DataValidation) -> Check:
+    """Validation and test prompts that nearly are prompts of training, demonstrations or comparisons."""
+    train_texts = list(dict.fromkeys(row["prompt"] for row in train))
+    heldout_texts = list(dict.fromkeys(row["prompt"] for row in heldout))
+    twins = twins_between(train_texts, heldout_texts, limits.near_duplicate_similarity)
+    fraction = len(twins) / len(heldout_texts) if heldout_texts else 0.0
+    return Check(
+        name="near_duplicates_across_splits",
+        status="warning" if fraction > limits.max_near_duplicate_fraction else "ok",
+        expected="few validation and test prompts nearly repeat a training prompt",
+        found=f"{len(twins)} of {len(heldout_texts)} held-out prompts",
+        value=fraction,
+        limit=limits.max_near_duplicate_fraction,
+        examples=[
+            f"{clipped(heldout_texts[here], SHOWN_CHARACTERS // 2)} / "
+            f"{clipped(train_texts[there], SHOWN_CHARACTERS // 2)}"
+            for here, there in list(twins.items())[:SHOWN_EXAMPLES]
+        ],
+        remedy="move such prompts to training, or the evaluation measures memory",
+    )
