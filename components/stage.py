@@ -51,6 +51,9 @@ def log_to_stderr() -> None:
 
 def set_up(stage: str, params: Params, config: AccelerateConfig) -> None:
     """What must be said before torch and its companions are imported."""
+    # Accelerate reads many settings from there, some before those that it is given: the config alone is to be obeyed.
+    for name in [name for name in os.environ if name.startswith(("ACCELERATE_", "FSDP_"))]:
+        del os.environ[name]
     os.environ.update(torch_environment(getattr(params.compute.cpu_threads, stage, 1)))
     if config.gpu_ids is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = config.gpu_ids

@@ -28,7 +28,7 @@ def require_shares(stage: str, params: Params, config: AccelerateConfig) -> None
             where=f"compute.accelerate_config {params.compute.accelerate_config}: distributed_type",
             expected="NO, MULTI_CPU or MULTI_GPU for the stage alignment; FSDP trains sft, reward_model and judge",
             found="FSDP",
-            do="run the stages up to the judge with FSDP, then `dvc commit` them with another config for the rest",
+            do="take MULTI_CPU or MULTI_GPU, which keep whole models, for a pipeline that aligns a policy",
         )
     if isinstance(settings, BestOfN):
         return  # nothing is trained

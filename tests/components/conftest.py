@@ -59,6 +59,7 @@ TINY_DPO: Tree = {
 # What makes the shipped params tiny: everything else is as shipped.
 TINY: Tree = {
     "compute": {
+        "accelerate_config": "infra/accelerate/cpu.yaml",  # in which what tests train within their process is trained
         "cpu_threads": dict.fromkeys(("sft", "reward_model", "judge", "alignment", "evaluation", "promotion"), 1),
     },
     "language_model": {

@@ -45,8 +45,8 @@ def test_what_the_processes_would_not_obey_is_refused_before_anything_starts(tmp
     shutil.copy(REPOSITORY / "params.yaml", tmp_path)
     shutil.copytree(REPOSITORY / "infra/accelerate", tmp_path / "infra/accelerate")
     run_command("git", "init", "--quiet", folder=tmp_path)
-    config = tmp_path / "infra/accelerate/cpu.yaml"
-    config.write_text(config.read_text().replace('"NO"', "FSDP"))
+    config = tmp_path / "infra/accelerate/cpu_auto.yaml"
+    config.write_text(config.read_text().replace('"NO"', "DEEPSPEED"))
     before = sorted(tmp_path.rglob("*"))
     done = subprocess.run(
         [sys.executable, "-m", "flows.cli", "run"],
@@ -56,8 +56,8 @@ def test_what_the_processes_would_not_obey_is_refused_before_anything_starts(tmp
         text=True,
     )
     assert done.returncode == 2
-    assert done.stderr.startswith("error: the Accelerate config asks for what is not supported\n")
-    assert "cpu.yaml: distributed_type" in done.stderr and "FSDP" in done.stderr
+    assert done.stderr.startswith("error: the Accelerate config asks for what is not done here")
+    assert "cpu_auto.yaml: distributed_type" in done.stderr and "DEEPSPEED" in done.stderr
     assert sorted(tmp_path.rglob("*")) == before
 
 
