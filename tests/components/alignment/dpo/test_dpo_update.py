@@ -206,7 +206,7 @@ def test_a_loss_that_is_not_finite_stops_and_names_the_comparisons(
     broken[0, 6] = 1e25
     with pytest.raises(TrainingError) as caught:
         updated(settings(loss="ipo", microbatch_size=size), ref_logprobs=broken)
-    assert caught.value.where == f"dpo, iteration 1, comparisons {comparisons[6]['id']}"
+    assert caught.value.where == f"dpo, iteration 1, comparisons {comparisons[6].id}"
 
 
 def test_a_gradient_that_is_not_finite_stops_and_names_the_batch(updated: Any, settings: Any, comparisons: Any) -> None:
