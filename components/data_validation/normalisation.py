@@ -10,8 +10,9 @@ from ftfy.badness import is_bad
 # Controls that no text needs (tab, line feed and carriage return stay), the replacement character, lone
 # surrogates, and code points that Unicode keeps from being characters.
 _BROKEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffd\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
-# A word in capitals that ends in Ã or Â, at the end of a quotation: "MAÇÃ”" is Portuguese. ftfy takes the last two for one
-# letter that was misread, so they are shown to it apart.
+
+# A word in capitals that ends in Ã or Â, at the end of a quotation: "MAÇÃ”" is Portuguese. ftfy takes the last two
+# for one letter that was misread, so they are shown to it apart.
 _CLOSED_QUOTATION = re.compile("(?<=[A-Z\u00c0-\u00de][\u00c2\u00c3])(?=[\u00bb\u2018-\u201e\u2039\u203a])")
 
 # What shows nothing: Unicode's Default_Ignorable_Code_Point (zero-width characters, joiners, marks of direction,
