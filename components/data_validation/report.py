@@ -13,6 +13,7 @@ from components.data_validation.normalisation import clipped, length_in_words
 from components.data_validation.reading import RawFile, Row
 from components.data_validation.schemas import FILES, FileName
 from components.data_validation.validate import Validated, rows_by_reason
+from components.reports.page import render_page
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
 HISTOGRAM_BINS = 30
@@ -111,11 +112,9 @@ def quarantine_lines(validated: Validated) -> str:
 
 def page_of(raw: dict[FileName, RawFile], validated: Validated, report: dict[str, Any]) -> str:
     """The content of report.html: self-contained, and the data's text in it is escaped."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["number"] = _readable
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+    return render_page(
+        TEMPLATE,
+        {"number": _readable},
         files=[{"name": PurePath(raw[file].path).name, **report[file]} for file in FILES],
         parts=_shares_of_parts(report),
         checks=sorted(validated.checks, key=_urgency),

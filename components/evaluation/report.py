@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,9 @@ from components.measuring.metrics import (
     rubric_metrics,
 )
 from components.measuring.weak_scorers import weakness
+from components.reports.page import render_page
 
+TEMPLATE = Path(__file__).with_name("report.html.jinja")
 _BAR = 52.0  # half the width of an interval's drawing, in its own units
 
 
@@ -50,21 +52,19 @@ class Findings:
 
 def render(findings: Findings, figures: Mapping[str, Path]) -> str:
     """The HTML of the report, with the figures inside it."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-    pages = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    pages.filters |= {"number": _number, "exact": _exact, "words": _words, "bounds": verdict.bounds}
-    pages.filters |= {"signed": verdict.signed, "unsigned": verdict.unsigned}
+    filters: dict[str, Callable[..., str]] = {
+        "number": _number,
+        "exact": _exact,
+        "words": _words,
+        "bounds": verdict.bounds,
+    }
+    filters |= {"signed": verdict.signed, "unsigned": verdict.unsigned}
     comparison = findings.comparison
     names = comparison["sft"]
     shown = rubric_metrics(names, findings.meanings) or [metric_that_counts(names)]
-    return pages.get_template("report.html.jinja").render(
+    return render_page(
+        TEMPLATE,
+        filters,
         found=findings,
         confidence=findings.params["evaluation"]["confidence"],
         headline=verdict.headline(comparison),

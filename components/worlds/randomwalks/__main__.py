@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import click
@@ -11,28 +10,18 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from components.artifacts import write_jsonl
-from components.errors import USER_ERROR_STATUS, ProximalError
+from components.worlds.command import told_in_one_message, write_files
 from components.worlds.randomwalks import generator
 from components.worlds.randomwalks import oracle as exact
 from components.worlds.randomwalks.graph import make_graph
 
 
-def main() -> None:
-    """Run a command; an error that the user can mend becomes one message and exit status 2."""
-    try:
-        commands()
-    except ProximalError as error:
-        print(error, file=sys.stderr)
-        sys.exit(USER_ERROR_STATUS)
-
-
 @click.group()
-def commands() -> None:
+def main() -> None:
     """Walks on a random graph, where the best policy is known exactly."""
 
 
-@commands.command()
+@main.command()
 @click.option("--seed", type=int, required=True, help="The graph's seed; trlX uses 1000.")
 @click.option("--beta", type=float, required=True, help="The price of one nat of KL.")
 @click.option(
@@ -44,6 +33,7 @@ def commands() -> None:
     show_default=True,
     help="Of best of n; may be given several times.",
 )
+@told_in_one_message
 def oracle(seed: int, beta: float, ns: tuple[int, ...]) -> None:
     """Print what the behaviour policy, best of n and the optimum of E[r] - beta * KL reach, exactly."""
     graph = make_graph(seed)
@@ -68,7 +58,7 @@ def oracle(seed: int, beta: float, ns: tuple[int, ...]) -> None:
         click.echo(f"From {unsolvable} of the {len(graph.starts)} starts no walk is worth more than 0.")
 
 
-@commands.command()
+@main.command()
 @click.option("--seed", type=int, required=True, help="Of the graph and of the walks.")
 @click.option(
     "--out", type=click.Path(path_type=Path), required=True, help="The folder to write to; made when missing."
@@ -82,18 +72,11 @@ def oracle(seed: int, beta: float, ns: tuple[int, ...]) -> None:
     show_default=True,
     help="How sure the Bradley-Terry labels are; 0 is chance.",
 )
+@told_in_one_message
 def generate(seed: int, out: Path, walks: int, comparisons: int, label_scale: float) -> None:
     """Write prompts, demonstrations and comparisons: the same bytes at the same arguments."""
     files = generator.generate(seed, walks, comparisons, label_scale)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise click.BadParameter(
-            f"expected a folder that can be written to, found: {error}", param_hint="--out"
-        ) from error
-    for name, rows in files.items():
-        write_jsonl(out / name, rows)
-        click.echo(f"{out / name}: {len(rows)} rows")
+    write_files(out, files)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,9 @@ import pytest
 from components.artifacts import write_jsonl
 from components.worlds.helpdesk import world
 from components.worlds.helpdesk.annotators import ANNOTATORS
-from components.worlds.helpdesk.generator import Row, corrupt, generate, is_broken, main, make_prompts
+from components.worlds.helpdesk.generator import Row, generate, main
+from components.worlds.helpdesk.pairs import corrupt, is_broken
+from components.worlds.helpdesk.prompts import make_prompts
 from components.worlds.helpdesk.rubric import grade, read_prompt, read_response
 
 SPLITS = {"train": 1000, "validation": 200, "test": 300}
@@ -203,7 +205,7 @@ def test_corrupt_cuts_repeats_or_shuffles() -> None:
 
 
 def test_same_seed_same_bytes(tmp_path: Path, files: dict[str, list[Row]], capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--seed", "7", "--out", str(tmp_path / "again")]) == 0
+    main(["--seed", "7", "--out", str(tmp_path / "again")], standalone_mode=False)
     assert "comparisons.jsonl: 8000 rows" in capsys.readouterr().out
     for name, rows in files.items():
         write_jsonl(tmp_path / "first" / name, rows)
@@ -219,7 +221,7 @@ def test_another_seed_asks_other_prompts(prompts: list[Row]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
-        (["--seed", "seven", "--out", "{folder}/data"], "--seed: expected a whole number"),
+        (["--seed", "seven", "--out", "{folder}/data"], "'--seed': 'seven' is not a valid integer"),
         (["--seed", "-1", "--out", "{folder}/data"], "--seed"),
         (["--out", "{folder}/data"], "--seed"),
         (["--seed", "7", "--out", "{folder}/file"], "--out: expected a folder"),
