@@ -20,13 +20,12 @@ from typing import Any
 
 import click
 
-from components import paths
+from components import paths, status_file
 from components.config import BestOfN, Params, PolicyGradientMethod, load_params
 from components.config.accelerate import accelerate_config, torch_environment
 from components.errors import USER_ERROR_STATUS, ConfigError, ProximalError
 from components.processes import die_with_parent, ranks
 
-STATUS_FILE_VARIABLE = "PROXIMAL_STATUS_FILE"  # where the flow wants to read this process's exit status
 _TOLD_VARIABLE = "PROXIMAL_ERROR_TOLD"  # a file that the first process with an error makes
 _SECONDS_TO_END = 20.0
 _DISTRIBUTED_STAGES = ("sft", "reward_model", "judge", "alignment")
@@ -42,6 +41,9 @@ def main(stage: str, cycle: int | None) -> None:
     for noisy in ("alembic", "mlflow", "httpx", "urllib3", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     status = 1
+    is_rank = "RANK" in os.environ
+    if not is_rank:
+        status_file.begin()
     try:
         if (stage == "alignment") != (cycle is not None):
             raise ConfigError("--cycle belongs to the stage alignment, which needs it", where="command line")
@@ -52,8 +54,8 @@ def main(stage: str, cycle: int | None) -> None:
         if _is_first_to_tell():
             print(f"error: {error}", file=sys.stderr, flush=True)
     finally:
-        if (status_file := os.environ.get(STATUS_FILE_VARIABLE)) and "RANK" not in os.environ:
-            Path(status_file).write_text(str(status))
+        if not is_rank:
+            status_file.end(status)
     sys.exit(status)
 
 
