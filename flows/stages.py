@@ -120,7 +120,8 @@ def _run(
         told = Status(began=True, exit_status=ended.status)  # no DVC in between
     if ended.status:
         fault = failure(name, told, ended, transcript, timeout_minutes)
-        logger.error("failed, %.0f s", time.monotonic() - start)
+        why = f": {fault.message}" if fault.environment else ""  # it is tried again: nobody else would tell
+        logger.error("failed, %.0f s%s", time.monotonic() - start, why)
         return Failed(message=str(fault), data=fault)
     became = outcome(name, told)
     if became is Outcome.RESTORED and (damage := _damage(name, folder)) is not None:

@@ -35,12 +35,12 @@ def tell(status):  # as components.launch does
 
 tell("")
 note("begin")
-if does.get("waits_once") and not Path("waited").exists():
-    Path("waited").touch()
-    time.sleep(600)
 if does.get("detached_child"):  # as a training launcher starts its workers
     child = subprocess.Popen(["sleep", "600"], start_new_session=True)
     Path("child.pid").write_text(str(child.pid))
+if does.get("waits_once") and not Path("waited").exists():  # for a test that ends it
+    Path("waited").touch()
+    time.sleep(600)
 for line in does.get("prints", []):
     print(line, file=sys.stderr, end="", flush=True)
 time.sleep(does.get("seconds", 0))
