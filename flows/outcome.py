@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from enum import StrEnum
 from typing import Any
 
@@ -11,7 +10,7 @@ from prefect.states import Cancelled, Failed
 
 from components.errors import USER_ERROR_STATUS, ProximalError
 from components.status_file import Status
-from flows.processes import Ended
+from flows.processes import Ended, signal_of
 from flows.transcript import Transcript
 
 
@@ -78,22 +77,16 @@ def failure(
     if ended.timed_out:
         message = f"ended after {timeout_minutes:g} minutes, its `meta.timeout_minutes` in dvc.yaml"
         return StageFailure(stage, 1, message)
-    if name := _signal(ended.status):
+    if name := signal_of(ended.status):
         return _killed(stage, f"the process that ran it was killed by {name}")  # and the stage with it
     if not told.began or told.exit_status == 0:  # DVC did not start it, or could not take what it made
         return StageFailure(stage, USER_ERROR_STATUS, transcript.last_words_of_dvc())
     if told.exit_status is None:
         return _killed(stage, "was killed")
-    if name := _signal(told.exit_status):
+    if name := signal_of(told.exit_status):
         return _killed(stage, f"was killed by {name}")
     status = USER_ERROR_STATUS if told.exit_status == USER_ERROR_STATUS else 1
     return StageFailure(stage, status, transcript.message())
-
-
-def _signal(status: int) -> str | None:
-    """The signal that ended a process of this exit status; None if none did."""
-    number = -status if status < 0 else status - 128
-    return signal.Signals(number).name if number in set(signal.Signals) else None
 
 
 def _killed(stage: str, what: str) -> StageFailure:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -96,6 +97,12 @@ class Processes:
 def supervised() -> list[str]:
     """How a command begins that must not outlive this process."""
     return [sys.executable, "-P", supervise.__file__, str(os.getpid())]
+
+
+def signal_of(status: int) -> str | None:
+    """The signal that ended a process of this exit status, a shell's or Python's; None if none did."""
+    number = -status if status < 0 else status - 128
+    return signal.Signals(number).name if number in set(signal.Signals) else None
 
 
 def _wait(process: subprocess.Popen[Any]) -> None:

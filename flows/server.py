@@ -16,7 +16,7 @@ from pathlib import Path
 
 from components.errors import EnvironmentFault
 from components.processes import free_port
-from flows.processes import stop_all, supervised
+from flows.processes import signal_of, stop_all, supervised
 
 API_VARIABLE = "PREFECT_API_URL"
 _START = ("-m", "prefect", "server", "start", "--no-ui", "--host", "127.0.0.1")
@@ -84,19 +84,21 @@ class LocalServer:
             return
         stop_all()
         _ORDERLY.wait(_PATIENCE_S)
+        killed = signal_of(status)
         fault = EnvironmentFault(
             "Prefect's local server ended before the run did",
             where=str(self._log),
             expected="a server until the end of the run",
-            found=f"exit status {status}; {self._last_lines()}",
-            do="run the same command again: finished stages are kept; out of memory is the usual reason",
+            found=f"it was killed by {killed}" if killed else f"exit status {status}: {self._last_lines()}",
+            do="run the same command again, finished stages are kept; out of memory is the usual reason",
         )
         sys.stdout.flush()
         print(f"error: {fault}", file=sys.stderr, flush=True)
         os._exit(1)  # functions that run at exit would wait for the server, too
 
     def _last_lines(self) -> str:
-        return "\n".join(self._log.read_text(errors="replace").splitlines()[-3:]) or "no output"
+        lines = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
+        return "\n".join(lines[-3:]) or "no output"
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import pytest
 from ruamel.yaml import YAML
 from tiny_project import REPOSITORY, Tiny, is_running
 
+from components.tracking import store
 from flows import supervise
 
 LONGEST_S = 15
@@ -118,7 +119,10 @@ def test_nothing_is_left_and_the_next_run_makes_the_same(
         else:
             assert process.returncode == 1
             assert "error: Prefect's local server ended before the run did\n  where:      " in output
+            assert "  found:      it was killed by SIGKILL\n" in output
             assert "Traceback" not in output, output
+            parent_run = tiny.log()[-1]["parent_run"]
+            assert store.client().get_run(parent_run).info.status == "FAILED"
         assert tiny.began() == ["a", "b"]
         again = run()
         output, _ = again.communicate(timeout=150)
