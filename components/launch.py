@@ -6,13 +6,12 @@ the user can mend into one message and exit status 2.
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 import click
 
-from components import paths
+from components import paths, status_file
 from components.config import load_params
 from components.config.accelerate import accelerate_config
 from components.config.shares import TRAINING_STAGES, require_shares
@@ -22,14 +21,13 @@ from components.processes import die_with_parent
 from components.stage import arguments_of_a_stage, log_to_stderr, run_stage, set_up
 from components.torchrun import RankFailure, run_ranks
 
-STATUS_FILE_VARIABLE = "PROXIMAL_STATUS_FILE"  # where the flow wants to read this process's exit status
-
 
 @click.command(help="Run one stage of the pipeline in this folder.")
 @arguments_of_a_stage
 def main(stage: str, cycle: int | None) -> None:
     """Run one stage and exit with its status, which is told to nobody else where a signal ended it."""
     log_to_stderr()
+    status_file.begin()
     status, message = 1, ""
     try:
         _launch(stage, cycle)
@@ -41,8 +39,8 @@ def main(stage: str, cycle: int | None) -> None:
     finally:
         if message:
             print(message, file=sys.stderr, flush=True)
-        if (status_file := os.environ.get(STATUS_FILE_VARIABLE)) and status >= 0:
-            Path(status_file).write_text(str(status))
+        if status >= 0:
+            status_file.end(status)
     sys.exit(status if status >= 0 else 128 - status)
 
 

@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 
-from components.errors import USER_ERROR_STATUS, ConfigError, ProximalError
-
-# What a run in a clone takes from the last commit: with changes here, it would not run what is seen.
-COMMITTED = ("components", "flows", "infra/accelerate", "params.yaml", "dvc.yaml", "data.dvc")
+from components import status_file
+from components.errors import USER_ERROR_STATUS, ProximalError
+from flows.environment import set_environment, tracking_uri
+from flows.local_run import run_flow, start
+from flows.preconditions import parse_change, require_committed, require_repository, require_sound
 
 
 def main() -> None:
     """Run a command; an error that the user can mend becomes one message and exit status 2."""
+    status_file.begin()  # a comparison's stages are whole runs
+    status: Any = 1
     try:
         commands()
     except ProximalError as error:
-        _fail(str(error), USER_ERROR_STATUS)
+        click.echo(f"error: {error}", err=True)
+        status = USER_ERROR_STATUS
+    except SystemExit as ended:  # click's way to end, also after success
+        status = ended.code or 0
+    finally:
+        status_file.end(status)
+    sys.exit(status)
 
 
 @click.group()
@@ -40,17 +47,17 @@ def commands() -> None:
 @click.option("--figures", type=click.Path(path_type=Path), help="Write the final figures there too, as JSON.")
 def run(promotion: bool, changes: tuple[str, ...], figures: Path | None) -> None:
     """Bring the whole pipeline up to date: runs what has changed since the last run, and nothing else."""
-    repository = _repository()
-    overrides = dict(_change(text) for text in changes)
-    _require_sound(repository, overrides)
+    repository = require_repository()
+    overrides = dict(parse_change(text) for text in changes)
+    require_sound(repository, overrides)
     if overrides:
-        _require_committed(repository)
-    _start(repository)
+        require_committed(repository)
+    start(repository)
     from components.artifacts import write_json
+    from components.interface.terminal import show_result
     from flows.rlhf import rlhf
-    from flows.terminal import show_result
 
-    result = _run_flow(rlhf, repository=repository, promotion=promotion, overrides=overrides)
+    result = run_flow(rlhf, repository=repository, promotion=promotion, overrides=overrides)
     if figures is not None:
         write_json(figures, {"evaluation": result.evaluation, "cost": result.cost})
     show_result(None if overrides else repository, result.evaluation)
@@ -61,13 +68,14 @@ def run(promotion: bool, changes: tuple[str, ...], figures: Path | None) -> None
 @click.option("--seed", "seeds", type=int, multiple=True, default=(1, 2, 3), show_default=True)
 def compare(methods: tuple[str, ...], seeds: tuple[int, ...]) -> None:
     """Run several methods on the same data, each with several seeds, and print their figures side by side."""
-    repository = _repository()
+    repository = require_repository()
     from components.config import METHODS
 
     figures = _compare(repository, methods or METHODS, seeds)
-    from flows.compare import FIGURES, comparison_tables
-    from flows.comparison_plot import draw_comparison
-    from flows.terminal import print_whole
+    from components.interface.comparison_plot import draw_comparison
+    from components.interface.comparison_tables import comparison_tables
+    from components.interface.terminal import print_whole
+    from flows.compare import FIGURES
 
     click.echo("Held-out prompts, mean [95 % interval, paired by prompt]\n")
     for table in comparison_tables(figures):
@@ -80,13 +88,14 @@ def compare(methods: tuple[str, ...], seeds: tuple[int, ...]) -> None:
 @commands.command()
 def seeds() -> None:
     """Run the pipeline with three seeds, each in a clone of its own, and print the table of README."""
-    repository = _repository()
+    repository = require_repository()
     from components.config import load_params
     from components.interface.seeds import SEEDS, criteria
     from components.paths import PARAMS
 
     figures = _compare(repository, [load_params(PARAMS).method], SEEDS)
-    from flows.terminal import print_whole, seeds_table
+    from components.interface.run_tables import seeds_table
+    from components.interface.terminal import print_whole
 
     evaluations = {seed: content["evaluation"] for (_, seed), content in figures.items()}
     print_whole(seeds_table(evaluations))
@@ -98,7 +107,7 @@ def seeds() -> None:
 @click.argument("model", metavar="NAME@ALIAS")
 def lineage(model: str) -> None:
     """Print the way from a registered model, e.g. policy@champion, back to the raw rows."""
-    _environment(_repository())
+    set_environment(require_repository())
     from components.interface.lineage import print_lineage
 
     print_lineage(model)
@@ -108,10 +117,8 @@ def lineage(model: str) -> None:
 @click.option("--port", default=5000, show_default=True)
 def ui(port: int) -> None:
     """Open the MLflow UI on this machine."""
-    repository = _repository()
-    _environment(repository)
-    from flows.environment import tracking_uri
-
+    repository = require_repository()
+    set_environment(repository)
     arguments = ["mlflow", "ui", "--backend-store-uri", tracking_uri(repository), "--host", "127.0.0.1"]
     os.execv(sys.executable, [sys.executable, "-m", *arguments, "--port", str(port)])
 
@@ -119,130 +126,19 @@ def ui(port: int) -> None:
 @commands.command()
 def prepare() -> None:
     """Make the databases of Prefect and MLflow, so that the first run need not (`make setup` does this)."""
-    _start(_repository())
-
-
-def _repository() -> Path:
-    """The present folder.
-
-    Raises:
-        ConfigError: it holds no pipeline, its params are not valid, or it is no git repository.
-    """
-    from components.config import load_params
-    from components.paths import PARAMS
-
-    load_params(PARAMS)
-    if subprocess.run(["git", "rev-parse"], capture_output=True, check=False).returncode != 0:
-        raise ConfigError(
-            "this folder is no git repository",
-            where=str(Path.cwd()),
-            expected="a clone of the project: DVC and lineage rest on its commits",
-            found="files without a .git folder",
-            do="`git clone` the project, or here: `git init`, `git add --all` and `git commit --message start`",
-        )
-    return Path.cwd()
-
-
-def _change(text: str) -> tuple[str, Any]:
-    """A dotted key and its value, read as YAML, from KEY=VALUE."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    key, equals, value = text.partition("=")
-    try:
-        if not equals:
-            raise ValueError("no =")
-        return key.strip(), YAML(typ="safe").load(value)
-    except (ValueError, YAMLError) as fault:
-        raise ConfigError("this is no change", where="--set", expected="KEY=VALUE", found=text) from fault
-
-
-def _require_committed(repository: Path) -> None:
-    """
-    Raises:
-        ConfigError: what a clone would run is not what lies in the folder.
-    """
-    status = ["git", "status", "--porcelain", "--untracked-files=no", "--", *COMMITTED]
-    changed = subprocess.run(status, cwd=repository, capture_output=True, check=True, text=True).stdout.split("\n")
-    if changed := [line[3:] for line in changed if line]:
-        raise ConfigError(
-            "a run in a clone uses the last commit, and this folder has changed since",
-            where=", ".join(changed),
-            expected="no changes",
-            do="commit them, or `git stash`",
-        )
-
-
-def _require_sound(repository: Path, overrides: Mapping[str, Any]) -> None:
-    """Refuse what is sure to fail before a server is started, a clone is made and a stage is paid for.
-
-    Raises:
-        ConfigError: a key or value that cannot be, or an Accelerate config that would not be obeyed.
-    """
-    from components.config.accelerate import accelerate_config
-    from flows.workspace import overridden
-
-    accelerate_config(repository / overridden(repository, overrides).compute.accelerate_config)
+    start(require_repository())
 
 
 def _compare(repository: Path, methods: Sequence[str], seeds: Sequence[int]) -> dict[tuple[str, int], dict[str, Any]]:
-    _require_sound(repository, {})
-    _require_committed(repository)
-    _start(repository)
+    require_sound(repository, {})
+    require_committed(repository)
+    start(repository)
     from flows.compare import compare
 
-    figures: dict[tuple[str, int], dict[str, Any]] = _run_flow(
+    figures: dict[tuple[str, int], dict[str, Any]] = run_flow(
         compare, repository=repository, methods=list(methods), seeds=list(seeds)
     )
     return figures
-
-
-def _environment(repository: Path) -> None:
-    from flows.environment import set_environment
-
-    set_environment(repository)
-
-
-def _start(repository: Path) -> None:
-    """Get going, at the same time, what a run needs: Prefect's server, imports, MLflow's database."""
-    from flows.server import start_local_api
-
-    _environment(repository)
-    click.echo("starting Prefect, DVC and MLflow ...", err=True)
-    server = start_local_api(Path(os.environ["PREFECT_HOME"]))
-    import dvc.repo  # noqa: F401  the flow reads the graph with it
-
-    import flows.rlhf  # noqa: F401
-    from components.tracking import reconcile_dead_runs
-    from flows.terminal import quiet_engine
-
-    quiet_engine()
-    reconcile_dead_runs()
-    server.wait()
-
-
-def _run_flow(flow: Any, **parameters: Any) -> Any:
-    from flows.stages import PipelineFailure
-
-    try:
-        state = flow(**parameters, return_state=True)
-    except KeyboardInterrupt:
-        click.echo(
-            "interrupted: finished stages are kept, and a cycle goes on after its last iteration; "
-            "the same command goes on from there",
-            err=True,
-        )
-        sys.exit(128 + signal.SIGINT)
-    result = state.result(raise_on_failure=False)
-    if not isinstance(result, Exception):
-        return result
-    status = result.status if isinstance(result, PipelineFailure) else 1
-    _fail(str(result), USER_ERROR_STATUS if isinstance(result, ProximalError) else status)
-
-
-def _fail(message: str, status: int) -> NoReturn:
-    click.echo(f"error: {message}", err=True)
-    sys.exit(status)
 
 
 if __name__ == "__main__":

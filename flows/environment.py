@@ -32,7 +32,12 @@ def tracking_uri(repository: Path) -> str:
     return os.environ.get(TRACKING_URI_VARIABLE) or f"sqlite:///{repository.resolve() / 'mlflow.db'}"
 
 
-def stage_environment(repository: Path, **variables: str) -> dict[str, str]:
-    """The environment of a stage: `python` in a stage's command is the interpreter that runs the flow."""
+def stage_variables(repository: Path, **more: str) -> dict[str, str]:
+    """What a stage's command must know of its run; plain names, so that a task could run elsewhere."""
+    return {TRACKING_URI_VARIABLE: tracking_uri(repository), **more}
+
+
+def stage_environment(variables: dict[str, str]) -> dict[str, str]:
+    """The environment of a stage: `python` in a stage's command is the interpreter that runs the task."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    return {**os.environ, "PATH": path, TRACKING_URI_VARIABLE: tracking_uri(repository), **variables}
+    return {**os.environ, "PATH": path, **variables}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from dvc.stage import Stage as DvcStage
 
 PIPELINE = Path("dvc.yaml")
+_ONE_LOOK = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -44,31 +47,35 @@ def read_stages(repository: Path, pipeline: Path = PIPELINE) -> list[Stage]:
         DataError: a `.dvc` file pins data that is not there, or that is given by links.
         EnvironmentFault: another DVC command works in the folder.
     """
-    from dvc.exceptions import DvcException
-    from dvc.lock import LockError
     from dvc.repo import Repo
     from dvc.stage import PipelineStage
 
+    with _dvc_faults(repository, pipeline), Repo(str(repository)) as project, project.lock:
+        graph = project.index.graph
+        pending = [stage for stage in graph if isinstance(stage, PipelineStage) and stage.path_in_repo == str(pipeline)]
+        upstream: dict[DvcStage, list[DvcStage]] = {}
+        while pending:
+            stage = pending.pop(0)
+            upstream[stage] = sorted(graph.successors(stage), key=_name)
+            pending += [needed for needed in upstream[stage] if needed not in upstream]
+        return [
+            Stage(
+                name=_name(stage),
+                upstream=tuple(_name(needed) for needed in upstream[stage]),
+                changed=_has_changed(stage),
+                timeout_minutes=(stage.meta or {}).get("timeout_minutes"),
+            )
+            for stage in TopologicalSorter(upstream).static_order()
+        ]
+
+
+@contextmanager
+def _dvc_faults(repository: Path, pipeline: Path) -> Iterator[None]:
+    from dvc.exceptions import DvcException
+    from dvc.lock import LockError
+
     try:
-        with Repo(str(repository)) as project, project.lock:
-            graph = project.index.graph
-            pending = [
-                stage for stage in graph if isinstance(stage, PipelineStage) and stage.path_in_repo == str(pipeline)
-            ]
-            upstream: dict[DvcStage, list[DvcStage]] = {}
-            while pending:
-                stage = pending.pop(0)
-                upstream[stage] = sorted(graph.successors(stage), key=_name)
-                pending += [needed for needed in upstream[stage] if needed not in upstream]
-            return [
-                Stage(
-                    name=_name(stage),
-                    upstream=tuple(_name(needed) for needed in upstream[stage]),
-                    changed=_has_changed(stage),
-                    timeout_minutes=(stage.meta or {}).get("timeout_minutes"),
-                )
-                for stage in TopologicalSorter(upstream).static_order()
-            ]
+        yield
     except LockError as fault:
         raise EnvironmentFault(
             "another DVC command works in this folder",
@@ -83,6 +90,24 @@ def read_stages(repository: Path, pipeline: Path = PIPELINE) -> list[Stage]:
             found=" ".join(str(fault).split()),
             do="`dvc stage list` shows the same fault; mend this file, params.yaml or the .dvc file",
         ) from fault
+
+
+def has_changed(repository: Path, name: str) -> bool:
+    """Whether a stage has to be brought up to date now, after what the stages before it made.
+
+    Raises:
+        ConfigError, DataError, EnvironmentFault: as `read_stages`.
+    """
+    from dvc.repo import Repo
+
+    # Two tasks may ask at once, and a `dvc repro` may begin or end meanwhile: one after the other.
+    with (
+        _ONE_LOOK,
+        _dvc_faults(repository, PIPELINE),
+        Repo(str(repository), _wait_for_lock=True) as project,
+        project.lock,
+    ):
+        return any(_has_changed(stage) for stage in project.index.stages if _name(stage) == name)
 
 
 def sort_lock(repository: Path, stages: Sequence[Stage]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -51,7 +52,7 @@ class Processes:
             if self._stopping:
                 return Ended(status=143, timed_out=False, stopped=True)
             process = subprocess.Popen(
-                [*_supervised(), *command],
+                [*supervised(), *command],
                 cwd=folder,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -93,8 +94,15 @@ class Processes:
             _wait(process)
 
 
-def _supervised() -> list[str]:
+def supervised() -> list[str]:
+    """How a command begins that must not outlive this process."""
     return [sys.executable, "-P", supervise.__file__, str(os.getpid())]
+
+
+def signal_of(status: int) -> str | None:
+    """The signal that ended a process of this exit status, a shell's or Python's; None if none did."""
+    number = -status if status < 0 else status - 128
+    return signal.Signals(number).name if number in set(signal.Signals) else None
 
 
 def _wait(process: subprocess.Popen[Any]) -> None:
@@ -104,11 +112,27 @@ def _wait(process: subprocess.Popen[Any]) -> None:
         process.kill()
 
 
+# By the id of the flow run. Tasks find theirs here, since a task's parameters must be plain. A stopped one stays:
+# a task that begins after the end of its run must find it stopped.
+_RUNS: dict[str, Processes] = {}
+
+
+def processes_of(flow_run: str) -> Processes:
+    """The processes of a flow run; a task that runs elsewhere than its flow gets ones of its own."""
+    return _RUNS.get(flow_run) or Processes()
+
+
 @contextmanager
-def processes() -> Iterator[Processes]:
-    """The processes of a block: none of them outlives it, however it ends."""
-    started = Processes()
+def processes(flow_run: str) -> Iterator[None]:
+    """The part of a flow run that starts processes: none of them outlives it, however it ends."""
+    _RUNS[flow_run] = Processes()
     try:
-        yield started
+        yield
     finally:
+        _RUNS[flow_run].stop()
+
+
+def stop_all() -> None:
+    """End the processes of every flow run here, and start nothing more."""
+    for started in list(_RUNS.values()):
         started.stop()

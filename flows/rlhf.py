@@ -17,11 +17,13 @@ from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from components.errors import ProximalError
-from flows.environment import set_environment, stage_environment
+from flows.environment import set_environment, stage_variables
 from flows.graph import read_stages, sort_lock
+from flows.outcome import PipelineFailure, failed
 from flows.processes import processes
 from flows.record import read_cost, read_evaluation, recorded
-from flows.stages import PROMOTION, PipelineFailure, conclude, failed, promote, run_stage
+from flows.server import orderly
+from flows.stages import PROMOTION, conclude, promote, run_stage
 from flows.workspace import RUNS, whole_repository, workspace
 
 # Stages that need nothing of each other run side by side: the reward model and the judge.
@@ -62,20 +64,21 @@ def rlhf(
     set_environment(repository)  # a worker's process has not done it
     try:
         with (
+            orderly(),
             _place(repository, revision, overrides or {}) as folder,
             recorded(folder, str(flow_run.id)) as run,
-            processes() as started,
+            processes(str(flow_run.id)),
         ):
-            variables = {"PROXIMAL_PARENT_RUN_ID": run.run_id, "PROXIMAL_FLOW_RUN_ID": str(flow_run.id)}
+            variables = stage_variables(
+                repository, PROXIMAL_PARENT_RUN_ID=run.run_id, PROXIMAL_FLOW_RUN_ID=str(flow_run.id)
+            )
             graph = read_stages(folder)
-            environment = stage_environment(repository, **variables)
-            setting = (folder, environment, started)
             stages: dict[str, PrefectFuture[Any]] = {}
             for stage in graph:
                 upstream = [stages[name] for name in stage.upstream]
-                stages[stage.name] = run_stage.submit(stage, *setting, upstream)
+                stages[stage.name] = run_stage.submit(stage, folder, variables, upstream)
             if promotion:
-                stages[PROMOTION] = promote.submit(*setting, list(stages.values()))
+                stages[PROMOTION] = promote.submit(folder, variables, list(stages.values()))
             conclude(stages, run.stages)
             sort_lock(folder, graph)
             return Completed(data=Result(run.stages, read_evaluation(folder), read_cost(folder)))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import subprocess
 import sys
@@ -11,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
 
 from components.config import Params, load_params, parse_params
@@ -28,18 +28,21 @@ def whole_repository(repository: Path) -> Iterator[Path]:
     Raises:
         EnvironmentFault: another run works there now.
     """
-    lock = repository / WORK / "run.lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:  # the lock goes with the process, however it ends
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as fault:
-            raise EnvironmentFault(
-                "another run works in this folder",
-                where=str(repository),
-                do="wait until it ends, or run a deployment of infra/prefect.yaml: those work in clones",
-            ) from fault
+    path = repository / WORK / "run.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)  # it goes with the process, however that ends
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as fault:
+        raise EnvironmentFault(
+            "another run works in this folder",
+            where=str(repository),
+            do="wait until it ends, or run a deployment of infra/prefect.yaml: those work in clones",
+        ) from fault
+    try:
         yield repository
+    finally:
+        lock.release()
 
 
 @contextmanager

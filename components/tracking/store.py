@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import gc
 import logging
 import os
@@ -146,9 +145,10 @@ def _garbage_collector_off() -> Iterator[None]:
 
 def _make_database(database: Path) -> None:
     """Make the database under another name, then rename it: nobody ever opens one with half its tables."""
+    from filelock import FileLock
+
     database.parent.mkdir(parents=True, exist_ok=True)
-    with database.with_name(f"{database.name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with FileLock(database.with_name(f"{database.name}.lock")):
         if database.exists():
             return
         scratch = database.with_name(f"{database.name}.partial")

@@ -30,7 +30,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for key in ("core.analytics", "core.check_update"):
         run_command(*dvc, "config", key, "false", folder=folder)
     run_command(*dvc, "add", "--quiet", "data", folder=folder)
-    ignored = ["*.out", "log.jsonl", "was_killed", "child.pid", "/.work", "/.prefect", "/mlflow.db*", "/data"]
+    ignored = ["*.out", "log.jsonl", "was_killed", "waited", "child.pid", "/.work", "/.prefect", "/mlflow.db*", "/data"]
     (folder / ".gitignore").write_text("\n".join(ignored) + "\n")
     Tiny(folder).commit()
     return folder

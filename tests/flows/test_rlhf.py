@@ -16,7 +16,7 @@ from tiny_project import Tiny, is_running
 
 from components.errors import ConfigError, DataError, EnvironmentFault
 from flows import supervise
-from flows.rlhf import PipelineFailure
+from flows.outcome import PipelineFailure
 
 
 def diamond(tiny: Tiny, **changed: dict[str, Any]) -> None:
@@ -190,7 +190,7 @@ def test_a_second_run_is_refused_and_nothing_outlives_the_first(
 def test_what_the_user_can_mend_is_refused_and_a_fault_of_ours_has_failed(
     tiny: Tiny, run_flow: Callable[..., Any]
 ) -> None:
-    for status, kind, name in ((2, "CANCELLED", "Refused"), ("crash", "FAILED", "Failed")):
+    for status, kind, name in ((2, "CANCELLED", "Refused"), (1, "FAILED", "Failed")):
         tiny.stages(a={"status": status, "prints": ["error: a loss is not finite\n"]})
         state = run_flow()
         assert (state.type.value, state.name) == (kind, name)

@@ -29,10 +29,18 @@ def note(event):
         entry["parent_run"] = os.environ.get("PROXIMAL_PARENT_RUN_ID")
         file.write(json.dumps(entry) + "\\n")
 
+def tell(status):  # as components.launch does
+    if "PROXIMAL_STATUS_FILE" in os.environ:
+        Path(os.environ["PROXIMAL_STATUS_FILE"]).write_text(status)
+
+tell("")
 note("begin")
 if does.get("detached_child"):  # as a training launcher starts its workers
     child = subprocess.Popen(["sleep", "600"], start_new_session=True)
     Path("child.pid").write_text(str(child.pid))
+if does.get("waits_once") and not Path("waited").exists():  # for a test that ends it
+    Path("waited").touch()
+    time.sleep(600)
 for line in does.get("prints", []):
     print(line, file=sys.stderr, end="", flush=True)
 time.sleep(does.get("seconds", 0))
@@ -47,8 +55,7 @@ status = does.get("status", 0)
 if status == 0:
     Path(f"{name}.out").write_text(does.get("writes", name + Path("params.yaml").read_text()))
 note("end")
-if status != "crash" and "PROXIMAL_STATUS_FILE" in os.environ:
-    Path(os.environ["PROXIMAL_STATUS_FILE"]).write_text(str(status))
+tell(str(status))
 sys.exit(status)
 """
 

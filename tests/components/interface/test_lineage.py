@@ -17,9 +17,10 @@ from rich.console import Console
 from components.config import Params, load_params
 from components.digests import digest
 from components.errors import ArtifactError
-from components.interface.lineage import print_lineage, trace
+from components.interface.lineage import print_lineage
 from components.tracking import stage_run
 from components.tracking import store as tracking_store
+from components.tracking.lineage import trace
 from components.tracking.registry import PROMOTION_RUN, register, set_alias
 from components.tracking.runs import PARENT_VARIABLE, RecordedRun
 

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from components.evaluation.figures import BLUE, GREEN, INK, MUTED, ORANGE, PINK, SKY, drawing
+from components.interface.comparison_tables import Figures
 from components.measuring.metrics import KL, metric_that_counts
-
-if TYPE_CHECKING:
-    from flows.compare import Figures
 
 _COLOURS = {"ppo": ORANGE, "grpo": PINK, "rloo": SKY, "dpo": BLUE, "q_learning": MUTED, "best_of_n": GREEN}
 _MARKERS = ("o", "s", "^", "D", "v", "P")  # of the seeds

@@ -11,8 +11,9 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
+from components.interface.run_tables import evaluation_table, seeds_table
 from components.interface.seeds import criteria
-from flows.terminal import evaluation_table, print_whole, seeds_table, show_result
+from components.interface.terminal import print_whole, show_result
 
 
 def interval(mean: float, margin: float) -> dict[str, float]:

@@ -1,0 +1,122 @@
+"""The way back from a registered model to the raw rows, by the digests of what every run read and made.
+
+It needs neither the artifacts nor the run ids of one machine: a stage's outputs that DVC restored have the
+digests that were recorded by the run that once made them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from components.digests import digest
+from components.paths import DATA
+from components.tracking.dvc_files import cached_file, dvc_cache
+from components.tracking.history import RunRecord, find_maker, get_run
+from components.tracking.registry import PROMOTION_RUN, ModelVersion, find_version
+
+DELETED = "DELETED"  # the status of a run that is there no more
+IN_PLACE = "in data/"  # where a raw file is that nobody has changed or removed
+_AFTER_ALL = 2**62  # a start time later than every run's
+
+
+@dataclass(frozen=True)
+class RawFile:
+    """A file of data/ as a run read it; `rows` is None where neither data/ nor DVC's cache has it now."""
+
+    path: str
+    md5: str
+    rows: int | None
+    place: str
+
+
+@dataclass
+class Step:
+    """A run and what it was made from."""
+
+    run: RunRecord
+    made_from: list[Step] = field(default_factory=list)
+    raw_files: list[RawFile] = field(default_factory=list)
+    broken: dict[str, str] = field(default_factory=dict)  # path -> digest that no known run made
+
+    def all_steps(self) -> list[Step]:
+        """This step and all before it, each once, a step always before those it was made from."""
+        found: dict[str, Step] = {}
+        waiting = [self]
+        while waiting:
+            step = waiting.pop()
+            if step.run.run_id not in found:
+                found[step.run.run_id] = step
+                waiting += step.made_from
+        return sorted(found.values(), key=lambda step: -step.run.started)
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """A registered version and the step that registered it."""
+
+    version: ModelVersion
+    root: Step
+
+
+def trace(reference: str) -> Lineage:
+    """Follow NAME@ALIAS or NAME@NUMBER back to the raw data.
+
+    Raises:
+        ArtifactError: no such model, alias or version.
+    """
+    version = find_version(reference)
+    record = get_run(version.tags.get(PROMOTION_RUN, version.run_id))
+    if record is None:  # its run was deleted; the version carries the same digests
+        record = RunRecord(version.run_id, DELETED, _AFTER_ALL, {"stage": "promotion", **version.tags})
+    return Lineage(version, _step(record, {}))
+
+
+def _step(record: RunRecord, known: dict[str, Step]) -> Step:
+    """The step of a run; each is made once, for several later steps may share it."""
+    if record.run_id not in known:
+        known[record.run_id] = step = Step(record)
+        raw = {path for path in record.inputs if DATA in (Path(path), *Path(path).parents)}
+        for path, md5 in record.inputs.items():
+            if path in raw and not md5.endswith(".dir"):
+                step.raw_files.append(_raw_file(path, md5))
+        made = {path: value for path, value in record.inputs.items() if path not in raw}
+        makers, step.broken = _makers(record, made)
+        step.made_from = [_step(maker, known) for maker in makers]
+    return known[record.run_id]
+
+
+def _makers(record: RunRecord, inputs: dict[str, str]) -> tuple[list[RunRecord], dict[str, str]]:
+    """The runs that made a run's inputs, and the inputs that no run made.
+
+    A folder is looked up as a whole first; one that no run made as a whole is looked up part by part.
+    """
+    makers: dict[str, RunRecord] = {}
+    broken: dict[str, str] = {}
+    settled: set[Path] = set()
+    for path in sorted((Path(name) for name in inputs), key=lambda path: len(path.parts)):
+        if settled.intersection(path.parents):
+            continue
+        value = inputs[path.as_posix()]
+        maker = find_maker({path.as_posix(): value}, before=record.started)
+        if maker is not None:
+            makers[maker.run_id] = maker
+            settled.add(path)
+        elif not any(path in Path(other).parents for other in inputs):
+            broken[path.as_posix()] = value
+    return list(makers.values()), broken
+
+
+def _raw_file(path: str, md5: str) -> RawFile:
+    present = Path(path)
+    if present.is_file() and digest(present) == md5:
+        return RawFile(path, md5, _rows(present), IN_PLACE)
+    cached = cached_file(dvc_cache(Path()), md5)
+    if cached.is_file():
+        return RawFile(path, md5, _rows(cached), "DVC's cache")
+    return RawFile(path, md5, None, "not here: `dvc pull` may bring it")
+
+
+def _rows(path: Path) -> int:
+    with path.open("rb") as file:
+        return sum(1 for line in file if line.strip())

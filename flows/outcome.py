@@ -1,0 +1,93 @@
+"""What became of a stage: by the status file that its command leaves behind, and by how its processes ended."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from prefect.client.schemas.objects import State
+from prefect.states import Cancelled, Failed
+
+from components.errors import USER_ERROR_STATUS, ProximalError
+from components.status_file import Status
+from flows.processes import Ended, signal_of
+from flows.transcript import Transcript
+
+
+class Outcome(StrEnum):
+    """What a stage's task did."""
+
+    UNCHANGED = "unchanged"  # nothing to do
+    RESTORED = "restored"  # DVC had the result and put it in place
+    PINNED = "pinned"  # new raw data, now named by its .dvc file
+    RAN = "ran"
+
+
+class StageFailure(Exception):
+    """A stage that did not reach its end.
+
+    Args:
+        stage: its name.
+        status: what the flow exits with for it: 2 where the user can mend it, else 1.
+        message: what the stage said, without traceback.
+        environment: the machine's fault, not the stage's: worth another try.
+    """
+
+    def __init__(self, stage: str, status: int, message: str, *, environment: bool = False) -> None:
+        super().__init__(stage, status, message)
+        self.stage, self.status, self.message, self.environment = stage, status, message, environment
+
+    def __str__(self) -> str:
+        return f"stage {self.stage}: {self.message}"
+
+
+class PipelineFailure(Exception):
+    """One or more stages failed; the others that could run did."""
+
+    def __init__(self, failures: list[StageFailure]) -> None:
+        super().__init__("\n".join(str(failure) for failure in failures))
+        self.status = USER_ERROR_STATUS if all(f.status == USER_ERROR_STATUS for f in failures) else 1
+
+
+def failed(failure: ProximalError | PipelineFailure) -> State[Any]:
+    """The final state of a flow: FAILED is for us and the machine; what the user can mend is no alarm, but refused."""
+    if isinstance(failure, ProximalError) or failure.status == USER_ERROR_STATUS:
+        return Cancelled(name="Refused", message=str(failure), data=failure)
+    return Failed(message=str(failure), data=failure)
+
+
+def outcome(stage: str, told: Status) -> Outcome:
+    """What became of a stage that had changed, and was brought up to date."""
+    if stage.endswith(".dvc"):
+        return Outcome.PINNED
+    return Outcome.RAN if told.began else Outcome.RESTORED
+
+
+def failure(
+    stage: str, told: Status, ended: Ended, transcript: Transcript, timeout_minutes: float | None
+) -> StageFailure:
+    """Why a stage did not reach its end.
+
+    Args:
+        told: by its own command.
+        ended: how the processes around it did: DVC, or the supervisor.
+    """
+    if ended.stopped:
+        return StageFailure(stage, 1, "ended with the run")
+    if ended.timed_out:
+        message = f"ended after {timeout_minutes:g} minutes, its `meta.timeout_minutes` in dvc.yaml"
+        return StageFailure(stage, 1, message)
+    if name := signal_of(ended.status):
+        return _killed(stage, f"the process that ran it was killed by {name}")  # and the stage with it
+    if not told.began or told.exit_status == 0:  # DVC did not start it, or could not take what it made
+        return StageFailure(stage, USER_ERROR_STATUS, transcript.last_words_of_dvc())
+    if told.exit_status is None:
+        return _killed(stage, "was killed")
+    if name := signal_of(told.exit_status):
+        return _killed(stage, f"was killed by {name}")
+    status = USER_ERROR_STATUS if told.exit_status == USER_ERROR_STATUS else 1
+    return StageFailure(stage, status, transcript.message())
+
+
+def _killed(stage: str, what: str) -> StageFailure:
+    return StageFailure(stage, 1, f"{what}; out of memory is the usual reason", environment=True)

@@ -1,0 +1,45 @@
+"""What a stage prints: shown as it comes, without DVC's talk, and its fault kept for the end."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+# DVC's talk around a stage, which nobody needs here. `--quiet` would hide its faults, too.
+_CHATTER = re.compile(
+    r"\s*$|Running stage '|> |Updating lock file|Generating lock file|Verifying data sources in stage"
+    r"|(Stage )?'.*' didn't change, skipping$|Stage '.*' is cached - skipping run"
+    r"|To track the changes with git|\tgit add |To enable auto staging|\tdvc config core.autostage"
+    r"|Use `dvc push`|Data and pipelines are up to date"
+)
+_DVC_FAULT = "ERROR: "  # how DVC begins a fault
+_ENTRY_FAULT = "error: "  # how a stage's command begins the message of a fault that the user can mend
+
+
+class Transcript:
+    """Passes on what a stage prints, line by line, and keeps the message of its failure for the end."""
+
+    def __init__(self, show: Callable[[str], None]) -> None:
+        self._show = show
+        self._message: list[str] = []
+        self._dvc_fault = ""
+        self._last_line = ""
+
+    def __call__(self, line: str) -> None:
+        if line.startswith(_ENTRY_FAULT) and not self._message:
+            self._message.append(line.removeprefix(_ENTRY_FAULT))
+        elif self._message and line.startswith("  "):
+            self._message.append(line)
+        elif line.startswith(_DVC_FAULT):
+            self._dvc_fault = line.removeprefix(_DVC_FAULT)
+        elif not _CHATTER.match(line):
+            self._last_line = line.strip()
+            self._show(line)
+
+    def message(self) -> str:
+        """What the stage said of its fault: the message that its command ends with, or its last line."""
+        return "\n".join(self._message) or self._last_line
+
+    def last_words_of_dvc(self) -> str:
+        """What DVC said of its own."""
+        return self._dvc_fault or self._last_line
