@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
+
+# Read when torch, transformers and MLflow are first imported, so before anything else here.
+os.environ.update(
+    OMP_NUM_THREADS="1",
+    MKL_NUM_THREADS="1",
+    ACCELERATE_USE_CPU="true",
+    HF_HUB_OFFLINE="1",
+    MLFLOW_DISABLE_TELEMETRY="true",
+    DO_NOT_TRACK="true",
+    TOKENIZERS_PARALLELISM="false",
+)
+
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,6 +68,12 @@ def same_environment_afterwards(tracking: str) -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(before)
+
+
+@pytest.fixture(scope="package")
+def tracking(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The URI of one MLflow store for the proof."""
+    return f"sqlite:///{tmp_path_factory.mktemp('mlflow')}/mlflow.db"
 
 
 @pytest.fixture(scope="package")

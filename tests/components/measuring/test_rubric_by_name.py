@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from components.config import Data
+from components.config import Data, Params
+from components.digests import digest
 from components.errors import ConfigError
+from components.launch import main
 from components.measuring.rubric import load_rubric
 from components.worlds.helpdesk.rubric import PARTS, grade
 from components.worlds.randomwalks.graph import make_graph
@@ -106,3 +108,15 @@ def test_what_no_report_can_show_is_refused(name: str) -> None:
     assert rubric is not None
     with pytest.raises(ConfigError, match=f"(?s)no report can show.*rubric_of_mine:{name}"):
         rubric("a", "b")
+
+
+def test_the_launcher_refuses_it_before_anything_is_trained(
+    world: Path, change_params: Callable[..., Params], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = digest(Path("artifacts"))
+    change_params(data={"rubric": "rubric_of_mine:nothing", "rubric_files": "rubric_of_mine.py"})
+    with pytest.raises(SystemExit) as end:
+        main(["sft"], standalone_mode=False)
+    assert end.value.code == 2
+    assert "the rubric cannot be used" in capsys.readouterr().err
+    assert digest(Path("artifacts")) == before
