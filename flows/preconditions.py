@@ -68,9 +68,15 @@ def require_sound(repository: Path, overrides: Mapping[str, Any]) -> None:
     """Refuse what is sure to fail before a server is started, a clone is made and a stage is paid for.
 
     Raises:
-        ConfigError: a key or value that cannot be, or an Accelerate config that would not be obeyed.
+        ConfigError: a key or value that cannot be, or an Accelerate config that would not be obeyed in every stage.
     """
     from components.config.accelerate import accelerate_config
+    from components.config.shares import TRAINING_STAGES, require_shares
+    from components.measuring.rubric import load_rubric
     from flows.workspace import overridden
 
-    accelerate_config(repository / overridden(repository, overrides).compute.accelerate_config)
+    params = overridden(repository, overrides)
+    config = accelerate_config(repository / params.compute.accelerate_config)
+    for stage in TRAINING_STAGES:
+        require_shares(stage, params, config)
+    load_rubric(params.data)
