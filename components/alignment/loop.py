@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from safetensors.torch import save_file
+from torch import Tensor
 
 from components.alignment.method import CurveRow, Job, Learner, Source
 from components.artifacts import atomic_folder, read_json, reading, write_json
@@ -55,8 +56,10 @@ def run_cycle(start: Callable[[Job, Source], Learner], job: Job) -> None:
         iteration += 1
         if schedule is not None:
             schedule.step()
-        # Each process may hold a part of it, so all of them take part in bringing it together.
-        state = optimizer_state(trainable.model, optimizer) if trainable and optimizer else {}
+        state: dict[str, Tensor] = {}
+        if trainable is not None and optimizer is not None:
+            # Each process may hold a part of it, so all of them take part in bringing it together.
+            state = optimizer_state(trainable.model, optimizer)
         if accelerator.is_main_process:
             row: CurveRow = {"cycle": cycle.number, "iteration": iteration, **figures}
             curve.append(row)

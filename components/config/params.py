@@ -30,12 +30,13 @@ class Params(Section):
     judge: RewardModel
     method: Method
     policy_gradient: PolicyGradient
-    ppo: Ppo
-    grpo: Grpo
-    rloo: Rloo
-    dpo: Dpo
-    q_learning: QLearning
-    best_of_n: BestOfN
+    # Of the methods, only the chosen one's section has to be there.
+    ppo: Ppo | None
+    grpo: Grpo | None
+    rloo: Rloo | None
+    dpo: Dpo | None
+    q_learning: QLearning | None
+    best_of_n: BestOfN | None
     cycles: dict[str, Cycle]
     measurement: Measurement
     selection: Selection
@@ -51,6 +52,18 @@ class Params(Section):
             return content
         own = {name: content[name] for name in POLICY_GRADIENT_METHODS if isinstance(content.get(name), dict)}
         return content | {name: shared | values for name, values in own.items()}
+
+    @model_validator(mode="before")
+    @classmethod
+    def other_methods_may_be_absent(cls, content: Any) -> Any:
+        """So that a params file need not hold every method there is."""
+        return dict.fromkeys(METHODS) | content if isinstance(content, dict) else content
+
+    @model_validator(mode="after")
+    def the_chosen_method_has_a_section(self) -> Params:
+        if getattr(self, self.method) is None:
+            raise contradiction(self.method, f"{self.method} is the chosen method: it must have a section of its name")
+        return self
 
     @model_validator(mode="after")
     def cycles_form_a_chain(self) -> Params:
@@ -76,7 +89,8 @@ class Params(Section):
     @model_validator(mode="after")
     def a_true_reward_has_a_rubric(self) -> Params:
         for method in POLICY_GRADIENT_METHODS:
-            if getattr(self, method).reward == "rubric" and self.data.rubric is None:
+            settings: PolicyGradientMethod | None = getattr(self, method)
+            if settings and settings.reward == "rubric" and self.data.rubric is None:
                 key = f"{method}.reward"
                 raise contradiction(key, f"{key} is rubric and data.rubric is null: nobody knows the true reward")
         return self

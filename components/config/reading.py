@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 from ruamel.yaml import YAML
@@ -110,8 +110,10 @@ def _keys_beside(place: tuple[Any, ...]) -> list[str]:
     section: Any = Params
     for part in place[:-1]:
         field = section.model_fields.get(part)
-        section = field.annotation if field else None
-        if not (isinstance(section, type) and issubclass(section, Section)):
+        annotation = field.annotation if field else None
+        parts = (annotation, *get_args(annotation))  # a method's section may be absent, and is a union with None
+        section = next((part for part in parts if isinstance(part, type) and issubclass(part, Section)), None)
+        if section is None:
             return []
     return list(section.model_fields)
 

@@ -84,6 +84,15 @@ def test_a_missing_key_is_named(refused: Any, key: str) -> None:
     assert (error.expected, error.found) == (f"a value for {key}", "no such key")
 
 
+def test_of_the_methods_only_the_chosen_one_needs_a_section(shipped: Values, refused: Any) -> None:
+    others = dict.fromkeys(("ppo", "grpo", "rloo", "q_learning", "best_of_n"), ABSENT)
+    params = parse_params(changed(shipped, {"method": "dpo"} | others), "params.yaml")
+    assert params.alignment is params.dpo and params.ppo is None
+    assert {"ppo", "dpo"} & params.values().keys() == {"dpo"}
+    error = refused(**{"method": "rloo", "rloo": ABSENT})
+    assert error.where == "params.yaml: rloo" and "rloo is the chosen method" in error.expected
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [

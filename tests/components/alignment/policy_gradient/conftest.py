@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
+from ppo_cycles import cycle  # noqa: F401  a fixture for all tests of this folder
 
 from components import paths
 from components.alignment.method import rows_of_iteration

@@ -2,68 +2,28 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from ppo_cycles import Interruption
+from safetensors.torch import load_file
 
 from components import paths
-from components.alignment.loop import run_cycle
-from components.alignment.method import CurveRow, Cycle, Job, rows_of_iteration
-from components.alignment.methods import room_of
+from components.alignment.method import rows_of_iteration
 from components.alignment.policy_gradient.checkpoint import load_model
 from components.alignment.policy_gradient.learner import parameter_groups
 from components.alignment.policy_gradient.rollouts import Collector
-from components.artifacts import read_json, write_json
-from components.config import Params
-from components.data.rows import Prompt, read_rows
+from components.artifacts import read_json
 from components.digests import digest
-from components.errors import ArtifactError, TrainingError
+from components.errors import TrainingError
 from components.measuring.measure import Yardsticks
 from components.models.loading import load_policy
 from components.training.accelerator import start_accelerator
 
 CPU = torch.device("cpu")
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-
-
-class Interruption(Exception):
-    """Stands for whatever ends a process."""
-
-
-@pytest.fixture
-def cycle(world: Path) -> Callable[..., list[CurveRow]]:
-    """Runs a cycle into the folder `work`; `stop_in` interrupts it in that iteration, before its checkpoint."""
-
-    prompts = read_rows(paths.CLEAN / "prompts_train.jsonl", Prompt)
-
-    def run(
-        params: Params,
-        work: str,
-        number: int = 1,
-        start: Path = paths.SFT,
-        stop_in: int | None = None,
-        on_iteration: Callable[[Yardsticks], None] | None = None,
-    ) -> list[CurveRow]:
-        accelerator = start_accelerator()
-        yardsticks = Yardsticks.load(accelerator.device)
-
-        def after(row: CurveRow) -> None:
-            if on_iteration:
-                on_iteration(yardsticks)
-            if row["iteration"] == stop_in:
-                raise Interruption
-
-        job = Cycle(number, start, Path(work), prompts, [], after)
-        run_cycle(room_of(params.method).start, Job(accelerator, params, job, yardsticks))
-        curve: list[CurveRow] = read_json(Path(work, "curve.json"))
-        return curve
-
-    return run
 
 
 EVERYTHING = {
@@ -264,55 +224,3 @@ def test_on_a_gpu_twice_and_interrupted_it_gives_the_same_bytes(
         cycle(params, "resumed", stop_in=3)
     assert cycle(params, "resumed") == curve
     assert digest(Path("whole")) == digest(Path("again")) == digest(Path("resumed"))
-
-
-def cut_short(file: Path) -> None:
-    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
-
-
-def of_another_model(file: Path) -> None:
-    save_file({name.replace("policy.", "other."): value for name, value in load_file(file).items()}, file)
-
-
-def of_another_shape(file: Path) -> None:
-    save_file({name: value if value.dim() == 0 else torch.zeros(3) for name, value in load_file(file).items()}, file)
-
-
-def without_a_key(file: Path) -> None:
-    content = read_json(file)
-    del content["kl_coef"]
-    write_json(file, content)
-
-
-@pytest.mark.parametrize(
-    ("name", "damage"),
-    [
-        ("state/optimizer.safetensors", cut_short),
-        ("state/optimizer.safetensors", of_another_model),
-        ("state/optimizer.safetensors", of_another_shape),
-        ("state/optimizer.safetensors", Path.unlink),
-        ("state/progress.json", cut_short),
-        ("state/progress.json", without_a_key),
-        ("state/value_model/model.safetensors", cut_short),
-        ("policy/model.safetensors", cut_short),
-    ],
-)
-def test_a_damaged_start_is_an_error_that_names_it(
-    cycle: Any, tiny_params: Any, name: str, damage: Callable[[Path], None]
-) -> None:
-    params = tiny_params(ppo={"iterations_per_cycle": 1})
-    cycle(params, "first")
-    damage(Path("first", name))
-    with pytest.raises(ArtifactError) as caught:
-        cycle(params, "second", number=2, start=Path("first"))
-    assert "first" in caught.value.where
-    assert not Path("second").exists()
-
-
-def test_a_reference_that_has_moved_and_is_lost_is_not_replaced_by_the_sft_policy(cycle: Any, tiny_params: Any) -> None:
-    params = tiny_params(ppo={"iterations_per_cycle": 1, "reference": "averaged", "reference_average_weight": 0.25})
-    cycle(params, "first")
-    shutil.rmtree("first/state/reference")
-    with pytest.raises(ArtifactError) as caught:
-        cycle(params, "second", number=2, start=Path("first"))
-    assert "first/state/reference" in caught.value.where

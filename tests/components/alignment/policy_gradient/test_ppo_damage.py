@@ -1,0 +1,67 @@
+"""A cycle that starts from damaged files, or from what is not there any more, is an error that names it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from components.artifacts import read_json, write_json
+from components.errors import ArtifactError
+
+
+def cut_short(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def of_another_model(file: Path) -> None:
+    save_file({name.replace("policy.", "other."): value for name, value in load_file(file).items()}, file)
+
+
+def of_another_shape(file: Path) -> None:
+    save_file({name: value if value.dim() == 0 else torch.zeros(3) for name, value in load_file(file).items()}, file)
+
+
+def without_a_key(file: Path) -> None:
+    content = read_json(file)
+    del content["kl_coef"]
+    write_json(file, content)
+
+
+@pytest.mark.parametrize(
+    ("name", "damage"),
+    [
+        ("state/optimizer.safetensors", cut_short),
+        ("state/optimizer.safetensors", of_another_model),
+        ("state/optimizer.safetensors", of_another_shape),
+        ("state/optimizer.safetensors", Path.unlink),
+        ("state/progress.json", cut_short),
+        ("state/progress.json", without_a_key),
+        ("state/value_model/model.safetensors", cut_short),
+        ("policy/model.safetensors", cut_short),
+    ],
+)
+def test_a_damaged_start_is_an_error_that_names_it(
+    cycle: Any, tiny_params: Any, name: str, damage: Callable[[Path], None]
+) -> None:
+    params = tiny_params(ppo={"iterations_per_cycle": 1})
+    cycle(params, "first")
+    damage(Path("first", name))
+    with pytest.raises(ArtifactError) as caught:
+        cycle(params, "second", number=2, start=Path("first"))
+    assert "first" in caught.value.where
+    assert not Path("second").exists()
+
+
+def test_a_reference_that_has_moved_and_is_lost_is_not_replaced_by_the_sft_policy(cycle: Any, tiny_params: Any) -> None:
+    params = tiny_params(ppo={"iterations_per_cycle": 1, "reference": "averaged", "reference_average_weight": 0.25})
+    cycle(params, "first")
+    shutil.rmtree("first/state/reference")
+    with pytest.raises(ArtifactError) as caught:
+        cycle(params, "second", number=2, start=Path("first"))
+    assert "first/state/reference" in caught.value.where
