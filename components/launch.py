@@ -11,12 +11,13 @@ from pathlib import Path
 
 import click
 
-from components import paths, status_file
+from components import status_file
 from components.config import load_params
 from components.config.accelerate import accelerate_config
 from components.config.shares import TRAINING_STAGES, require_shares
 from components.errors import USER_ERROR_STATUS, ConfigError, ProximalError
 from components.measuring.rubric import load_rubric
+from components.place import Place
 from components.processes import die_with_parent
 from components.stage import arguments_of_a_stage, log_to_stderr, run_stage, set_up
 from components.torchrun import RankFailure, run_ranks
@@ -47,7 +48,7 @@ def main(stage: str, cycle: int | None) -> None:
 def _launch(stage: str, cycle: int | None) -> None:
     if (stage == "alignment") != (cycle is not None):
         raise ConfigError("--cycle belongs to the stage alignment, which needs it", where="command line")
-    params = load_params(paths.PARAMS)
+    params = load_params(Place().params)
     config = accelerate_config(Path(params.compute.accelerate_config))
     load_rubric(params.data)  # one that cannot be used is refused before anything is trained
     require_shares(stage, params, config)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import importlib
 import logging
 import os
 import signal
@@ -12,28 +10,16 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 import click
 
-from components import paths
 from components.config import Params, load_params
 from components.config.accelerate import AccelerateConfig, accelerate_config, torch_environment
 from components.errors import USER_ERROR_STATUS, ProximalError
+from components.place import Place
 from components.processes import die_with_parent
+from components.stages import STAGES, perform
 from components.torchrun import agent_pid, leave_message
-
-# Every stage, and whether it computes with a model.
-STAGES = {
-    "data_validation": False,
-    "sft": True,
-    "reward_model": True,
-    "judge": True,
-    "alignment": True,
-    "selection": False,
-    "evaluation": True,
-    "promotion": True,
-}
 
 
 def arguments_of_a_stage(command: Callable[..., None]) -> Callable[..., None]:
@@ -60,25 +46,12 @@ def set_up(stage: str, params: Params, config: AccelerateConfig) -> None:
 
 
 def run_stage(stage: str, cycle: int | None, params: Params, config: AccelerateConfig) -> None:
-    """Go through the stage's door."""
-    run = _import("components.reward_model.run" if stage == "judge" else f"components.{stage}.run").run
+    """Do the stage's work in the present folder."""
     if STAGES[stage]:
-        _import("components.training.accelerator").start_accelerator(config)
-    if stage == "alignment":
-        run(params, cycle)
-    elif stage in ("reward_model", "judge"):
-        run(params, stage)
-    else:
-        run(params)
+        from components.training.accelerator import start_accelerator
 
-
-def _import(module: str) -> Any:
-    """Without looking for garbage meanwhile: what is imported stays, and the search costs a fifth."""
-    gc.disable()
-    imported = importlib.import_module(module)
-    gc.freeze()
-    gc.enable()
-    return imported
+        start_accelerator(config)
+    perform(stage, params, Place(), cycle)
 
 
 @click.command(help="Run one rank of a stage; `python -m components.launch` starts them all.")
@@ -87,7 +60,7 @@ def main(stage: str, cycle: int | None) -> None:
     """Run one rank; what ends it is told by whoever started all of them, for one of them."""
     log_to_stderr()
     try:
-        params = load_params(paths.PARAMS)
+        params = load_params(Place().params)
         config = accelerate_config(Path(params.compute.accelerate_config))
         set_up(stage, params, config)
         run_stage(stage, cycle, params, config)

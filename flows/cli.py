@@ -91,9 +91,9 @@ def seeds() -> None:
     repository = require_repository()
     from components.config import load_params
     from components.interface.seeds import SEEDS, criteria
-    from components.paths import PARAMS
+    from components.place import Place
 
-    figures = _compare(repository, [load_params(PARAMS).method], SEEDS)
+    figures = _compare(repository, [load_params(Place().params).method], SEEDS)
     from components.interface.run_tables import seeds_table
     from components.interface.terminal import print_whole
 

@@ -20,9 +20,9 @@ def require_repository() -> Path:
         ConfigError: it holds no pipeline, its params are not valid, or it is no git repository.
     """
     from components.config import load_params
-    from components.paths import PARAMS
+    from components.place import Place
 
-    load_params(PARAMS)
+    load_params(Place().params)
     if subprocess.run(["git", "rev-parse"], capture_output=True, check=False).returncode != 0:
         raise ConfigError(
             "this folder is no git repository",

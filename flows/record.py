@@ -10,10 +10,7 @@ from typing import Any, Literal
 
 from components.artifacts import read_json
 from components.config import load_params
-from components.paths import ALIGNMENT, EVALUATION, PARAMS, SELECTION
-
-EVALUATION_METRICS = EVALUATION / "metrics.json"
-SELECTION_FILE = SELECTION / "selection.json"
+from components.place import Place
 
 
 @dataclass
@@ -38,7 +35,7 @@ def recorded(folder: Path, flow_run_id: str) -> Iterator[PipelineRun]:
     """
     from components.tracking import finish_pipeline_run, start_pipeline_run
 
-    run = PipelineRun(start_pipeline_run(load_params(folder / PARAMS), flow_run_id, folder))
+    run = PipelineRun(start_pipeline_run(load_params(Place(folder).params), flow_run_id, folder))
     status: Literal["FINISHED", "FAILED", "KILLED"] = "KILLED"
     try:
         yield run
@@ -53,7 +50,7 @@ def recorded(folder: Path, flow_run_id: str) -> Iterator[PipelineRun]:
 
 def read_evaluation(folder: Path) -> dict[str, Any] | None:
     """SFT against candidate, with intervals; None in a pipeline that does not evaluate."""
-    file = folder / EVALUATION_METRICS
+    file = Place(folder).evaluation / "metrics.json"
     return read_json(file) if file.exists() else None
 
 
@@ -66,11 +63,12 @@ def read_cost(folder: Path) -> dict[str, float]:
     from components.digests import digest
     from components.tracking.history import find_maker
 
-    if not (folder / SELECTION_FILE).exists():
+    place = Place(folder)
+    if not (place.selection / "selection.json").exists():
         return {}
-    selection = read_json(folder / SELECTION_FILE)
-    policies = [ALIGNMENT / str(cycle) / "policy" for cycle in range(1, selection["cycle"] + 1)]
-    makers = [find_maker({policy.as_posix(): digest(folder / policy)}) for policy in policies]
+    selection = read_json(place.selection / "selection.json")
+    policies = [place.alignment / str(cycle) / "policy" for cycle in range(1, selection["cycle"] + 1)]
+    makers = [find_maker({policy.relative_to(folder).as_posix(): digest(policy)}) for policy in policies]
     cost: dict[str, float] = dict(selection["cost"])
     seconds = [maker.metrics["cost/seconds"] for maker in makers if maker is not None]
     return cost | ({"seconds": sum(seconds)} if len(seconds) == len(policies) else {})

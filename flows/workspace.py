@@ -15,9 +15,9 @@ from ruamel.yaml import YAML
 
 from components.config import Params, load_params, parse_params
 from components.errors import ConfigError, EnvironmentFault
-from components.paths import PARAMS, WORK
+from components.place import Place
 
-RUNS = WORK / "runs"
+RUNS = Place().work / "runs"
 _LOCAL_CONFIG = Path(".dvc") / "config.local"
 
 
@@ -28,7 +28,7 @@ def whole_repository(repository: Path) -> Iterator[Path]:
     Raises:
         EnvironmentFault: another run works there now.
     """
-    path = repository / WORK / "run.lock"
+    path = Place(repository).work / "run.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)  # it goes with the process, however that ends
     try:
@@ -68,7 +68,7 @@ def workspace(repository: Path, *, name: str, revision: str, overrides: Mapping[
         _git(repository, "clone", "--quiet", "--no-checkout", str(repository), str(folder))
         _git(folder, "checkout", "--quiet", "--detach", commit)
         if overrides:
-            _override(folder / PARAMS, overrides)
+            _override(Place(folder).params, overrides)
         _share_credentials(repository, folder)
         _share_cache(repository, folder)
         _fill_in_pinned_data(folder)
@@ -119,11 +119,11 @@ def overridden(repository: Path, overrides: Mapping[str, Any]) -> Params:
         ConfigError: no such key, or a value that cannot be.
     """
     if not overrides:
-        return load_params(repository / PARAMS)
-    content = YAML(typ="safe").load(repository / PARAMS)
+        return load_params(Place(repository).params)
+    content = YAML(typ="safe").load(Place(repository).params)
     _put(content, overrides)
     changes = ", ".join(f"{key}={value}" for key, value in overrides.items())
-    return parse_params(content, f"{PARAMS} with {changes}")
+    return parse_params(content, f"{Place().params} with {changes}")
 
 
 def _override(params_file: Path, overrides: Mapping[str, Any]) -> None:
@@ -142,7 +142,7 @@ def _put(content: Any, overrides: Mapping[str, Any]) -> None:
         if not isinstance(place, dict) or key not in place:
             raise ConfigError(
                 "no such key",
-                where=f"{PARAMS}: {dotted}",
+                where=f"{Place().params}: {dotted}",
                 found=f"{dotted}={value!r}",
                 do="mend the key",
             )

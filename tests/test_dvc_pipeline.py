@@ -22,7 +22,7 @@ NUMBERLESS = {
     "components.digests": "names content for lineage",
     "components.errors": "what is said when a stage fails, and then it writes nothing",
     "components.launch": "starts processes; threads are params, what else it sets is components.config.accelerate's",
-    "components.paths": "names of files; another name is another out",
+    "components.place": "names of files; another name is another out",
     "components.tracking": "writes to MLflow, which no stage reads",
 }
 # Stages whose package or params section is another's, and params sections that no stage is named after.

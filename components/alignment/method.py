@@ -18,9 +18,9 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from components.config import Params
+from components.config import BestOfN, Dpo, Method, PolicyGradientMethod, QLearning, Shared
 from components.data.rows import Comparison, Prompt
-from components.measuring.measure import Yardsticks
+from components.measuring.measure import FrozenModels
 from components.seeding import generator
 from components.training.schedule import ParameterGroup
 
@@ -55,9 +55,11 @@ class Job:
     """All that a method works with."""
 
     accelerator: Accelerator
-    params: Params
+    method: Method
+    settings: PolicyGradientMethod | Dpo | QLearning | BestOfN
+    shared: Shared
     cycle: Cycle
-    yardsticks: Yardsticks
+    frozen: FrozenModels
 
 
 class Source(NamedTuple):

@@ -7,30 +7,15 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from components import paths
 from components.artifacts import read_json, recover_folder, remove_folder, write_json
-from components.digests import digest, digest_of_values
+from components.digests import digest_of_values
 
 logger = logging.getLogger("proximal")
 
 
-def content(params: Mapping[str, Any], cycle: int, precision: str, inputs: list[Path]) -> dict[str, Any]:
-    """All that must be the same for an interrupted cycle to go on.
-
-    Raises:
-        ArtifactError: an input does not exist.
-    """
-    return {
-        "params": params,
-        "cycle": cycle,
-        "precision": precision,
-        "inputs": {str(path): digest(path) for path in inputs},
-    }
-
-
-def path(cycle: int, content: Mapping[str, Any]) -> Path:
-    """The folder of a content."""
-    return paths.WORK / f"alignment-{cycle}-{digest_of_values(content)[:16]}"
+def path(work: Path, cycle: int, content: Mapping[str, Any]) -> Path:
+    """The folder, below `work`, of a content: of all that must be the same for an interrupted cycle to go on."""
+    return work / f"alignment-{cycle}-{digest_of_values(content)[:16]}"
 
 
 def write_record(folder: Path, content: Mapping[str, Any], seconds_after: Mapping[str, float]) -> None:
@@ -44,10 +29,9 @@ def seconds_after(folder: Path) -> dict[str, float]:
     return dict(read_json(record)["seconds"]) if record.exists() else {}
 
 
-def tell_of_others(cycle: int, content: Mapping[str, Any]) -> None:
+def tell_of_others(used: Path, cycle: int, content: Mapping[str, Any]) -> None:
     """Warn of interrupted work on the same cycle that does not fit, and say by which values it differs."""
-    used = path(cycle, content)
-    for folder in _folders(cycle):
+    for folder in _folders(used.parent, cycle):
         recover_folder(folder)
         if folder == used or not (folder / "curve.json").exists():
             continue
@@ -62,21 +46,21 @@ def tell_of_others(cycle: int, content: Mapping[str, Any]) -> None:
         )
 
 
-def remove_all(cycle: int) -> None:
+def remove_all(work: Path, cycle: int) -> None:
     """Delete every folder of a cycle that has ended, those of other contents too."""
-    for folder in _folders(cycle):
+    for folder in _folders(work, cycle):
         remove_folder(folder)
         _record(folder).unlink(missing_ok=True)
 
 
-def _folders(cycle: int) -> Iterator[Path]:
+def _folders(work: Path, cycle: int) -> Iterator[Path]:
     """Each folder of the cycle, also one of which only a record, or what a killed process put aside, is there."""
     names = {
         entry.name.removeprefix(".").split(".")[0]
         for pattern in ("alignment-{}-*", ".alignment-{}-*")
-        for entry in paths.WORK.glob(pattern.format(cycle))
+        for entry in work.glob(pattern.format(cycle))
     }
-    return (paths.WORK / name for name in sorted(names))
+    return (work / name for name in sorted(names))
 
 
 def _record(folder: Path) -> Path:

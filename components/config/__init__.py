@@ -20,7 +20,7 @@ from components.config.compute import Compute, CpuThreads
 from components.config.data import Data, DataValidation
 from components.config.measuring import Cycle, Evaluation, Measurement, Promotion, Selection
 from components.config.models import LanguageModel, ScratchModel
-from components.config.params import Params
+from components.config.params import Params, Shared
 from components.config.policy_gradient import (
     CriticFree,
     Grpo,
@@ -65,6 +65,7 @@ __all__ = [
     "RewardModel",
     "Rloo",
     "ScratchModel",
+    "Shared",
     "Section",
     "Selection",
     "Sft",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, model_validator
 
@@ -15,6 +15,15 @@ from components.config.measuring import Cycle, Evaluation, Measurement, Promotio
 from components.config.models import LanguageModel
 from components.config.policy_gradient import Grpo, PolicyGradient, PolicyGradientMethod, Ppo, Rloo
 from components.config.training import RewardModel, Sft
+
+
+class Shared(NamedTuple):
+    """What several stages read: a stage that reads one of these declares it in dvc.yaml."""
+
+    seed: int
+    data: Data
+    language_model: LanguageModel
+    measurement: Measurement
 
 
 class Params(Section):
@@ -94,6 +103,11 @@ class Params(Section):
                 key = f"{method}.reward"
                 raise contradiction(key, f"{key} is rubric and data.rubric is null: nobody knows the true reward")
         return self
+
+    @property
+    def shared(self) -> Shared:
+        """What several stages read."""
+        return Shared(self.seed, self.data, self.language_model, self.measurement)
 
     @property
     def alignment(self) -> PolicyGradientMethod | Dpo | QLearning | BestOfN:

@@ -13,9 +13,9 @@ from components.measuring.metrics import GOLD, JUDGE, REWARD
 SHOWN = (REWARD.name, JUDGE.name, GOLD.name)
 
 
-def training_rows(alignment: Path, cycles: Sequence[int]) -> list[dict[str, Any]]:
+def training_rows(curves: Sequence[Path]) -> list[dict[str, Any]]:
     """The curves of all cycles, one row an iteration."""
-    return [row for cycle in cycles for row in read_json(alignment / str(cycle) / "curve.json")]
+    return [row for curve in curves for row in read_json(curve)]
 
 
 def standardised(cycles: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from components.artifacts import atomic_folder, read_json, write_json
 from components.config import Params
@@ -13,64 +14,87 @@ from components.evaluation.curves import standardised, training_rows
 from components.evaluation.report import Findings, render
 from components.evaluation.samples import before_and_after
 from components.measuring.compare import Comparison, compare, compare_by_kind, flat, headline
+from components.measuring.measure import TEST_STREAM, measure_policy
 from components.measuring.metrics import parts_among
 from components.measuring.records import Record, write_records
 from components.measuring.rubric import load_rubric
-from components.paths import ALIGNMENT, CLEAN, DATA_VALIDATION, EVALUATION, JUDGE, REWARD_MODEL, SELECTION, SFT
-from components.tracking import stage_run
+from components.models.cuts import cut_fractions
+from components.models.loading import load_codec
+from components.place import ModelFolders
+from components.tracking import StageRun
 
-TEST_PROMPTS = CLEAN / "prompts_test.jsonl"
-POLICIES = {"sft": SFT / "policy", "candidate": SELECTION / "policy"}
-SCORERS = {"Reward model": REWARD_MODEL, "Judge": JUDGE}
 FIGURES = ("over_optimisation", "training", "calibration")
 
 
-def run(params: Params) -> None:
-    """Write artifacts/evaluation; see `write_evaluation`.
+class ScorerFiles(NamedTuple):
+    """What the stage of a scorer leaves."""
+
+    model: Path
+    metrics: Path
+    calibration: Path
+
+
+class Inputs(NamedTuple):
+    """What an evaluation reads; `curves` are those of all cycles, `cycles` is the table that selection went by."""
+
+    prompts: Path
+    data_report: Path
+    sft: Path
+    candidate: Path
+    reward_model: ScorerFiles
+    judge: ScorerFiles
+    curves: tuple[Path, ...]
+    selection: Path
+    cycles: Path
+
+    @property
+    def frozen(self) -> ModelFolders:
+        """The models that both policies are measured with."""
+        return ModelFolders(self.sft, self.reward_model.model, self.judge.model)
+
+    @property
+    def scorers(self) -> dict[str, ScorerFiles]:
+        """By the names that people see."""
+        return {"Reward model": self.reward_model, "Judge": self.judge}
+
+
+def run(params: Params, inputs: Inputs, out: Path, tracked: StageRun) -> None:
+    """Measure both policies on the held-out prompts and write `out`; see `write_evaluation`.
+
+    Args:
+        params: all of them: the report shows them.
 
     Raises:
         ArtifactError, DataError: an output of an earlier stage is absent or corrupt.
     """
-    from components.measuring.measure import TEST_STREAM, measure_policy
-    from components.models.cuts import cut_fractions
-    from components.models.loading import load_codec
-
-    with stage_run("evaluation", params, inputs=inputs(params)) as tracked:
-        tracked.dataset("prompts_test", TEST_PROMPTS)
-        prompts = read_rows(TEST_PROMPTS, Prompt)
-        samples = params.measurement.test_samples_per_prompt
-        cut = cut_fractions(load_codec(POLICIES["sft"]), "evaluation", [row.prompt for row in prompts])
-        records = {
-            policy: measure_policy(folder, params, prompts, samples, TEST_STREAM) for policy, folder in POLICIES.items()
-        }
-        comparison = write_evaluation(params, records["sft"], records["candidate"])
-        tracked.metrics(flat(comparison) | {f"test/{name}": value for name, value in cut.items()})
-        tracked.table("samples.json", read_json(EVALUATION / "samples.json"))
-        for name in FIGURES:
-            tracked.figure(EVALUATION / "plots" / f"{name}.png")
-        for name in ("report.html", "metrics.json", "by_kind.json"):
-            tracked.artifact(EVALUATION / name)
-        tracked.outputs(sorted(EVALUATION.iterdir()))
+    tracked.dataset("prompts_test", inputs.prompts)
+    prompts = read_rows(inputs.prompts, Prompt)
+    cut = cut_fractions(load_codec(inputs.sft), "evaluation", [row.prompt for row in prompts])
+    samples = params.measurement.test_samples_per_prompt
+    sft, candidate = (
+        measure_policy(policy, inputs.frozen, params.shared, prompts, samples, TEST_STREAM)
+        for policy in (inputs.sft, inputs.candidate)
+    )
+    comparison = write_evaluation(params, inputs, out, sft, candidate)
+    tracked.metrics(flat(comparison) | {f"test/{name}": value for name, value in cut.items()})
+    tracked.table("samples.json", read_json(out / "samples.json"))
+    for name in FIGURES:
+        tracked.figure(out / "plots" / f"{name}.png")
+    for name in ("report.html", "metrics.json", "by_kind.json"):
+        tracked.artifact(out / name)
 
 
-def inputs(params: Params) -> list[Path]:
-    """Every file and folder that the stage reads: the `deps` of the stage in dvc.yaml."""
-    parts = ("model", "metrics.json", "calibration.json")
-    scorers = [folder / part for folder in SCORERS.values() for part in parts]
-    curves = [ALIGNMENT / cycle / "curve.json" for cycle in params.cycles]
-    selection = [SELECTION / name for name in ("selection.json", "cycles.json")]
-    return [TEST_PROMPTS, DATA_VALIDATION / "report.json", *POLICIES.values(), *scorers, *curves, *selection]
-
-
-def write_evaluation(params: Params, sft: Sequence[Record], candidate: Sequence[Record]) -> Comparison:
-    """Turn the records of both policies into artifacts/evaluation and return the comparison.
+def write_evaluation(
+    params: Params, inputs: Inputs, out: Path, sft: Sequence[Record], candidate: Sequence[Record]
+) -> Comparison:
+    """Turn the records of both policies into the folder `out` and return the comparison.
 
     records.jsonl (with the column `policy`), metrics.json (the comparison), by_kind.json (the same for each
     kind of prompt), summary.json (its means alone), samples.json, plots/ and report.html.
     """
     settings = params.evaluation
-    selection, cycles = read_json(SELECTION / "selection.json"), read_json(SELECTION / "cycles.json")
-    training = training_rows(ALIGNMENT, [int(cycle) for cycle in params.cycles])
+    selection, cycles = read_json(inputs.selection), read_json(inputs.cycles)
+    training = training_rows(inputs.curves)
     comparison, rubric = compare(sft, candidate, settings), load_rubric(params.data)
     findings = Findings(
         comparison=comparison,
@@ -78,22 +102,22 @@ def write_evaluation(params: Params, sft: Sequence[Record], candidate: Sequence[
         samples=before_and_after(sft, candidate, settings.shown_samples, params.seed),
         cycles=cycles,
         selection=selection,
-        scorers={name: read_json(folder / "metrics.json") for name, folder in SCORERS.items()},
-        data=read_json(DATA_VALIDATION / "report.json"),
+        scorers={name: read_json(files.metrics) for name, files in inputs.scorers.items()},
+        data=read_json(inputs.data_report),
         # What comes after this stage has no part in it, and must not make it run again.
         params=params.values(without=["promotion"]),
         prompts=len({record.prompt_id for record in sft}),
         meanings=rubric.meanings if rubric else {},
         samples_per_prompt=params.measurement.test_samples_per_prompt,
     )
-    with atomic_folder(EVALUATION) as folder:
+    with atomic_folder(out) as folder:
         plots = folder / "plots"
         plots.mkdir()
         drawn = {name: plots / f"{name}.png" for name in FIGURES}
         ceiling, parts = selection["max_kl_nats_per_sequence"], parts_among(comparison["difference"])
         figures.over_optimisation(drawn["over_optimisation"], cycles, selection["cycle"], ceiling, parts)
         figures.training_curves(drawn["training"], training, params.target_kl)
-        tables = {name: read_json(place / "calibration.json") for name, place in SCORERS.items()}
+        tables = {name: read_json(files.calibration) for name, files in inputs.scorers.items()}
         figures.calibration(drawn["calibration"], tables)
         write_json(plots / "over_optimisation.json", standardised(cycles))
         write_json(plots / "training.json", training)

@@ -35,7 +35,7 @@ def _table(seed: int, runs: dict[str, dict[str, Any]]) -> Table:
     truth = metric_that_counts(evaluations[0]["sft"])
     gains = [evaluation["difference"][truth.name]["mean"] for evaluation in evaluations]
     table.add_row(f"{truth.label}, gain", "", *(f"{gain:+.{truth.decimals}f}" for gain in gains))
-    # What best-of-n is the yardstick of.
+    # What best-of-n is the measure of.
     nats = [evaluation["candidate"]["kl"]["mean"] for evaluation in evaluations]
     per_nat = [f"{gain / kl:+.3f}" if kl > 0 else "" for gain, kl in zip(gains, nats, strict=True)]
     table.add_row(f"{truth.label}, gain per nat", "", *per_nat)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from components.interface.run_tables import evaluation_table
-from components.paths import EVALUATION, SELECTION
+from components.place import Place
 
 _ROOMY = 1000  # columns, more than any table takes
 
@@ -24,7 +24,7 @@ def show_result(repository: Path | None, evaluation: dict[str, Any] | None) -> N
     if evaluation:
         print_whole(evaluation_table(evaluation))
     console = Console()
-    for label, path in (("report", EVALUATION / "report.html"), ("model", SELECTION / "policy")):
+    for label, path in (("report", Place().evaluation / "report.html"), ("model", Place().selection / "policy")):
         if repository is not None and (repository / path).exists():
             console.print(f"{label + ':':<8}{path}", soft_wrap=True)
     console.print(f"{'runs:':<8}`make ui` opens MLflow")

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from components import paths
-from components.config import Params
+from components.config import Shared
 from components.core.stats import masked_mean, masked_sum
 from components.data.rows import Prompt
 from components.engines.generation import generate
@@ -29,6 +28,7 @@ from components.passes.forward import (
     sequence_scores,
 )
 from components.passes.sequences import Sequences
+from components.place import ModelFolders
 from components.seeding import generator
 from components.training.accelerator import start_accelerator
 
@@ -38,28 +38,31 @@ _PROGRESS = tuple(metric.name for metric in (REWARD, KL, ENTROPY, RESPONSE_TOKEN
 
 
 @dataclass(frozen=True)
-class Yardsticks:
-    """The frozen models a policy is measured with."""
+class FrozenModels:
+    """What a policy is measured with: the SFT policy, the reward model and the judge, which stay as they are."""
 
     reference: nn.Module
     reward_model: nn.Module
     judge: nn.Module
     codec: Codec
+    folders: ModelFolders
 
     @classmethod
-    def load(cls, device: torch.device) -> Yardsticks:
-        """The SFT policy, the reward model and the judge from their stages' outputs."""
+    def load(cls, folders: ModelFolders, device: torch.device) -> FrozenModels:
+        """From where they are stored; the text is the reference's."""
         return cls(
-            load_policy(paths.SFT / "policy").to(device),
-            load_scorer(paths.REWARD_MODEL / "model").to(device),
-            load_scorer(paths.JUDGE / "model").to(device),
-            load_codec(paths.SFT / "policy"),
+            load_policy(folders.reference).to(device),
+            load_scorer(folders.reward_model).to(device),
+            load_scorer(folders.judge).to(device),
+            load_codec(folders.reference),
+            folders,
         )
 
 
 def measure_policy(
     policy_folder: Path,
-    params: Params,
+    folders: ModelFolders,
+    shared: Shared,
     prompts: Sequence[Prompt],
     samples_per_prompt: int,
     stream: str,
@@ -67,14 +70,14 @@ def measure_policy(
     """Measure a stored policy; see `measure`."""
     device = start_accelerator().device
     policy = load_policy(policy_folder).to(device)
-    return measure(policy, Yardsticks.load(device), params, prompts, samples_per_prompt, stream)
+    return measure(policy, FrozenModels.load(folders, device), shared, prompts, samples_per_prompt, stream)
 
 
 @torch.no_grad()
 def measure(
     policy: Any,
-    yardsticks: Yardsticks,
-    params: Params,
+    frozen: FrozenModels,
+    shared: Shared,
     prompts: Sequence[Prompt],
     samples_per_prompt: int,
     stream: str,
@@ -90,10 +93,10 @@ def measure(
     Raises:
         ConfigError: the rubric that the params name cannot be used.
     """
-    codec, settings, rubric = yardsticks.codec, params.measurement, load_rubric(params.data)
+    codec, settings, rubric = frozen.codec, shared.measurement, load_rubric(shared.data)
     rows = [(row, sample) for row in prompts for sample in range(samples_per_prompt)]
     numbers = uniforms(
-        len(rows), params.language_model.max_response_tokens, generator(params.seed, "measurement", stream)
+        len(rows), shared.language_model.max_response_tokens, generator(shared.seed, "measurement", stream)
     )
     sequences = generate(
         policy,
@@ -106,10 +109,10 @@ def measure(
 
     def numbers_of(part: Sequences) -> tuple[torch.Tensor, ...]:
         logprobs, entropies = response_logprobs_and_entropy(policy, part, settings.temperature)
-        ref_logprobs = response_logprobs(yardsticks.reference, part, settings.temperature)
+        ref_logprobs = response_logprobs(frozen.reference, part, settings.temperature)
         return (
-            sequence_scores(yardsticks.reward_model, part),
-            sequence_scores(yardsticks.judge, part),
+            sequence_scores(frozen.reward_model, part),
+            sequence_scores(frozen.judge, part),
             masked_sum(logprobs - ref_logprobs, part.response_mask, dim=1),
             masked_mean(entropies, part.response_mask, dim=1),
         )
@@ -140,11 +143,11 @@ def measure(
 
 
 def progress(
-    policy: Any, yardsticks: Yardsticks, params: Params, prompts: Sequence[Prompt], stream: str
+    policy: Any, frozen: FrozenModels, shared: Shared, prompts: Sequence[Prompt], stream: str
 ) -> dict[str, float]:
     """Where a policy in training has come to, by one sampled response a prompt: what every curve row holds.
 
     What the judge and a rubric say is left out: no training looks at them.
     """
-    figures = means(measure(policy, yardsticks, params, prompts, 1, stream))
+    figures = means(measure(policy, frozen, shared, prompts, 1, stream))
     return {name: figures[name] for name in _PROGRESS}

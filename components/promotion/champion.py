@@ -1,4 +1,4 @@
-"""The present champion, measured again: on this candidate's prompts, with this candidate's yardsticks."""
+"""The present champion, measured again: on this candidate's prompts, with this candidate's frozen models."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
 
-from components import paths
-from components.config import Params
+from components.config import Shared
 from components.data.rows import Prompt
 from components.digests import digest
 from components.measuring.metrics import JUDGE, Metric
 from components.measuring.records import Record, prompt_means
+from components.place import ModelFolders
 from components.seeding import derive_seed
 from components.tracking.registry import ModelVersion, fetch_policy
 
 
 def measure_champion(
-    champion: ModelVersion, params: Params, candidate: Sequence[Record], metric: Metric
+    champion: ModelVersion, folders: ModelFolders, shared: Shared, candidate: Sequence[Record], metric: Metric
 ) -> dict[str, float]:
     """What counts, of the champion on the prompts of the candidate's records: prompt id -> mean over its samples.
 
@@ -27,14 +27,14 @@ def measure_champion(
     """
     asked = {row.prompt_id: Prompt(row.prompt_id, row.prompt, kind=row.kind) for row in candidate}
     prompts = list(asked.values())
-    samples = params.measurement.test_samples_per_prompt
+    samples = shared.measurement.test_samples_per_prompt
     with tempfile.TemporaryDirectory() as scratch:
         folder = fetch_policy(champion, Path(scratch))
-        if _same_tokens(folder, paths.SFT / "policy"):
+        if _same_tokens(folder, folders.reference):
             from components.measuring.measure import TEST_STREAM, measure_policy
 
-            return prompt_means(measure_policy(folder, params, prompts, samples, TEST_STREAM), metric.name)
-        values = _measure_by_text(folder, params, prompts * samples, metric)
+            return prompt_means(measure_policy(folder, folders, shared, prompts, samples, TEST_STREAM), metric.name)
+        values = _measure_by_text(folder, folders, shared, prompts * samples, metric)
     return {row.id: fmean(values[number :: len(prompts)]) for number, row in enumerate(prompts)}
 
 
@@ -42,7 +42,9 @@ def _same_tokens(one: Path, other: Path) -> bool:
     return all(digest(one / name) == digest(other / name) for name in ("tokenizer.json", "proximal.json"))
 
 
-def _measure_by_text(folder: Path, params: Params, rows: list[Prompt], metric: Metric) -> list[float]:
+def _measure_by_text(
+    folder: Path, folders: ModelFolders, shared: Shared, rows: list[Prompt], metric: Metric
+) -> list[float]:
     """Gold or judge of a champion with another tokenizer: it answers with its own, others read the text."""
     from components.engines.answering import Answerer
     from components.measuring.rubric import load_rubric
@@ -54,14 +56,14 @@ def _measure_by_text(folder: Path, params: Params, rows: list[Prompt], metric: M
     prompts = [row.prompt for row in rows]
     responses = Answerer(folder).answer(
         prompts,
-        temperature=params.measurement.temperature,
+        temperature=shared.measurement.temperature,
         max_response_tokens=TextFormat.load(folder).max_response_tokens,
-        seed=derive_seed(params.seed, "promotion"),
+        seed=derive_seed(shared.seed, "promotion"),
     )
-    if metric is not JUDGE and (rubric := load_rubric(params.data)):
+    if metric is not JUDGE and (rubric := load_rubric(shared.data)):
         return [rubric(prompt, response)[metric.name] for prompt, response in zip(prompts, responses, strict=True)]
-    judge, codec = load_scorer(paths.JUDGE / "model"), load_codec(paths.SFT / "policy")
+    judge, codec = load_scorer(folders.judge), load_codec(folders.reference)
     sequences = build_sequences(codec.encode_prompts(prompts), codec.encode_responses(responses), codec.pad_id)
-    (scores,) = in_microbatches(lambda part: (sequence_scores(judge, part),), sequences, params.measurement.batch_size)
+    (scores,) = in_microbatches(lambda part: (sequence_scores(judge, part),), sequences, shared.measurement.batch_size)
     values: list[float] = scores.tolist()
     return values

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from components.artifacts import read_json
 from components.config import Params
@@ -16,8 +17,7 @@ from components.errors import ArtifactError
 from components.measuring.metrics import JUDGE, Metric, metric_that_counts
 from components.measuring.records import Record, prompt_means, read_records
 from components.measuring.weak_scorers import weakness
-from components.paths import ALIGNMENT, CLEAN, EVALUATION, REWARD_MODEL, SELECTION, SFT
-from components.paths import JUDGE as JUDGE_FOLDER
+from components.place import ModelFolders
 from components.promotion.champion import measure_champion
 from components.promotion.decision import (
     Decision,
@@ -43,34 +43,41 @@ from components.tracking.registry import (
     version_at,
     version_of_policy,
 )
-from components.tracking.runs import RecordedRun, stage_run
+from components.tracking.runs import StageRun
 
-POLICY = SELECTION / "policy"
-TEST_PROMPTS = CLEAN / "prompts_test.jsonl"
-RECORDS = EVALUATION / "records.jsonl"
-YARDSTICKS = (SFT / "policy", REWARD_MODEL / "model", JUDGE_FOLDER / "model")
-SCORERS = {"reward model": REWARD_MODEL / "metrics.json", "judge": JUDGE_FOLDER / "metrics.json"}
 _MEASURED = ("gain", "gain_low", "gain_high", "kl", "length_ratio")
 _PROVENANCE = ("git_commit", "git_dirty", "data_md5", "params_sha256", "prefect_flow_run_id", "parent_run_id")
 
 
-def run(params: Params) -> None:
-    """Register artifacts/selection/policy and promote it, or say why not.
+class Inputs(NamedTuple):
+    """What a promotion reads."""
+
+    candidate: Path
+    selection: Path
+    records: Path
+    prompts: Path
+    frozen: ModelFolders
+    reward_model_metrics: Path
+    judge_metrics: Path
+
+
+def run(params: Params, inputs: Inputs, tracked: StageRun, *, lock: Path) -> None:
+    """Register the candidate and promote it, or say why not.
 
     Nothing is decided twice: a candidate that is the champion, or was refused before on the same grounds, is
     only reported, and no version is added.
 
+    Args:
+        lock: dvc.lock, which names the checkpoints of all cycles.
+
     Raises:
         ArtifactError: an output of an earlier stage, or the champion's files, are absent or corrupt.
     """
-    inputs = [POLICY, SELECTION / "selection.json", RECORDS, TEST_PROMPTS, *YARDSTICKS, *SCORERS.values()]
-    with stage_run("promotion", params, inputs) as tracked:
-        if isinstance(tracked, RecordedRun):  # one process decides
-            tracked.tags({"decision": _promote(params, tracked)})
+    tracked.tags({"decision": _promote(params, inputs, tracked, lock)})
 
 
-def _promote(params: Params, tracked: RecordedRun) -> str:
-    name, policy_digest = params.promotion.registered_model, digest(POLICY)
+def _promote(params: Params, inputs: Inputs, tracked: StageRun, lock: Path) -> str:
+    name, policy_digest = params.promotion.registered_model, digest(inputs.candidate)
     champion, known = version_at(name, CHAMPION), version_of_policy(name, policy_digest)
     champion_digest = champion.tags.get(POLICY_DIGEST, f"version {champion.number}") if champion else None
     if champion is not None and champion_digest == policy_digest:
@@ -87,19 +94,19 @@ def _promote(params: Params, tracked: RecordedRun) -> str:
         print(f"already refused: {name} version {known.number}: {known.tags['reasons']}", flush=True)
         return "already refused"
 
-    weak = _weak_scorers()
-    split = digest(TEST_PROMPTS)
+    weak = _weak_scorers(inputs)
+    split = digest(inputs.prompts)
     number = 1 + decisions_on(name, split)
     confidence = confidence_of_try(number, params.evaluation.confidence)
-    records = _records(params)
+    records = _records(params, inputs.records)
     metric = metric_that_counts(records["candidate"][0].rubric)
-    decision = _decide(params, records, champion, metric, confidence)
+    decision = _decide(params, inputs.frozen, records, champion, metric, confidence)
     if "judge" in weak and metric is JUDGE and not params.promotion.allow_weak_judge:
         refusal = f"{weak['judge']}, and it decides here (promotion.allow_weak_judge)"
         decision = replace(decision, promoted=False, reasons=(*decision.reasons, refusal))
     tracked.metrics({f"promotion/{name}": value for name, value in decision.figures.items()})
     outcome = "promoted" if decision.promoted else "refused"
-    tags = _tags(record, decision) | {
+    tags = _tags(record, decision, inputs.selection, lock) | {
         "decision": outcome,
         "grounds": grounds,
         "opponent": _opponent(champion),
@@ -109,7 +116,7 @@ def _promote(params: Params, tracked: RecordedRun) -> str:
         POLICY_DIGEST: policy_digest,
     }
     if known is None:
-        version = register(tracked.run_id, name, POLICY, tags, _answering(params))
+        version = register(tracked.run_id, name, inputs.candidate, tags, _answering(params))
     else:
         version = known
         set_tags(known, tags)
@@ -124,14 +131,16 @@ def _promote(params: Params, tracked: RecordedRun) -> str:
     return outcome
 
 
-def _weak_scorers() -> dict[str, str]:
+def _weak_scorers(inputs: Inputs) -> dict[str, str]:
     """The scorers that lose to a rule without a model, with what there is to say of each."""
-    said = {scorer: weakness(scorer, read_json(metrics)) for scorer, metrics in SCORERS.items()}
+    scorers = {"reward model": inputs.reward_model_metrics, "judge": inputs.judge_metrics}
+    said = {scorer: weakness(scorer, read_json(metrics)) for scorer, metrics in scorers.items()}
     return {scorer: weak for scorer, weak in said.items() if weak}
 
 
 def _decide(
     params: Params,
+    frozen: ModelFolders,
     records: Mapping[str, list[Record]],
     champion: ModelVersion | None,
     metric: Metric,
@@ -148,40 +157,42 @@ def _decide(
         confidence=confidence,
     )
     opponent = (
-        prompt_means(sft, metric.name) if champion is None else measure_champion(champion, params, candidate, metric)
+        prompt_means(sft, metric.name)
+        if champion is None
+        else measure_champion(champion, frozen, params.shared, candidate, metric)
     )
     return decide(candidate, opponent, sft, limits)
 
 
-def _records(params: Params) -> dict[str, list[Record]]:
-    records = read_records(RECORDS)
+def _records(params: Params, path: Path) -> dict[str, list[Record]]:
+    records = read_records(path)
     for policy in ("sft", "candidate"):
         if policy not in records:
-            raise _refusal("the evaluation has no records of a policy", f"rows with policy {policy!r}", "none")
+            raise _refusal(path, "the evaluation has no records of a policy", f"rows with policy {policy!r}", "none")
     if (metric_that_counts(records["candidate"][0].rubric) is JUDGE) != (params.data.rubric is None):
         found = f"data.rubric is {'null' if params.data.rubric is None else params.data.rubric} now"
-        raise _refusal("the records were measured with another rubric", "those of the present params", found)
+        raise _refusal(path, "the records were measured with another rubric", "those of the present params", found)
     return records
 
 
-def _refusal(what: str, expected: str, found: str) -> ArtifactError:
+def _refusal(path: Path, what: str, expected: str, found: str) -> ArtifactError:
     do = "run `dvc repro --force evaluation`"
-    return ArtifactError(what, where=str(RECORDS), expected=expected, found=found, do=do)
+    return ArtifactError(what, where=str(path), expected=expected, found=found, do=do)
 
 
-def _tags(record: RunRecord, decision: Decision) -> dict[str, str]:
+def _tags(record: RunRecord, decision: Decision, selection: Path, lock: Path) -> dict[str, str]:
     """What a version says of itself: figures, origin, and the checkpoints of the cycles by reference."""
     checkpoints = {
         f"checkpoint:{path}": value
-        for outputs in locked_outputs(Path("dvc.lock")).values()
+        for outputs in locked_outputs(lock).values()
         for path, value in outputs.items()
-        if path.startswith(f"{ALIGNMENT.as_posix()}/") and path.endswith("/policy")
+        if path.startswith("artifacts/alignment/") and path.endswith("/policy")
     }
     return {
         **dict.fromkeys(_MEASURED, "not measured"),  # a version that is decided anew keeps no figure of before
         **{name: f"{value:.4f}" for name, value in decision.figures.items()},
         "reasons": "; ".join(decision.reasons) or "none",
-        "cycle": str(read_json(SELECTION / "selection.json")["cycle"]),
+        "cycle": str(read_json(selection)["cycle"]),
         PROMOTION_RUN: record.run_id,
         **{name: record.tags[name] for name in _PROVENANCE if name in record.tags},
         **{f"in:{path}": value for path, value in record.inputs.items()},

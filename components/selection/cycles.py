@@ -13,8 +13,11 @@ from components.errors import ArtifactError
 NEEDED = ("reward", "judge", "kl")
 
 
-def cycle_rows(alignment: Path, cycles: Sequence[int]) -> list[dict[str, Any]]:
+def cycle_rows(metrics: Sequence[Path]) -> list[dict[str, Any]]:
     """One row a cycle: cycle, kl, sqrt_kl and the validation means; row 0 is the SFT policy.
+
+    Args:
+        metrics: the file of each cycle, from the first.
 
     Over-optimisation is drawn along the square root of the KL (Gao et al. 2022).
 
@@ -22,18 +25,15 @@ def cycle_rows(alignment: Path, cycles: Sequence[int]) -> list[dict[str, Any]]:
     Raises:
         ArtifactError: a cycle's metrics are absent, corrupt or incomplete.
     """
-    first = alignment / str(cycles[0]) / "metrics.json"
-    rows = [_row(0, _section(first, "validation_start"))]
-    for cycle in cycles:
-        rows.append(_row(cycle, _section(alignment / str(cycle) / "metrics.json", "validation")))
-    return rows
+    of_cycles = [_row(cycle, _section(path, "validation")) for cycle, path in enumerate(metrics, start=1)]
+    return [_row(0, _section(metrics[0], "validation_start")), *of_cycles]
 
 
-def cost(alignment: Path, cycles: Sequence[int]) -> dict[str, int]:
+def cost(metrics: Sequence[Path]) -> dict[str, int]:
     """What these cycles took together: tokens sampled for training, and tokens trained on."""
     total: dict[str, int] = {}
-    for cycle in cycles:
-        for name, tokens in read_json(alignment / str(cycle) / "metrics.json")["cost"].items():
+    for path in metrics:
+        for name, tokens in read_json(path)["cost"].items():
             total[name] = total.get(name, 0) + tokens
     return total
 

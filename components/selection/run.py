@@ -5,41 +5,44 @@ from __future__ import annotations
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from components.artifacts import atomic_folder, write_json
-from components.config import Params
+from components.config import Selection
 from components.errors import ArtifactError
-from components.paths import ALIGNMENT, SELECTION
 from components.selection.choose import CycleFigures, Decision, choose_cycle
 from components.selection.cycles import cost, cycle_rows
-from components.tracking import stage_run
+from components.tracking import StageRun
 
 
-def run(params: Params) -> None:
-    """Write artifacts/selection: policy/, selection.json (the decision) and cycles.json (what it rests on).
+class Inputs(NamedTuple):
+    """What the choice rests on: of each cycle, from the first, its policy and its metrics."""
+
+    policies: tuple[Path, ...]
+    metrics: tuple[Path, ...]
+
+
+def run(settings: Selection, inputs: Inputs, out: Path, tracked: StageRun) -> None:
+    """Write policy/, selection.json (the decision) and cycles.json (what it rests on) to `out`.
 
     Raises:
         ArtifactError: a cycle's metrics or the chosen policy are absent, corrupt or incomplete.
     """
-    cycles = [int(number) for number in params.cycles]
-    max_kl = params.selection.max_kl_nats_per_sequence
-    inputs = [ALIGNMENT / str(k) / part for k in cycles for part in ("policy", "metrics.json")]
-    with stage_run("selection", params, inputs=inputs) as tracked:
-        rows = cycle_rows(ALIGNMENT, cycles)
-        decision = choose_cycle(
-            [CycleFigures(row["cycle"], row["judge"], row["kl"]) for row in rows if row["cycle"]], max_kl
-        )
-        record = _record(decision, max_kl, judge_of_sft=rows[0]["judge"])
-        record["cost"] = cost(ALIGNMENT, range(1, decision.chosen.cycle + 1))
-        with atomic_folder(SELECTION) as folder:
-            _copy_policy(ALIGNMENT / str(decision.chosen.cycle) / "policy", folder / "policy")
-            write_json(folder / "selection.json", record)
-            write_json(folder / "cycles.json", rows)
-        tracked.metrics({f"selected/{name}": record[name] for name in ("cycle", "judge", "kl")})
-        tracked.table("cycles.json", rows)
-        tracked.artifact(SELECTION / "selection.json")
-        tracked.outputs(sorted(SELECTION.iterdir()))
+    max_kl = settings.max_kl_nats_per_sequence
+    rows = cycle_rows(inputs.metrics)
+    decision = choose_cycle(
+        [CycleFigures(row["cycle"], row["judge"], row["kl"]) for row in rows if row["cycle"]], max_kl
+    )
+    chosen = decision.chosen.cycle
+    record = _record(decision, max_kl, judge_of_sft=rows[0]["judge"])
+    record["cost"] = cost(inputs.metrics[:chosen])
+    with atomic_folder(out) as folder:
+        _copy_policy(inputs.policies[chosen - 1], folder / "policy")
+        write_json(folder / "selection.json", record)
+        write_json(folder / "cycles.json", rows)
+    tracked.metrics({f"selected/{name}": record[name] for name in ("cycle", "judge", "kl")})
+    tracked.table("cycles.json", rows)
+    tracked.artifact(out / "selection.json")
 
 
 def _record(decision: Decision, max_kl: float, judge_of_sft: float) -> dict[str, Any]:

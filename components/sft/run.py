@@ -5,13 +5,12 @@ from __future__ import annotations
 import dataclasses
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from components import paths
 from components.artifacts import atomic_folder, write_json
-from components.config import Params
+from components.config import Sft, Shared
 from components.data.rows import Demonstration, read_rows
 from components.digests import digest
 from components.engines.preflight import require_usable, require_usable_config
@@ -28,20 +27,25 @@ from components.models.text import Codec, TextFormat, train_tokenizer
 from components.passes.forward import response_logprobs
 from components.passes.sequences import Packed, Sequences, build_sequences
 from components.seeding import derive_seed, generator
-from components.tracking import stage_run
+from components.tracking import StageRun
 from components.training.accelerator import frame_of, start_accelerator, whole
 from components.training.fit import Examples, fit
 
 logger = logging.getLogger("proximal")
 
 
-def run(params: Params) -> None:
-    """Read the clean demonstrations, train, and write artifacts/sft/."""
-    source = paths.CLEAN / "demonstrations.jsonl"
-    rows = read_rows(source, Demonstration)
+class Inputs(NamedTuple):
+    """What SFT reads."""
+
+    demonstrations: Path
+
+
+def run(settings: Sft, shared: Shared, inputs: Inputs, out: Path, tracked: StageRun) -> None:
+    """Read the clean demonstrations, train, and write the policy and its metrics to `out`."""
+    rows = read_rows(inputs.demonstrations, Demonstration)
     accelerator = start_accelerator()
-    codec, policy = _start(params, rows)
-    base_model = _base_model(params.language_model.checkpoint, policy)
+    codec, policy = _start(shared, rows)
+    base_model = _base_model(shared.language_model.checkpoint, policy)
     prompts = codec.encode_prompts([row.prompt for row in rows])
     responses = codec.encode_responses([row.response for row in rows])
     sequences = build_sequences(prompts, responses, codec.pad_id)
@@ -50,36 +54,34 @@ def run(params: Params) -> None:
     def loss_sum(model: nn.Module, part: Sequences | Packed) -> Tensor:
         return -response_logprobs(model, part, temperature=1.0).sum()
 
-    with stage_run("sft", params, inputs=[source]) as run:
-        run.dataset("demonstrations", source)
-        frame = frame_of(accelerator, policy)
-        losses = fit(
-            accelerator,
-            policy,
-            Examples(sequences.rows, weights=sequences.response_mask.sum(dim=1), lengths=sequences.mask.sum(dim=1)),
-            loss_sum,
-            settings=params.sft,
-            generator=generator(params.seed, "sft"),
-            on_step=lambda step, loss: run.metrics({"train/loss": loss}, step=step),
-            label="sft",
-        )
-        policy = whole(accelerator, policy, frame)
-        if accelerator.is_main_process:
-            last_epoch = losses[-(len(losses) // params.sft.epochs) :]
-            metrics = {
-                "demonstrations": len(rows),
-                "loss": sum(last_epoch) / len(last_epoch),
-                "parameters": sum(weight.numel() for weight in policy.parameters()),
-                "response_tokens": float(sequences.response_mask.sum(dim=1).float().mean()),
-                **cut,
-                "vocabulary": len(codec.tokenizer),
-            }
-            with atomic_folder(paths.SFT) as folder:
-                save_policy(policy, codec, folder / "policy")
-                write_json(folder / "metrics.json", metrics)
-            run.metrics({f"sft/{name}": value for name, value in metrics.items()})
-            run.tags({"base_model": base_model})
-            run.outputs(sorted(paths.SFT.iterdir()))
+    tracked.dataset("demonstrations", inputs.demonstrations)
+    frame = frame_of(accelerator, policy)
+    losses = fit(
+        accelerator,
+        policy,
+        Examples(sequences.rows, weights=sequences.response_mask.sum(dim=1), lengths=sequences.mask.sum(dim=1)),
+        loss_sum,
+        settings=settings,
+        generator=generator(shared.seed, "sft"),
+        on_step=lambda step, loss: tracked.metrics({"train/loss": loss}, step=step),
+        label="sft",
+    )
+    policy = whole(accelerator, policy, frame)
+    if accelerator.is_main_process:
+        last_epoch = losses[-(len(losses) // settings.epochs) :]
+        metrics = {
+            "demonstrations": len(rows),
+            "loss": sum(last_epoch) / len(last_epoch),
+            "parameters": sum(weight.numel() for weight in policy.parameters()),
+            "response_tokens": float(sequences.response_mask.sum(dim=1).float().mean()),
+            **cut,
+            "vocabulary": len(codec.tokenizer),
+        }
+        with atomic_folder(out) as folder:
+            save_policy(policy, codec, folder / "policy")
+            write_json(folder / "metrics.json", metrics)
+        tracked.metrics({f"sft/{name}": value for name, value in metrics.items()})
+        tracked.tags({"base_model": base_model})
 
 
 def _base_model(checkpoint: str, policy: Any) -> str:
@@ -90,9 +92,9 @@ def _base_model(checkpoint: str, policy: Any) -> str:
     return f"{checkpoint} {commit}" if commit else checkpoint
 
 
-def _start(params: Params, rows: list[Demonstration]) -> tuple[Codec, nn.Module]:
+def _start(shared: Shared, rows: list[Demonstration]) -> tuple[Codec, nn.Module]:
     """The tokenizer and the policy before any training."""
-    config = params.language_model
+    config = shared.language_model
     if Path(config.checkpoint).is_dir() and Path(config.checkpoint_files) != Path(config.checkpoint):
         raise ConfigError(
             "a change in the checkpoint's folder would not be seen",
@@ -121,4 +123,4 @@ def _start(params: Params, rows: list[Demonstration]) -> tuple[Codec, nn.Module]
     ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
     codec = Codec(tokenizer, text_format)
     codec.require_room()
-    return codec, new_policy(config, len(tokenizer), ids, derive_seed(params.seed, "sft", "weights"))
+    return codec, new_policy(config, len(tokenizer), ids, derive_seed(shared.seed, "sft", "weights"))

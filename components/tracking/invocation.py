@@ -45,7 +45,7 @@ def _experiment_name() -> str:
 
 
 @contextmanager
-def child_of_dvc(params: Params) -> Iterator[str | None]:
+def child_of_dvc(params: Params, root: Path) -> Iterator[str | None]:
     """The run of the DVC command, open while one of its stages runs: nobody tells when the command has ended.
 
     Gives its id, or None where DVC did not start this process.
@@ -53,7 +53,7 @@ def child_of_dvc(params: Params) -> Iterator[str | None]:
     if (dvc := _dvc_tags()) is None:
         yield None
         return
-    parent, before = _open(params, dvc)
+    parent, before = _open(params, dvc, root)
     try:
         yield parent
     except BaseException as fault:
@@ -68,7 +68,7 @@ def status_after(fault: BaseException) -> str:
     return "FAILED" if isinstance(fault, Exception) else "KILLED"
 
 
-def _open(params: Params, dvc: Mapping[str, str]) -> tuple[str, str]:
+def _open(params: Params, dvc: Mapping[str, str], root: Path) -> tuple[str, str]:
     """The run of this DVC command, made by its first stage, and its status before."""
     for run in search(f"tags.{_INVOCATION} = '{dvc[_INVOCATION]}'"):
         # A number is given again, a start time is not; psutil derives it from the boot time, which may drift.
@@ -77,7 +77,7 @@ def _open(params: Params, dvc: Mapping[str, str]) -> tuple[str, str]:
                 store.client().update_run(run.run_id, status="RUNNING")
             return run.run_id, run.status
     tags = {
-        **provenance_tags(params, Path()),
+        **provenance_tags(params, root),
         "stage": "pipeline",
         "method": params.method,
         "mlflow.source.name": "dvc",

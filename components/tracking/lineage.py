@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from components.digests import digest
-from components.paths import DATA
+from components.place import Place
 from components.tracking.dvc_files import cached_file, dvc_cache
 from components.tracking.history import RunRecord, find_maker, get_run
 from components.tracking.registry import PROMOTION_RUN, ModelVersion, find_version
@@ -76,7 +76,7 @@ def _step(record: RunRecord, known: dict[str, Step]) -> Step:
     """The step of a run; each is made once, for several later steps may share it."""
     if record.run_id not in known:
         known[record.run_id] = step = Step(record)
-        raw = {path for path in record.inputs if DATA in (Path(path), *Path(path).parents)}
+        raw = {path for path in record.inputs if Place().data in (Path(path), *Path(path).parents)}
         for path, md5 in record.inputs.items():
             if path in raw and not md5.endswith(".dir"):
                 step.raw_files.append(_raw_file(path, md5))

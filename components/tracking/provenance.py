@@ -63,12 +63,16 @@ def process_is_gone(tags: Mapping[str, str]) -> bool:
         return True
 
 
-def content_digests(paths: Iterable[Path]) -> dict[str, str]:
-    """Digests of each path and, of a folder, of everything in it.
+def content_digests(paths: Iterable[Path], root: Path) -> dict[str, str]:
+    """Digests of each path and, of a folder, of everything in it; paths are named from `root` on.
 
     Stages read parts of what others wrote, and DVC tracks parts of what they wrote, so each level is named.
     """
-    return {part.as_posix(): value for path in paths for part, value in tree_digests(path).items()}
+    return {
+        (part.relative_to(root) if part.is_relative_to(root) else part).as_posix(): value
+        for path in paths
+        for part, value in tree_digests(path).items()
+    }
 
 
 def _git(root: Path, *arguments: str) -> str:

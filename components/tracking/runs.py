@@ -33,7 +33,16 @@ _SECONDS_BETWEEN_WRITES = 1.0
 
 
 class StageRun:
-    """What a stage tells of itself. This class keeps nothing: every process but the first gets it."""
+    """What a stage tells of itself. This class keeps nothing: every process but the first gets it.
+
+    Args:
+        run_id: of the run; the first process has it alone, and so it is with the inputs.
+        inputs: path -> digest of all that the stage reads, of folders with all that is in them.
+    """
+
+    def __init__(self, run_id: str = "", inputs: Mapping[str, str] | None = None) -> None:
+        self.run_id = run_id
+        self.inputs = dict(inputs or {})
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Numbers at a step, under the names given."""
@@ -60,8 +69,9 @@ class StageRun:
 class RecordedRun(StageRun):
     """What a stage tells of itself, written to MLflow; metrics wait up to a second to go together."""
 
-    def __init__(self, run_id: str, stage: str) -> None:
-        self.run_id = run_id
+    def __init__(self, run_id: str, stage: str, inputs: Mapping[str, str] | None = None, root: Path = Path()) -> None:
+        super().__init__(run_id, inputs)
+        self._root = root
         self._stage = stage
         self._waiting: list[Metric] = []
         self._written = time.monotonic()
@@ -113,7 +123,7 @@ class RecordedRun(StageRun):
             store.client().log_inputs(self.run_id, [DatasetInput(entity, context)])
 
     def outputs(self, paths: Iterable[Path]) -> None:
-        self.tags(tagged("out", content_digests(paths)))
+        self.tags(tagged("out", content_digests(paths, self._root)))
 
     def tags(self, values: Mapping[str, str]) -> None:
         log_texts(self.run_id, tags=values)
@@ -126,11 +136,16 @@ class RecordedRun(StageRun):
 
 
 @contextmanager
-def stage_run(stage: str, params: Params, inputs: Iterable[Path] = (), cycle: int | None = None) -> Iterator[StageRun]:
+def stage_run(
+    stage: str, params: Params, inputs: Iterable[Path] = (), cycle: int | None = None, root: Path = Path()
+) -> Iterator[StageRun]:
     """Record a stage, until the end of the block, as a child of $PROXIMAL_PARENT_RUN_ID or of the DVC command's run.
 
     The run ends FINISHED, FAILED on an exception, or KILLED on SystemExit, KeyboardInterrupt and SIGTERM; the
     exception goes on. In processes other than rank 0 nothing is recorded.
+
+    Args:
+        root: of the repository: inputs and outputs are named from there on.
 
     Raises:
         ArtifactError: an input does not exist, or is not what the stage that made it left.
@@ -140,12 +155,12 @@ def stage_run(stage: str, params: Params, inputs: Iterable[Path] = (), cycle: in
     if os.environ.get("RANK", "0") != "0":
         yield StageRun()
         return
-    read = _checked(stage, inputs)
+    read = _checked(stage, inputs, root)
     parent_of_flow = os.environ.get(PARENT_VARIABLE)
     if parent_of_flow:
         _require_run(parent_of_flow)
-    with nullcontext(parent_of_flow) if parent_of_flow else child_of_dvc(params) as parent:
-        run = RecordedRun(_create(stage, params, read, cycle, parent), stage)
+    with nullcontext(parent_of_flow) if parent_of_flow else child_of_dvc(params, root) as parent:
+        run = RecordedRun(_create(stage, params, read, cycle, parent, root), stage, read, root)
         try:
             with _sigterm_raises():
                 yield run
@@ -155,24 +170,26 @@ def stage_run(stage: str, params: Params, inputs: Iterable[Path] = (), cycle: in
         run.end("FINISHED")
 
 
-def _checked(stage: str, inputs: Iterable[Path]) -> dict[str, str]:
-    """Tags of what the stage reads, which is what the stages before it left."""
-    read = content_digests(inputs)
+def _checked(stage: str, inputs: Iterable[Path], root: Path) -> dict[str, str]:
+    """Digests of what the stage reads, which is what the stages before it left."""
+    read = content_digests(inputs, root)
     # By hand, without DVC, dvc.lock may be of another time.
     if STAGE_VARIABLE in os.environ or stage == "promotion":
-        verify_inputs(read, Path())
-    return tagged("in", read)
+        verify_inputs(read, root)
+    return read
 
 
-def _create(stage: str, params: Params, read: Mapping[str, str], cycle: int | None, parent: str | None) -> str:
+def _create(
+    stage: str, params: Params, read: Mapping[str, str], cycle: int | None, parent: str | None, root: Path
+) -> str:
     values = params.values()
     section = values["method"] if stage == "alignment" else stage
     tags = {
         "stage": stage,
         "method": values["method"],
         "mlflow.source.name": f"components.{stage}",
-        **provenance_tags(params, Path()),
-        **read,
+        **provenance_tags(params, root),
+        **tagged("in", read),
     }
     if cycle is not None:
         tags["cycle"] = str(cycle)

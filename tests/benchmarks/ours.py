@@ -32,7 +32,7 @@ from components.config import Optimisation, Params, parse_params
 from components.core.losses import bradley_terry_loss
 from components.core.stats import RunningMoments
 from components.engines.generation import generate
-from components.measuring.measure import Yardsticks
+from components.measuring.measure import FrozenModels
 from components.models.loading import load_policy, load_scalar_model
 from components.models.text import Codec, TextFormat
 from components.passes.forward import response_logprobs, sequence_scores
@@ -85,11 +85,11 @@ def ppo(options: argparse.Namespace) -> dict[str, Any]:
     codec = make_codec(tokenizer, TextFormat("{prompt}", workload.LONGEST_PROMPT, options.response_tokens))
     model = ActorCritic(load_policy(folder / "policy"), load_scalar_model(folder / "scalar"))
     scalar = load_scalar_model(folder / "scalar").to(accelerator.device)
-    yardsticks = Yardsticks(load_policy(folder / "policy").to(accelerator.device), scalar, scalar, codec)
+    frozen = FrozenModels(load_policy(folder / "policy").to(accelerator.device), scalar, scalar, codec)
     groups = parameter_groups(model.to(accelerator.device), params.ppo, params.ppo)
     optimizer: Any = make_optimizer(groups, params.ppo.weight_decay)
     prepared, optimizer = accelerator.prepare(model, optimizer)
-    collector = Collector(accelerator, model, yardsticks.reference, yardsticks, params)
+    collector = Collector(accelerator, model, frozen.reference, frozen, params.alignment, params.shared, params.method)
     updater = Updater(accelerator, prepared, optimizer, params.ppo, params.ppo, seed=1, method="ppo")
     prompts = json.loads((folder / "prompts.json").read_text())
     seconds_of_generation: list[float] = []

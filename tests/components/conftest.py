@@ -184,16 +184,15 @@ def raw_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def trained_world(raw_world: Path, tracking: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same folder after SFT, reward model and judge; to be read, or copied, but not written to."""
-    from components.reward_model.run import run as reward_model
-    from components.sft.run import run as sft
+    from components.place import Place
+    from components.stages import perform
 
     folder = Path(shutil.copytree(raw_world, tmp_path_factory.mktemp("trained_world") / "world"))
     with pytest.MonkeyPatch.context() as patch, contextlib.chdir(folder):
         patch.setenv("MLFLOW_TRACKING_URI", tracking)
         params = load_params(Path("params.yaml"))
-        sft(params)
-        reward_model(params, "reward_model")
-        reward_model(params, "judge")
+        for stage in ("sft", "reward_model", "judge"):
+            perform(stage, params, Place())
     return folder
 
 

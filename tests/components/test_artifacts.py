@@ -14,7 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from components import paths
 from components.artifacts import (
     atomic_folder,
     atomic_write_text,
@@ -29,6 +28,7 @@ from components.artifacts import (
     write_jsonl,
 )
 from components.errors import ArtifactError, DataError, EnvironmentFault
+from components.place import Place
 
 
 def content_of(folder: Path) -> dict[str, str]:
@@ -308,7 +308,7 @@ def test_a_disk_that_fills_up_while_a_stage_stores_its_model(
     small_disk: Path, raw_world: Path, tracking: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from components.config import load_params
-    from components.sft.run import run
+    from components.stages import perform
 
     shutil.copytree(raw_world, small_disk, dirs_exist_ok=True)
     (small_disk / "filler").write_bytes(b"x" * (shutil.disk_usage(small_disk).free - 20_000))
@@ -316,8 +316,8 @@ def test_a_disk_that_fills_up_while_a_stage_stores_its_model(
     monkeypatch.chdir(small_disk)
     before = sorted(small_disk.rglob("*"))
     with pytest.raises(EnvironmentFault, match="disk is full") as caught:
-        run(load_params(paths.PARAMS))
-    assert caught.value.where == str(paths.SFT)
+        perform("sft", load_params(Place().params), Place())
+    assert caught.value.where == str(Place().sft)
     monkeypatch.chdir("/")
     assert sorted(small_disk.rglob("*")) == before
 

@@ -10,8 +10,9 @@ import pytest
 from pydantic import BaseModel
 from ruamel.yaml import YAML
 
-from components import paths
-from components.config import METHODS, Params, load_params
+from components.config import METHODS, Params, Shared, load_params
+from components.place import Place
+from components.stages import perform
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -26,6 +27,8 @@ class Reading:
         self._section, self._name, self._seen = section, name, seen
 
     def __getattr__(self, key: str) -> Any:
+        if key == "shared":
+            return Shared(self.seed, self.data, self.language_model, self.measurement)
         value = getattr(self._section, key)
         if isinstance(value, BaseModel):
             section = self._section.method if key == "alignment" else key  # the chosen method's, under its name
@@ -44,20 +47,14 @@ def declared(stage: str, method: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("stage", ["sft", "reward_model", "judge", *METHODS])
 def test_a_stage_reads_what_it_declares(world: Path, change_params: Callable[..., Params], stage: str) -> None:
-    from components.alignment.run import run as alignment
-    from components.reward_model.run import run as reward_model
-    from components.sft.run import run as sft
-
     seen: set[str] = set()
     is_method = stage in METHODS
-    read = change_params(method=stage) if is_method else load_params(paths.PARAMS)
+    read = change_params(method=stage) if is_method else load_params(Place().params)
     params: Params = Reading(read, "", seen)  # type: ignore[assignment]
-    if stage == "sft":
-        sft(params)
-    elif is_method:
-        alignment(params, 1)
+    if is_method:
+        perform("alignment", params, Place(), 1)
     else:
-        reward_model(params, stage)
+        perform(stage, params, Place())
     assert "seed" in seen and any(key.startswith(f"{stage}.") for key in seen)  # the notes are taken
     # Of the cycles, dvc.yaml declares each stage's own.
     allowed = [*declared("alignment" if is_method else stage, read.method), "cycles"]

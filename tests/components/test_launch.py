@@ -21,11 +21,12 @@ import torch
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
 
-from components import paths
 from components.config import Params
 from components.config.accelerate import accelerate_config
 from components.errors import ConfigError
+from components.place import Place
 from components.processes import free_port
+from components.stages import perform
 from components.torchrun import run_ranks
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -100,9 +101,9 @@ BAD = {
 def test_bad_params_end_in_one_message_and_status_2(start: Any, world: Path, tmp_path: Path, case: str) -> None:
     arguments, change, named = BAD[case]
     if change is None:
-        paths.PARAMS.unlink()
+        Place().params.unlink()
     else:
-        paths.PARAMS.write_text(change(paths.PARAMS.read_text()))
+        Place().params.write_text(change(Place().params.read_text()))
     before = files(world)
     process = start(*arguments.split())
     output, errors = process.communicate(timeout=60)
@@ -152,7 +153,7 @@ def test_an_error_of_two_processes_is_told_once(
     start: Any, world: Path, tmp_path: Path, change_params: ChangeParams
 ) -> None:
     change_params(compute=TWO)
-    (paths.CLEAN / "demonstrations.jsonl").unlink()
+    (Place().clean / "demonstrations.jsonl").unlink()
     before = files(world)
     process = start("sft")
     output, errors = process.communicate(timeout=120)
@@ -190,15 +191,9 @@ def test_two_processes_give_what_one_gives(
 ) -> None:
     """The same weights and numbers, but for the order in which floats are added up."""
     stage = arguments.split()[0]
-    if stage == "alignment":
-        from components.alignment.run import run
-
-        run(change_params(**changes), 1)
-    if stage == "reward_model":
-        from components.reward_model.run import run as train
-
-        train(change_params(**changes), stage)
-    folder = paths.ALIGNMENT / "1" if stage == "alignment" else paths.ARTIFACTS / stage
+    if stage != "sft":
+        perform(stage, change_params(**changes), Place(), 1 if stage == "alignment" else None)
+    folder = Place().alignment / "1" if stage == "alignment" else Path("artifacts") / stage
     one = Path(shutil.copytree(folder, tmp_path / "one"))
     shutil.rmtree(folder)
     change_params(compute=config, **changes)
@@ -235,7 +230,7 @@ def test_bfloat16_gives_the_same_bytes_again_and_others_than_float32(
         if config == "cpu_auto":
             picked = re.search("cpu_auto.yaml: mixed_precision auto is (bf16|no): this CPU has .*bf16", errors)
             assert picked, errors
-        folder = paths.ALIGNMENT / "1"
+        folder = Place().alignment / "1"
         weights.append((folder / "policy" / "model.safetensors").read_bytes())
         shutil.rmtree(folder)
     assert weights[0] == weights[1]
@@ -250,7 +245,7 @@ def test_the_launchers_end_is_the_end_of_its_processes(
     """In the midst of training, while two ranks talk to each other."""
     change_params(compute=TWO, ppo={"iterations_per_cycle": 100_000})
     process = start("alignment", "--cycle", "1")
-    assert wait_for(lambda: list(paths.WORK.glob("alignment-1-*/state/progress.json")), seconds=120), process.poll()
+    assert wait_for(lambda: list(Place().work.glob("alignment-1-*/state/progress.json")), seconds=120), process.poll()
     workers = descendants(process)
     assert len(workers) >= 2
     process.send_signal(number)
@@ -259,7 +254,7 @@ def test_the_launchers_end_is_the_end_of_its_processes(
     assert errors.splitlines()[-1] == f"ended by {number.name}" and "Traceback" not in errors
     assert (tmp_path / "status").read_text() == ""  # begun, and ended by a signal
     assert wait_for(lambda: not any(map(is_running, workers)), seconds=15), workers
-    (progress,) = paths.WORK.glob("alignment-1-*/state/progress.json")  # what was finished is still there
+    (progress,) = Place().work.glob("alignment-1-*/state/progress.json")  # what was finished is still there
     assert json.loads(progress.read_text())["iteration"] >= 1
 
 
@@ -282,7 +277,7 @@ def test_a_killed_rank_ends_the_others_and_is_named(
     """Not the errors of those that it left alone, nor torchrun's summary."""
     change_params(compute=TWO, ppo={"iterations_per_cycle": 100_000})
     process = start("alignment", "--cycle", "1")
-    assert wait_for(lambda: list(paths.WORK.glob("alignment-1-*/state/progress.json")), seconds=120), process.poll()
+    assert wait_for(lambda: list(Place().work.glob("alignment-1-*/state/progress.json")), seconds=120), process.poll()
     others = descendants(process)
     (victim,) = (each for each in ranks_of(process) if each.environ()["RANK"] == str(rank))
     victim.kill()
@@ -305,8 +300,8 @@ def test_two_machines_train_as_one(
     start: Any, world: Path, tmp_path: Path, change_params: ChangeParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two launchers, as on two machines that share a disk, told apart by torchrun's own variables."""
-    one = Path(shutil.copytree(paths.SFT, tmp_path / "one"))
-    shutil.rmtree(paths.SFT)
+    one = Path(shutil.copytree(Place().sft, tmp_path / "one"))
+    shutil.rmtree(Place().sft)
     config = YAML(typ="safe").load(ROOT / "infra/accelerate/cpu_two_processes.yaml")
     config |= {"num_machines": 2, "main_process_ip": "127.0.0.1", "main_process_port": free_port()}
     YAML(typ="safe").dump(config, tmp_path / "machines.yaml")
@@ -319,7 +314,7 @@ def test_two_machines_train_as_one(
     for machine in machines:
         _, errors = machine.communicate(timeout=200)
         assert machine.returncode == 0, errors
-    same_weights(one / "policy" / "model.safetensors", paths.SFT / "policy" / "model.safetensors")
+    same_weights(one / "policy" / "model.safetensors", Place().sft / "policy" / "model.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -350,7 +345,7 @@ def test_two_processes_of_two_threads_give_the_same_bytes_again(
     change_params(compute=TWO | {"cpu_threads": {"sft": 2}})
     weights = []
     for _ in range(2):
-        shutil.rmtree(paths.SFT)
+        shutil.rmtree(Place().sft)
         _, errors = start("sft").communicate(timeout=200)
-        weights.append((paths.SFT / "policy" / "model.safetensors").read_bytes())
+        weights.append((Place().sft / "policy" / "model.safetensors").read_bytes())
     assert weights[0] == weights[1], errors

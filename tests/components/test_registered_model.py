@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from mlflow.artifacts import download_artifacts
 
-from components import paths
 from components.config import load_params
 from components.engines.answering import Answerer
+from components.place import Place
 from components.tracking import stage_run
 from components.tracking import store as tracking_store
 from components.tracking.registry import ModelVersion, register
@@ -32,9 +32,9 @@ _ANSWER = (
 @pytest.fixture
 def model(world: Path, tmp_path: Path) -> Path:
     """A registered model's folder, downloaded."""
-    with stage_run("promotion", load_params(paths.PARAMS)) as run:
+    with stage_run("promotion", load_params(Place().params)) as run:
         assert isinstance(run, RecordedRun)
-        version: ModelVersion = register(run.run_id, "portable", paths.SFT / "policy", {}, ANSWERING)
+        version: ModelVersion = register(run.run_id, "portable", Place().sft / "policy", {}, ANSWERING)
     location = tracking_store.client().get_model_version_download_uri(version.name, str(version.number))
     download_artifacts(location, dst_path=str(tmp_path / "elsewhere"), tracking_uri=tracking_store.tracking_uri())
     [folder] = [file.parent for file in (tmp_path / "elsewhere").rglob("MLmodel")]
@@ -43,7 +43,7 @@ def model(world: Path, tmp_path: Path) -> Path:
 
 @pytest.mark.timeout(900)  # pip fetches torch
 def test_it_answers_in_an_environment_made_from_its_own_requirements(model: Path, tmp_path: Path) -> None:
-    expected = Answerer(paths.SFT / "policy").answer(PROMPTS, **ANSWERING)
+    expected = Answerer(Place().sft / "policy").answer(PROMPTS, **ANSWERING)
     assert len({*expected, ""}) == 3
     venv.create(tmp_path / "venv", with_pip=False)
     python = str(tmp_path / "venv" / "bin" / "python")

@@ -18,10 +18,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from components import paths
 from components.artifacts import write_json
 from components.config import METHODS, Method, load_params
 from components.errors import USER_ERROR_STATUS, ProximalError
+from components.place import Place
 from components.worlds.randomwalks.graph import make_graph
 from components.worlds.randomwalks.oracle import behaviour_rewards
 from tests.proof.stages import Size, align, prepare, trials, workspace
@@ -60,7 +60,7 @@ def main() -> None:
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    default=paths.WORK / "randomwalks_proof",
+    default=Place().work / "randomwalks_proof",
     show_default=True,
     help="Where the workspaces and proof.json go.",
 )
@@ -108,13 +108,13 @@ def prove_graph(
             logger.info("graph %d, %s: E[r] %.4f, the oracle's %.4f", seed, row.policy, *numbers)
             return row
 
-        graph, sft = make_graph(seed), paths.SFT / "policy"
+        graph, sft = make_graph(seed), Place().sft / "policy"
         exact = Exact(behaviour_rewards(graph), reward_distribution(sft, graph))
-        samples = sample(sft, load_params(paths.PARAMS), size.sft_samples)
+        samples = sample(sft, load_params(Place().params), size.sft_samples)
         rows = [tell(sft_row(samples, exact)), *(tell(best_of_n_row(samples, n, exact)) for n in BEST_OF)]
         for trial in trials(methods, betas):
             policy = align(params, trial)
-            rows.append(tell(trial_row(trial, sample(policy, load_params(paths.PARAMS), size.samples), exact)))
+            rows.append(tell(trial_row(trial, sample(policy, load_params(Place().params), size.samples), exact)))
     return rows
 
 

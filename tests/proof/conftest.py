@@ -23,7 +23,7 @@ from typing import Any
 
 import pytest
 
-from components import paths
+from components.place import Place
 from components.worlds.randomwalks.graph import make_graph
 from components.worlds.randomwalks.oracle import behaviour_rewards
 from tests.proof.claims import Exact
@@ -86,7 +86,7 @@ def prepared_once(tracking: str, tmp_path_factory: pytest.TempPathFactory) -> Pr
     ):
         prepare(params)
         graph = make_graph(SEED)
-        exact = Exact(behaviour_rewards(graph), reward_distribution(paths.SFT / "policy", graph))
+        exact = Exact(behaviour_rewards(graph), reward_distribution(Place().sft / "policy", graph))
     return Prepared(folder, params, exact)
 
 

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from components import paths
 from components.config import Params
 from components.core.stats import masked_sum
 from components.data.rows import Prompt, read_rows
@@ -16,6 +15,7 @@ from components.measuring.measure import measure_policy
 from components.models.loading import load_codec, load_policy
 from components.passes.forward import in_microbatches, response_logprobs
 from components.passes.sequences import build_sequences
+from components.place import Place
 from components.worlds.randomwalks.graph import GOAL, MAX_LETTERS, Graph, letter_of
 from components.worlds.randomwalks.oracle import RewardDistribution
 
@@ -36,10 +36,10 @@ class Estimate(NamedTuple):
 
 def sample(policy: Path, params: Params, per_start: int) -> Samples:
     """Answer the held-out prompts with a stored policy, every start at least `per_start` times."""
-    prompts = read_rows(paths.CLEAN / "prompts_test.jsonl", Prompt)
+    prompts = read_rows(Place().clean / "prompts_test.jsonl", Prompt)
     starts = {row.prompt.split()[-1] for row in prompts}
     per_prompt = -(-per_start * len(starts) // len(prompts))
-    records = measure_policy(policy, params, prompts, per_prompt, "proof")
+    records = measure_policy(policy, Place().frozen, params.shared, prompts, per_prompt, "proof")
     records.sort(key=lambda record: record.prompt.split()[-1])  # every start is asked for equally often
     table = np.array([(record.number("gold"), record.kl) for record in records]).reshape(len(starts), -1, 2)
     return Samples(table[:, :, 0], table[:, :, 1])

@@ -12,10 +12,11 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from components import launch, paths
+from components import launch
 from components.artifacts import write_jsonl
 from components.config import Method
 from components.errors import ConfigError
+from components.place import Place
 from components.worlds.randomwalks import generator
 
 logger = logging.getLogger("proximal")
@@ -74,11 +75,11 @@ def workspace(folder: Path, preset: Path, seed: int, size: Size) -> Iterator[Tre
     Raises:
         ConfigError: something else lies in the folder.
     """
-    if folder.exists() and not (folder / paths.PARAMS).exists():
+    if folder.exists() and not (folder / Place().params).exists():
         raise ConfigError(
             "this folder is not the workspace of an earlier proof, and would be deleted",
             where=str(folder),
-            expected=f"no such folder, or one with {paths.PARAMS}",
+            expected=f"no such folder, or one with {Place().params}",
             found="a folder without it",
             do="choose another --out",
         )
@@ -88,7 +89,7 @@ def workspace(folder: Path, preset: Path, seed: int, size: Size) -> Iterator[Tre
     (folder / config).parent.mkdir(parents=True)
     shutil.copyfile(config, folder / config)
     for name, rows in generator.generate(seed, size.walks, size.comparisons).items():
-        write_jsonl(folder / paths.DATA / name, rows)
+        write_jsonl(folder / Place().data / name, rows)
     with contextlib.chdir(folder):
         yield params
 
@@ -107,8 +108,8 @@ def align(params: Tree, trial: Trial) -> Path:
     _write(changed)
     for cycle in changed["cycles"]:
         _run("alignment", "--cycle", str(cycle))
-    kept: Path = paths.ARTIFACTS / trial.name.replace(" ", "_")
-    paths.ALIGNMENT.rename(kept)  # the next trial has cycles of the same numbers
+    kept: Path = Path("artifacts") / trial.name.replace(" ", "_")
+    Place().alignment.rename(kept)  # the next trial has cycles of the same numbers
     return kept / str(cycle) / "policy"
 
 
@@ -126,7 +127,7 @@ def _run(*arguments: str) -> None:
 
 
 def _write(params: Tree) -> None:
-    YAML(typ="safe").dump(params, paths.PARAMS)
+    YAML(typ="safe").dump(params, Place().params)
 
 
 def _merged(base: Tree, changes: Tree) -> Tree:

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from components import paths
 from components.config import load_params
 from components.models.loading import load_codec, load_policy
+from components.place import Place
 from components.worlds.randomwalks.graph import Graph, make_graph
 from components.worlds.randomwalks.oracle import behaviour
 from tests.proof import measuring
@@ -40,7 +40,7 @@ def test_the_walks_to_the_goal() -> None:
 def test_sampling_and_the_tree_agree(prepared: Any) -> None:
     """On the SFT policy, which does not take all walks alike."""
     exact = behaviour(prepared.exact.of_sft).reward
-    samples = sample(paths.SFT / "policy", load_params(paths.PARAMS), 100)
+    samples = sample(Place().sft / "policy", load_params(Place().params), 100)
     assert samples.rewards.shape == samples.kl.shape == (20, 100)
     assert samples.kl == pytest.approx(np.zeros((20, 100)), abs=1e-5)
     found = estimate(samples.rewards)
@@ -52,7 +52,7 @@ def test_sampling_and_the_tree_agree(prepared: Any) -> None:
 @torch.no_grad()
 def test_a_start_of_the_tree_equals_hugging_face(prepared: Any) -> None:
     """The probability of the shortest walks from one start, token by token."""
-    folder, graph = paths.SFT / "policy", make_graph(1000)
+    folder, graph = Place().sft / "policy", make_graph(1000)
     policy, codec = load_policy(folder), load_codec(folder)
     start = next(node for node in graph.starts if graph.shortest[node] == 3)
     total = 0.0

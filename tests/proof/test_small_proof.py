@@ -13,11 +13,11 @@ import pytest
 import torch
 from torch import Tensor
 
-from components import paths
 from components.alignment.policy_gradient import credit, ppo
 from components.config import load_params
 from components.core.advantages import AdvantagesAndReturns, gae
 from components.core.rewards import per_token_rewards
+from components.place import Place
 from tests.proof.claims import Row, trial_row
 from tests.proof.measuring import sample
 from tests.proof.stages import Trial, align
@@ -29,7 +29,7 @@ NEAR, AWAY = 0.85, 0.75  # of what can be reached; the SFT policy itself has a h
 def proven(prepared: Any) -> Row:
     """PPO from the SFT policy on, measured."""
     policy = align(prepared.params, TRIAL)
-    row = trial_row(TRIAL, sample(policy, load_params(paths.PARAMS), 100), prepared.exact)
+    row = trial_row(TRIAL, sample(policy, load_params(Place().params), 100), prepared.exact)
     shutil.rmtree(policy.parents[1])
     return row
 

@@ -9,7 +9,6 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from components import paths
 from components.alignment.method import Iteration, Job, Room, Source, rows_of_iteration
 from components.config import BestOfN as Settings
 from components.measuring.measure import progress
@@ -36,7 +35,7 @@ class BestOfNLearner:
 
     def __init__(self, job: Job, source: Source) -> None:  # of which nothing is taken
         self._job = job
-        self._settings = cast(Settings, job.params.alignment)
+        self._settings = cast(Settings, job.settings)
         self._n = responses_of_cycle(self._settings, job.cycle.number)
 
     def trainable(self) -> None:
@@ -50,15 +49,16 @@ class BestOfNLearner:
         job = self._job
         if not job.accelerator.is_main_process:
             return Iteration({}, {})
-        policy = BestOfN(job.yardsticks.reference, job.yardsticks.reward_model, self._n)
+        policy = BestOfN(job.frozen.reference, job.frozen.reward_model, self._n)
         count = self._settings.progress_prompts
-        watched = rows_of_iteration(job.cycle.prompts, count, 0, job.params.seed, "best_of_n/progress")
-        figures = progress(policy, job.yardsticks, job.params, watched, "best_of_n/progress")
+        watched = rows_of_iteration(job.cycle.prompts, count, 0, job.shared.seed, "best_of_n/progress")
+        figures = progress(policy, job.frozen, job.shared, watched, "best_of_n/progress")
         row = {"n": self._n, **figures, "sampled_tokens": 0, "trained_tokens": 0}
         return Iteration(row, {"samples": time.monotonic() - started})
 
     def save(self, folder: Path) -> None:
-        save_best_of_n(paths.SFT / "policy", paths.REWARD_MODEL / "model", self._n, folder / "policy")
+        folders = self._job.frozen.folders
+        save_best_of_n(folders.reference, folders.reward_model, self._n, folder / "policy")
 
     def progress(self) -> dict[str, Any]:
         return {}

@@ -32,11 +32,11 @@ class DpoLearner:
 
     def __init__(self, job: Job, source: Source) -> None:
         self._job = job
-        self._settings = cast(Dpo, job.params.alignment)
+        self._settings = cast(Dpo, job.settings)
         self.iterations_per_cycle = self._settings.iterations_per_cycle
         self._policy = load_policy(source.folder / "policy").to(job.accelerator.device)
         self._watched = rows_of_iteration(
-            job.cycle.prompts, self._settings.progress_prompts, 0, job.params.seed, "dpo/progress"
+            job.cycle.prompts, self._settings.progress_prompts, 0, job.shared.seed, "dpo/progress"
         )
 
     def trainable(self) -> Trainable:
@@ -45,12 +45,12 @@ class DpoLearner:
     def begin(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         job = self._job
         settings = self._settings
-        temperature = job.params.measurement.temperature
-        pairs = comparison_pairs(job.cycle.comparisons, job.yardsticks.codec)
+        temperature = job.shared.measurement.temperature
+        pairs = comparison_pairs(job.cycle.comparisons, job.frozen.codec)
         end = job.cycle.number * settings.iterations_per_cycle
         ref_logprobs = reference_logprobs(
             job.accelerator,
-            job.yardsticks.reference,
+            job.frozen.reference,
             pairs,
             [self._rows(number) for number in range(end - settings.iterations_per_cycle, end)],
             temperature=temperature,
@@ -68,12 +68,12 @@ class DpoLearner:
         updated = time.monotonic()
         figures: dict[str, float] = {}
         if job.accelerator.is_main_process:
-            figures = progress(self._policy, job.yardsticks, job.params, self._watched, "dpo/progress")
+            figures = progress(self._policy, job.frozen, job.shared, self._watched, "dpo/progress")
         row = {**figures, "sampled_tokens": 0, **statistics}
         return Iteration(row, {"steps": updated - started, "samples": time.monotonic() - updated})
 
     def save(self, folder: Path) -> None:
-        save_policy(self._policy, self._job.yardsticks.codec, folder / "policy")
+        save_policy(self._policy, self._job.frozen.codec, folder / "policy")
 
     def progress(self) -> dict[str, Any]:
         return {}
@@ -82,7 +82,7 @@ class DpoLearner:
         """The comparisons of an iteration."""
         there = range(len(self._job.cycle.comparisons))
         count = self._settings.comparisons_per_iteration
-        return rows_of_iteration(there, count, iteration, self._job.params.seed, "dpo/comparisons")
+        return rows_of_iteration(there, count, iteration, self._job.shared.seed, "dpo/comparisons")
 
 
 def parameter_groups(policy: nn.Module, settings: Dpo) -> dict[str, ParameterGroup]:

@@ -11,7 +11,6 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from components import paths
 from components.alignment.method import CurveRow, Iteration, Job, Source, Trainable, rows_of_iteration
 from components.alignment.policy_gradient import checkpoint
 from components.alignment.policy_gradient.actor_critic import ActorCritic
@@ -23,7 +22,7 @@ from components.config import PolicyGradientMethod, Ppo
 from components.core.ilql import polyak
 from components.core.kl import kl_estimate, next_kl_coef
 from components.core.stats import RunningMoments, masked_mean, masked_sum
-from components.measuring.measure import Yardsticks
+from components.measuring.measure import FrozenModels
 from components.models.loading import first_member, load_policy
 from components.training.schedule import ParameterGroup, still_until, warmup_then
 
@@ -39,25 +38,25 @@ class PolicyGradientLearner:
     shown = ("entropy",)
 
     def __init__(self, job: Job, source: Source, estimate: Estimate, critic: Ppo | None) -> None:
-        settings = cast(PolicyGradientMethod, job.params.alignment)
+        settings = cast(PolicyGradientMethod, job.settings)
         value_folder: Path | None = None
         if critic is not None:
-            value_folder = first_member(paths.REWARD_MODEL / "model")
+            value_folder = first_member(job.frozen.folders.reward_model)
             if source.has_state:
                 value_folder = source.folder / "state" / "value_model"
-        self.name = job.params.method
+        self.name = job.method
         self.iterations_per_cycle = settings.iterations_per_cycle
         self._job = job
         self._settings = settings
         self._estimate = estimate
         self._critic = critic
         self._model = checkpoint.load_model(source.folder / "policy", value_folder).to(job.accelerator.device)
-        self._reference = _reference(settings, job.yardsticks, source, self._model)
+        self._reference = _reference(settings, job.frozen, source, self._model)
         self._progress = Progress(settings.kl_coef, RunningMoments())
         if source.has_state:
             self._progress = checkpoint.load_progress(source.folder)
         texts = [row.prompt for row in job.cycle.prompts]
-        self._prompts = list(map(EncodedPrompt, texts, job.yardsticks.codec.encode_prompts(texts)))
+        self._prompts = list(map(EncodedPrompt, texts, job.frozen.codec.encode_prompts(texts)))
 
     def trainable(self) -> Trainable:
         groups = parameter_groups(self._model, self._settings, self._critic)
@@ -65,9 +64,11 @@ class PolicyGradientLearner:
 
     def begin(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         job = self._job
-        self._collector = Collector(job.accelerator, self._model, self._reference, job.yardsticks, job.params)
+        self._collector = Collector(
+            job.accelerator, self._model, self._reference, job.frozen, self._settings, job.shared, self.name
+        )
         self._updater = Updater(
-            job.accelerator, model, optimizer, self._settings, self._critic, job.params.seed, self.name
+            job.accelerator, model, optimizer, self._settings, self._critic, job.shared.seed, self.name
         )
 
     def iterate(self, iteration: int) -> Iteration:
@@ -75,7 +76,7 @@ class PolicyGradientLearner:
         settings = self._settings
         kl_coef = self._progress.kl_coef
         groups = settings.rollouts_per_iteration // settings.responses_per_prompt
-        asked = rows_of_iteration(self._prompts, groups, iteration, self._job.params.seed, "ppo/prompts")
+        asked = rows_of_iteration(self._prompts, groups, iteration, self._job.shared.seed, "ppo/prompts")
         prompts = [prompt for prompt in asked for _ in range(settings.responses_per_prompt)]
         rollouts = self._collector.roll_out(prompts, iteration)
         credit, moments = assign_credit(rollouts, kl_coef, self._progress.score_moments, settings, self._estimate)
@@ -86,9 +87,9 @@ class PolicyGradientLearner:
         return Iteration(row, {"rollouts": rolled_out - started, "updates": time.monotonic() - rolled_out})
 
     def save(self, folder: Path) -> None:
-        yardsticks = self._job.yardsticks
-        moved = None if self._reference is yardsticks.reference else self._reference
-        checkpoint.save(folder, self._model, moved, yardsticks.codec)
+        frozen = self._job.frozen
+        moved = None if self._reference is frozen.reference else self._reference
+        checkpoint.save(folder, self._model, moved, frozen.codec)
 
     def progress(self) -> dict[str, Any]:
         return asdict(self._progress)
@@ -106,13 +107,13 @@ def parameter_groups(
     return groups
 
 
-def _reference(settings: PolicyGradientMethod, yardsticks: Yardsticks, source: Source, model: ActorCritic) -> Any:
+def _reference(settings: PolicyGradientMethod, frozen: FrozenModels, source: Source, model: ActorCritic) -> Any:
     """The policy that KL is measured from: the SFT policy, or what has become of it; it moves when a cycle starts."""
     if settings.reference == "fixed":
-        return yardsticks.reference
+        return frozen.reference
     stored = source.folder / "state" / "reference"
     # A state without its reference is a damaged one, which `load_policy` refuses: the SFT policy is only its beginning.
-    reference = load_policy(stored) if source.has_state else copy.deepcopy(yardsticks.reference)
+    reference = load_policy(stored) if source.has_state else copy.deepcopy(frozen.reference)
     reference = reference.to(next(model.parameters()).device)
     if source.is_new_cycle:
         weight = 1.0 if settings.reference == "refreshed" else settings.reference_average_weight

@@ -24,7 +24,7 @@ def estimate(settings: Ppo) -> Estimate:
 
 def start(job: Job, source: Source) -> PolicyGradientLearner:
     """Begin a cycle, or go on with one; the reward model serves as the first value model."""
-    settings = cast(Ppo, job.params.alignment)
+    settings = cast(Ppo, job.settings)
     return PolicyGradientLearner(job, source, estimate(settings), critic=settings)
 
 

@@ -18,7 +18,7 @@ def estimate(settings: Rloo) -> Estimate:
 
 def start(job: Job, source: Source) -> PolicyGradientLearner:
     """Begin a cycle, or go on with one."""
-    return PolicyGradientLearner(job, source, estimate(cast(Rloo, job.params.alignment)), critic=None)
+    return PolicyGradientLearner(job, source, estimate(cast(Rloo, job.settings)), critic=None)
 
 
 ROOM = Room(learns_from="prompts", start=start)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from components.alignment.policy_gradient.actor_critic import ActorCritic
-from components.config import Params, PolicyGradientMethod
+from components.config import Data, PolicyGradientMethod, Shared
 from components.core.checks import require_finite
 from components.engines.generation import generate
 from components.engines.sampling import uniforms
-from components.measuring.measure import Yardsticks
+from components.measuring.measure import FrozenModels
 from components.measuring.rubric import load_rubric
 from components.models.text import Codec
 from components.passes.forward import in_microbatches, prepared, response_logprobs, sequence_scores
@@ -53,15 +53,18 @@ class Collector:
         accelerator: Accelerator,
         model: ActorCritic,
         reference: nn.Module,
-        yardsticks: Yardsticks,
-        params: Params,
+        frozen: FrozenModels,
+        settings: PolicyGradientMethod,
+        shared: Shared,
+        name: str,
     ) -> None:
         self._accelerator = accelerator
         self._model = model
         self._reference = reference
-        self._yardsticks = yardsticks
-        self._params = params
-        self._settings = cast(PolicyGradientMethod, params.alignment)
+        self._frozen = frozen
+        self._settings = settings
+        self._shared = shared
+        self._name = name
 
     @torch.no_grad()
     def roll_out(self, prompts: list[EncodedPrompt], iteration: int) -> Rollouts:
@@ -76,13 +79,13 @@ class Collector:
             TrainingError: a recorded number is not finite; the rows are named.
         """
         accelerator = self._accelerator
-        params = self._params
-        codec = self._yardsticks.codec
+        shared = self._shared
+        codec = self._frozen.codec
         tokens = [prompt.tokens for prompt in prompts]
         numbers = uniforms(
             len(prompts),
-            params.language_model.max_response_tokens,
-            generator(params.seed, "ppo", "responses", iteration),
+            shared.language_model.max_response_tokens,
+            generator(shared.seed, "ppo", "responses", iteration),
         )
         share = slice(accelerator.process_index, None, accelerator.num_processes)
         with accelerator.autocast():  # as in the update: sampled from, recorded and compared in one precision
@@ -92,10 +95,12 @@ class Collector:
                 tokens[share],
                 numbers[share],
                 temperature=self._settings.temperature,
-                batch_size=params.measurement.batch_size,
+                batch_size=shared.measurement.batch_size,
             ).to(accelerator.device)
             columns = in_microbatches(self._recorded, sequences, self._settings.microbatch_size)
-        sequences, columns = _gather(accelerator, tokens, sequences, columns, params, codec.pad_id)
+        sequences, columns = _gather(
+            accelerator, tokens, sequences, columns, codec.pad_id, shared.language_model.max_response_tokens
+        )
         logprobs, entropy, values, ref_logprobs, *of_reward_model = columns
         scores = of_reward_model[0] if of_reward_model else self._true_scores(prompts, sequences)
         mask = sequences.response_mask
@@ -103,13 +108,13 @@ class Collector:
         rollouts = Rollouts(sequences, scores, ended, logprobs, ref_logprobs, values, entropy)
         for name in ("old_logprobs", "entropy", "values", "ref_logprobs", "scores"):
             column: Tensor = getattr(rollouts, name)
-            where = f"{params.method}, iteration {iteration + 1}, {name}"
+            where = f"{self._name}, iteration {iteration + 1}, {name}"
             require_finite(where, column, mask if column.dim() == 2 else None)
         return rollouts
 
     def _recorded(self, part: Sequences) -> tuple[Tensor, ...]:
         temperature = self._settings.temperature
-        scorers = [self._yardsticks.reward_model] if self._settings.reward == "reward_model" else []
+        scorers = [self._frozen.reward_model] if self._settings.reward == "reward_model" else []
         packed = prepared(part, *self._model.models, self._reference, *scorers)  # once for all of them
         return (
             *self._model(packed, temperature),
@@ -119,12 +124,12 @@ class Collector:
 
     def _true_scores(self, prompts: list[EncodedPrompt], sequences: Sequences) -> Tensor:
         texts = [prompt.text for prompt in prompts]
-        return true_scores(texts, sequences, self._yardsticks.codec, self._params)
+        return true_scores(texts, sequences, self._frozen.codec, self._shared.data)
 
 
-def true_scores(prompts: list[str], sequences: Sequences, codec: Codec, params: Params) -> Tensor:
+def true_scores(prompts: list[str], sequences: Sequences, codec: Codec, data: Data) -> Tensor:
     """What the rubric, not the reward model, gives the responses. Shapes: (B,)."""
-    rubric = load_rubric(params.data)
+    rubric = load_rubric(data)
     assert rubric is not None  # components.config sees to it
     responses = codec.decode(sequences.responses())
     gold = [rubric(prompt, response)["gold"] for prompt, response in zip(prompts, responses, strict=True)]
@@ -136,13 +141,12 @@ def _gather(
     prompts: list[list[int]],
     sequences: Sequences,
     recorded: tuple[Tensor, ...],
-    params: Params,
     pad_id: int,
+    width: int,
 ) -> tuple[Sequences, tuple[Tensor, ...]]:
-    """Bring the shares of all processes together, in the order of the prompts."""
+    """Bring the shares of all processes together, in the order of the prompts, responses padded to `width`."""
     if accelerator.num_processes == 1:
         return sequences, recorded
-    width = params.language_model.max_response_tokens
 
     def whole(column: Tensor) -> Tensor:
         if column.dim() == 2:

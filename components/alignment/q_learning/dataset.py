@@ -9,11 +9,11 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from components.config import Params
+from components.config import Shared
 from components.core.checks import require_finite
 from components.data.rows import Comparison
 from components.errors import TrainingError
-from components.measuring.measure import Yardsticks
+from components.measuring.measure import FrozenModels
 from components.passes.forward import in_microbatches, sequence_scores
 from components.passes.sequences import Sequences, comparison_pairs
 
@@ -34,7 +34,7 @@ class ScoredComparisons(NamedTuple):
 
 
 def score_comparisons(
-    accelerator: Accelerator, yardsticks: Yardsticks, params: Params, rows: list[Comparison]
+    accelerator: Accelerator, frozen: FrozenModels, shared: Shared, rows: list[Comparison]
 ) -> ScoredComparisons:
     """Score all responses by the reward model and bring the scores to mean 0 and standard deviation 1.
 
@@ -44,15 +44,15 @@ def score_comparisons(
     Raises:
         TrainingError: a score is not finite, or all are alike.
     """
-    sequences = comparison_pairs(rows, yardsticks.codec).to(accelerator.device)
+    sequences = comparison_pairs(rows, frozen.codec).to(accelerator.device)
     # Every process scores its share; the others' scores are 0 in its sum.
     scores = torch.zeros(len(sequences), device=accelerator.device)
     share = torch.arange(accelerator.process_index, len(sequences), accelerator.num_processes)
     with accelerator.autocast():
         (scores[share],) = in_microbatches(
-            lambda part: (sequence_scores(yardsticks.reward_model, part),),
+            lambda part: (sequence_scores(frozen.reward_model, part),),
             sequences.rows(share),
-            params.measurement.batch_size,
+            shared.measurement.batch_size,
         )
     scores = accelerator.reduce(scores, reduction="sum")
     require_finite("q_learning, scores of the comparisons", scores)

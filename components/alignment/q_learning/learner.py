@@ -31,11 +31,11 @@ class QLearningLearner:
 
     def __init__(self, job: Job, source: Source) -> None:
         self._job = job
-        self._settings = cast(QLearning, job.params.alignment)
+        self._settings = cast(QLearning, job.settings)
         self.iterations_per_cycle = self._settings.iterations_per_cycle
-        self._now = checkpoint.start(source.folder, self._settings, job.params.seed, job.accelerator.device)
+        self._now = checkpoint.start(source.folder, self._settings, job.shared.seed, job.accelerator.device)
         self._watched = rows_of_iteration(
-            job.cycle.prompts, self._settings.progress_prompts, 0, job.params.seed, "q_learning/progress"
+            job.cycle.prompts, self._settings.progress_prompts, 0, job.shared.seed, "q_learning/progress"
         )
 
     def trainable(self) -> Trainable:
@@ -46,7 +46,7 @@ class QLearningLearner:
         job = self._job
         self._model = model
         self._optimizer = optimizer
-        self._data = score_comparisons(job.accelerator, job.yardsticks, job.params, job.cycle.comparisons)
+        self._data = score_comparisons(job.accelerator, job.frozen, job.shared, job.cycle.comparisons)
 
     def iterate(self, iteration: int) -> Iteration:
         started = time.monotonic()
@@ -56,7 +56,7 @@ class QLearningLearner:
             range(len(job.cycle.comparisons)),
             settings.comparisons_per_iteration,
             iteration,
-            job.params.seed,
+            job.shared.seed,
             "q_learning/comparisons",
         )
         targets = self._now.guided.target_q_heads
@@ -66,12 +66,12 @@ class QLearningLearner:
         updated = time.monotonic()
         figures: dict[str, float] = {}
         if job.accelerator.is_main_process:
-            figures = progress(self._now.guided, job.yardsticks, job.params, self._watched, "q_learning/progress")
+            figures = progress(self._now.guided, job.frozen, job.shared, self._watched, "q_learning/progress")
         row = {**figures, "sampled_tokens": 0, **statistics}
         return Iteration(row, {"steps": updated - started, "samples": time.monotonic() - updated})
 
     def save(self, folder: Path) -> None:
-        checkpoint.save(folder, self._now, self._job.yardsticks.codec)
+        checkpoint.save(folder, self._now, self._job.frozen.codec)
 
     def progress(self) -> dict[str, Any]:
         return {}

@@ -17,9 +17,7 @@ from typing import Any
 import pytest
 import torch
 
-from components import paths
 from components.alignment.policy_gradient.update import Updater
-from components.alignment.run import run
 from components.artifacts import read_jsonl, write_jsonl
 from components.config import Params, load_params
 from components.digests import digest
@@ -27,7 +25,8 @@ from components.errors import ArtifactError, ConfigError, DataError
 from components.models.best_of_n import BestOfN
 from components.models.ensemble import Ensemble
 from components.models.loading import load_codec, load_policy, load_scalar_model
-from components.reward_model.run import run as train_reward_model
+from components.place import Place
+from components.stages import perform
 from components.tracking import store
 from components.tracking.history import search
 
@@ -48,44 +47,44 @@ def start_stage(*arguments: str) -> subprocess.Popen[str]:
 
 def finished_iterations() -> int:
     """How many iterations the checkpoint in the work folder has."""
-    for file in paths.WORK.glob("alignment-1-*/state/progress.json"):
+    for file in Place().work.glob("alignment-1-*/state/progress.json"):
         return int(json.loads(file.read_text())["iteration"])
     return 0
 
 
 def test_two_runs_write_the_same_bytes_and_the_second_cycle_goes_on(world: Path) -> None:
-    params = load_params(paths.PARAMS)
+    params = load_params(Place().params)
     digests = []
     for _ in range(2):
-        shutil.rmtree(paths.ALIGNMENT, ignore_errors=True)
-        run(params, 1)
-        run(params, 2)
-        digests.append(digest(paths.ALIGNMENT))
+        shutil.rmtree(Place().alignment, ignore_errors=True)
+        perform("alignment", params, Place(), 1)
+        perform("alignment", params, Place(), 2)
+        digests.append(digest(Place().alignment))
     assert digests[0] == digests[1]
     for cycle in ("1", "2"):
-        folder = paths.ALIGNMENT / cycle
+        folder = Place().alignment / cycle
         assert {path.name for path in folder.iterdir()} == {"policy", "state", "curve.json", "metrics.json"}
         load_policy(folder / "policy")
         load_scalar_model(folder / "state" / "value_model")
-    curves = [json.loads((paths.ALIGNMENT / cycle / "curve.json").read_text()) for cycle in ("1", "2")]
+    curves = [json.loads((Place().alignment / cycle / "curve.json").read_text()) for cycle in ("1", "2")]
     assert [row["iteration"] for rows in curves for row in rows] == [1, 2, 3, 4, 5, 6]
     assert [row["cycle"] for rows in curves for row in rows] == [1, 1, 1, 2, 2, 2]
-    first, second = (json.loads((paths.ALIGNMENT / cycle / "metrics.json").read_text()) for cycle in ("1", "2"))
+    first, second = (json.loads((Place().alignment / cycle / "metrics.json").read_text()) for cycle in ("1", "2"))
     assert first.keys() - second.keys() == {"validation_start"} and second.keys() == {"validation", "cost", "cut"}
-    codec = load_codec(paths.SFT / "policy")
-    cut = codec.are_too_long([row["prompt"] for row in read_jsonl(paths.CLEAN / "prompts_train.jsonl")])
+    codec = load_codec(Place().sft / "policy")
+    cut = codec.are_too_long([row["prompt"] for row in read_jsonl(Place().clean / "prompts_train.jsonl")])
     assert first["cut"] == second["cut"] == {"truncated_prompts_fraction": sum(cut) / len(cut)} and sum(cut) > 0
     for rows, metrics in zip(curves, (first, second), strict=True):
         for name in ("sampled_tokens", "trained_tokens"):
             assert metrics["cost"][name] == sum(row[name] for row in rows) > 0
     assert first["validation_start"]["kl"] == pytest.approx(0.0, abs=1e-5)
     assert abs(first["validation"]["kl"]) > 1e-4
-    assert not list(paths.WORK.iterdir())  # nothing is left of the iterations' checkpoints
+    assert not list(Place().work.iterdir())  # nothing is left of the iterations' checkpoints
 
 
 def test_no_file_tells_where_or_when_it_was_made(world: Path) -> None:
-    run(load_params(paths.PARAMS), 1)
-    for file in paths.ALIGNMENT.rglob("*.json"):
+    perform("alignment", load_params(Place().params), Place(), 1)
+    for file in Place().alignment.rglob("*.json"):
         content = file.read_text()
         assert str(world) not in content and "/tmp" not in content and "20" + time.strftime("%y-") not in content
 
@@ -100,17 +99,17 @@ def test_a_killed_cycle_resumes_to_the_same_bytes(world: Path, change_params: Ch
     process.send_signal(signal.SIGKILL)
     output, _ = process.communicate()
     assert process.returncode == -signal.SIGKILL, output
-    assert 2 <= finished_iterations() < 8 and not (paths.ALIGNMENT / "1").exists()
-    run(params, 1)
-    resumed = digest(paths.ALIGNMENT / "1")
-    shutil.rmtree(paths.ALIGNMENT)
-    run(params, 1)
-    assert digest(paths.ALIGNMENT / "1") == resumed
+    assert 2 <= finished_iterations() < 8 and not (Place().alignment / "1").exists()
+    perform("alignment", params, Place(), 1)
+    resumed = digest(Place().alignment / "1")
+    shutil.rmtree(Place().alignment)
+    perform("alignment", params, Place(), 1)
+    assert digest(Place().alignment / "1") == resumed
 
 
 def test_a_resumed_cycle_tells_of_the_whole_of_it(world: Path, change_params: ChangeParams) -> None:
     params = change_params(ppo={"iterations_per_cycle": 4})
-    work_before, real = set(paths.WORK.glob("*")), Updater.update
+    work_before, real = set(Place().work.glob("*")), Updater.update
 
     def stops_in_the_third(updater: Any, *arguments: Any) -> Any:
         if arguments[-1] == 2:
@@ -120,133 +119,133 @@ def test_a_resumed_cycle_tells_of_the_whole_of_it(world: Path, change_params: Ch
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Updater, "update", stops_in_the_third)
         with pytest.raises(KeyboardInterrupt):
-            run(params, 1)
-    [record] = paths.WORK.glob("alignment-1-*.json")
+            perform("alignment", params, Place(), 1)
+    [record] = Place().work.glob("alignment-1-*.json")
     content = json.loads(record.read_text())
     content["seconds"]["2"] += 1000.0  # as if the first part had taken that long
     record.write_text(json.dumps(content))
-    run(params, 1)
+    perform("alignment", params, Place(), 1)
     [*_, killed, whole] = sorted(search("tags.stage = 'alignment'"), key=lambda found: found.started)
     assert (killed.status, whole.status) == ("KILLED", "FINISHED")
     assert 1000.0 < whole.metrics["cost/seconds"] < 1500.0
     points = store.client().get_metric_history(whole.run_id, "train/reward")
-    curve = json.loads((paths.ALIGNMENT / "1" / "curve.json").read_text())
+    curve = json.loads((Place().alignment / "1" / "curve.json").read_text())
     assert [(point.step, point.value) for point in points] == [(row["iteration"], row["reward"]) for row in curve]
-    assert set(paths.WORK.glob("*")) == work_before
+    assert set(Place().work.glob("*")) == work_before
 
 
 def test_work_and_results_may_lie_on_different_file_systems(world: Path) -> None:
     other = Path("/dev/shm")
     if not other.is_dir() or other.stat().st_dev == Path().stat().st_dev:
         pytest.skip("there is no second file system")
-    params = load_params(paths.PARAMS)
-    run(params, 1)
-    expected = digest(paths.ALIGNMENT / "1")
-    shutil.rmtree(paths.ALIGNMENT / "1")
-    shutil.rmtree(paths.WORK)
+    params = load_params(Place().params)
+    perform("alignment", params, Place(), 1)
+    expected = digest(Place().alignment / "1")
+    shutil.rmtree(Place().alignment / "1")
+    shutil.rmtree(Place().work)
     with tempfile.TemporaryDirectory(dir=other) as elsewhere:
-        paths.WORK.symlink_to(elsewhere)
-        run(params, 1)
-    assert digest(paths.ALIGNMENT / "1") == expected
+        Place().work.symlink_to(elsewhere)
+        perform("alignment", params, Place(), 1)
+    assert digest(Place().alignment / "1") == expected
 
 
 def test_interrupted_work_of_another_content_is_told_of_and_goes_with_success(
     world: Path, change_params: ChangeParams, caplog: pytest.LogCaptureFixture
 ) -> None:
-    paths.ALIGNMENT.write_text("in the way")
+    Place().alignment.write_text("in the way")
     with pytest.raises(OSError):
-        run(change_params(ppo={"gamma": 0.9}), 1)
-    [folder] = (path for path in paths.WORK.iterdir() if path.is_dir())
-    paths.ALIGNMENT.unlink()
+        perform("alignment", change_params(ppo={"gamma": 0.9}), Place(), 1)
+    [folder] = (path for path in Place().work.iterdir() if path.is_dir())
+    Place().alignment.unlink()
     with caplog.at_level("WARNING", logger="proximal"):
-        run(change_params(), 1)
+        perform("alignment", change_params(), Place(), 1)
     [told] = [record.getMessage() for record in caplog.records if "is not used" in record.getMessage()]
     assert told.startswith(f"{folder} holds 3 iterations of cycle 1 ") and "another ppo.gamma." in told
-    assert not list(paths.WORK.iterdir())
+    assert not list(Place().work.iterdir())
 
 
 def test_an_interrupted_cycle_of_other_params_is_not_gone_on_with(world: Path, change_params: ChangeParams) -> None:
     changed = change_params(ppo={"gamma": 0.9})
-    run(changed, 1)
-    expected = digest(paths.ALIGNMENT / "1")
-    shutil.rmtree(paths.ALIGNMENT)
-    paths.ALIGNMENT.write_text("in the way")
+    perform("alignment", changed, Place(), 1)
+    expected = digest(Place().alignment / "1")
+    shutil.rmtree(Place().alignment)
+    Place().alignment.write_text("in the way")
     with pytest.raises(OSError):  # at the very end: the checkpoint of the last iteration stays
-        run(change_params(), 1)
+        perform("alignment", change_params(), Place(), 1)
     assert finished_iterations() == 3
-    paths.ALIGNMENT.unlink()
-    run(changed, 1)
-    assert digest(paths.ALIGNMENT / "1") == expected
+    Place().alignment.unlink()
+    perform("alignment", changed, Place(), 1)
+    assert digest(Place().alignment / "1") == expected
 
 
 def test_an_interrupted_cycle_of_other_inputs_is_not_gone_on_with(world: Path) -> None:
-    params, source = load_params(paths.PARAMS), paths.CLEAN / "prompts_train.jsonl"
+    params, source = load_params(Place().params), Place().clean / "prompts_train.jsonl"
     rows = read_jsonl(source)
     write_jsonl(source, rows[1:])
-    run(params, 1)
-    expected = digest(paths.ALIGNMENT / "1")
-    shutil.rmtree(paths.ALIGNMENT)
+    perform("alignment", params, Place(), 1)
+    expected = digest(Place().alignment / "1")
+    shutil.rmtree(Place().alignment)
     write_jsonl(source, rows)
-    paths.ALIGNMENT.write_text("in the way")
+    Place().alignment.write_text("in the way")
     with pytest.raises(OSError):
-        run(params, 1)
-    paths.ALIGNMENT.unlink()
+        perform("alignment", params, Place(), 1)
+    Place().alignment.unlink()
     write_jsonl(source, rows[1:])
-    run(params, 1)
-    assert digest(paths.ALIGNMENT / "1") == expected
+    perform("alignment", params, Place(), 1)
+    assert digest(Place().alignment / "1") == expected
 
 
 def test_a_failed_cycle_leaves_the_old_result(world: Path) -> None:
-    params = load_params(paths.PARAMS)
-    run(params, 1)
-    expected = digest(paths.ALIGNMENT / "1")
-    validation = paths.CLEAN / "prompts_validation.jsonl"
+    params = load_params(Place().params)
+    perform("alignment", params, Place(), 1)
+    expected = digest(Place().alignment / "1")
+    validation = Place().clean / "prompts_validation.jsonl"
     write_jsonl(validation, [{"id": "p", "prompt": "where is the station ?", "kind": "known"}])
     with pytest.raises(DataError, match="station"):  # the rubric knows no such thing
-        run(params, 1)
-    assert digest(paths.ALIGNMENT / "1") == expected
-    assert {path.name for path in paths.ALIGNMENT.iterdir()} == {"1"}
+        perform("alignment", params, Place(), 1)
+    assert digest(Place().alignment / "1") == expected
+    assert {path.name for path in Place().alignment.iterdir()} == {"1"}
 
 
 def test_a_cycle_that_is_not_in_the_params_is_refused(world: Path) -> None:
     with pytest.raises(ConfigError, match="--cycle") as caught:
-        run(load_params(paths.PARAMS), 3)
+        perform("alignment", load_params(Place().params), Place(), 3)
     assert caught.value.found == "3" and "1, 2" in caught.value.expected
 
 
 @pytest.mark.parametrize(
     ("missing", "error"),
     [
-        (paths.SFT / "policy", ArtifactError),
-        (paths.REWARD_MODEL / "model", ArtifactError),
-        (paths.JUDGE / "model" / "model.safetensors", ArtifactError),
-        (paths.CLEAN / "prompts_train.jsonl", DataError),
+        (Place().sft / "policy", ArtifactError),
+        (Place().reward_model / "model", ArtifactError),
+        (Place().judge / "model" / "model.safetensors", ArtifactError),
+        (Place().clean / "prompts_train.jsonl", DataError),
     ],
 )
 def test_an_absent_input_is_named_and_nothing_is_left(world: Path, missing: Path, error: type[Exception]) -> None:
     shutil.rmtree(missing) if missing.is_dir() else missing.unlink()
     before = sorted(world.rglob("*"))
     with pytest.raises(error, match=str(missing.parent)):
-        run(load_params(paths.PARAMS), 1)
+        perform("alignment", load_params(Place().params), Place(), 1)
     assert sorted(world.rglob("*")) == before
 
 
 def test_a_cycle_without_its_start_is_refused(world: Path) -> None:
     with pytest.raises(ArtifactError, match="artifacts/alignment/1"):
-        run(load_params(paths.PARAMS), 2)
-    assert not paths.ALIGNMENT.exists()
+        perform("alignment", load_params(Place().params), Place(), 2)
+    assert not Place().alignment.exists()
 
 
 def test_dpo_runs_as_a_stage(world: Path, change_params: ChangeParams) -> None:
     params = change_params(method="dpo")
-    run(params, 1)
-    run(params, 2)
+    perform("alignment", params, Place(), 1)
+    perform("alignment", params, Place(), 2)
     for cycle in ("1", "2"):
-        folder = paths.ALIGNMENT / cycle
+        folder = Place().alignment / cycle
         assert {path.name for path in folder.iterdir()} == {"policy", "state", "curve.json", "metrics.json"}
-    curve = json.loads((paths.ALIGNMENT / "2" / "curve.json").read_text())
+    curve = json.loads((Place().alignment / "2" / "curve.json").read_text())
     assert [(row["cycle"], row["iteration"]) for row in curve] == [(2, 4), (2, 5), (2, 6)]
-    metrics = json.loads((paths.ALIGNMENT / "2" / "metrics.json").read_text())
+    metrics = json.loads((Place().alignment / "2" / "metrics.json").read_text())
     assert metrics["cost"] == {"sampled_tokens": 0, "trained_tokens": sum(row["trained_tokens"] for row in curve)}
     assert abs(metrics["validation"]["kl"]) > 1e-4
 
@@ -256,10 +255,10 @@ def test_an_ensemble_scores_wherever_a_reward_model_does(world: Path, change_par
     ensemble = {"reward_model": {"members": 2, "ensemble": "min"}}
     rates = {"iterations_per_cycle": 1, "learning_rate": 1e-12, "value_learning_rate": 1e-12}
     params = change_params(**ensemble, ppo=rates)
-    train_reward_model(params, "reward_model")
-    run(params, 1)
-    value_model = load_scalar_model(paths.ALIGNMENT / "1" / "state" / "value_model").state_dict()
-    first, second = (load_scalar_model(paths.REWARD_MODEL / "model" / member).state_dict() for member in "12")
+    perform("reward_model", params, Place())
+    perform("alignment", params, Place(), 1)
+    value_model = load_scalar_model(Place().alignment / "1" / "state" / "value_model").state_dict()
+    first, second = (load_scalar_model(Place().reward_model / "model" / member).state_dict() for member in "12")
     for name, weight in value_model.items():
         torch.testing.assert_close(weight, first[name], rtol=0, atol=1e-9)
     assert any(not torch.equal(first[name], second[name]) for name in first)
@@ -267,20 +266,20 @@ def test_an_ensemble_scores_wherever_a_reward_model_does(world: Path, change_par
     metrics = {}
     for mode in ("min", "mean"):
         params = change_params(method="best_of_n", reward_model=ensemble["reward_model"] | {"ensemble": mode})
-        train_reward_model(params, "reward_model")
-        run(params, 1)
-        policy = load_policy(paths.ALIGNMENT / "1" / "policy")
+        perform("reward_model", params, Place())
+        perform("alignment", params, Place(), 1)
+        policy = load_policy(Place().alignment / "1" / "policy")
         assert isinstance(policy, BestOfN) and isinstance(policy.scorer, Ensemble) and policy.scorer.mode == mode
-        metrics[mode] = json.loads((paths.ALIGNMENT / "1" / "metrics.json").read_text())
+        metrics[mode] = json.loads((Place().alignment / "1" / "metrics.json").read_text())
     # The SFT policy's samples are the same in both, and the minimum is never above the mean.
     assert metrics["min"]["validation_start"]["reward"] < metrics["mean"]["validation_start"]["reward"]
 
 
 def test_rlhf_without_a_critic_runs_as_a_stage(world: Path, change_params: ChangeParams) -> None:
     params = change_params(method="grpo", grpo={"iterations_per_cycle": 1})
-    run(params, 1)
-    run(params, 2)
-    state = {path.name for path in (paths.ALIGNMENT / "2" / "state").iterdir()}
+    perform("alignment", params, Place(), 1)
+    perform("alignment", params, Place(), 2)
+    state = {path.name for path in (Place().alignment / "2" / "state").iterdir()}
     assert state == {"optimizer.safetensors", "progress.json"}
-    weights = [load_policy(paths.ALIGNMENT / cycle / "policy").state_dict() for cycle in ("1", "2")]
+    weights = [load_policy(Place().alignment / cycle / "policy").state_dict() for cycle in ("1", "2")]
     assert any(not torch.equal(weights[0][name], weights[1][name]) for name in weights[0])

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from components import paths
 from components.artifacts import read_json
 from components.config import Params
+from components.place import Place
 
 ROOT = Path(__file__).resolve().parents[3]
 METHODS = ("ppo", "grpo", "rloo", "dpo", "q_learning", "best_of_n")
@@ -38,7 +38,7 @@ def run_stage(world: Path, change_params: Callable[..., Params]) -> Callable[...
 @pytest.mark.parametrize("method", METHODS)
 def test_a_cycle_of_every_method(run_stage: Callable[..., None], method: str) -> None:
     run_stage("alignment", "--cycle", "1", method=method)
-    assert read_json(paths.ALIGNMENT / "1" / "metrics.json")["validation"]["response_tokens"] > 0
+    assert read_json(Place().alignment / "1" / "metrics.json")["validation"]["response_tokens"] > 0
 
 
 def test_training_and_evaluation(run_stage: Callable[..., None]) -> None:
@@ -48,4 +48,4 @@ def test_training_and_evaluation(run_stage: Callable[..., None]) -> None:
     run_stage("alignment", "--cycle", "2")
     run_stage("selection")
     run_stage("evaluation")
-    assert (paths.EVALUATION / "metrics.json").exists()
+    assert (Place().evaluation / "metrics.json").exists()

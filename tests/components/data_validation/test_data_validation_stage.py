@@ -10,9 +10,11 @@ import pytest
 
 from components.config import Params, load_params
 from components.data_validation.links import refuse_links
-from components.data_validation.run import read_raw_files, run
+from components.data_validation.run import read_raw_files
 from components.digests import digest
 from components.errors import DataError
+from components.place import Place
+from components.stages import perform
 
 ROOT = Path(__file__).parents[3]
 OUTPUTS = Path("artifacts/data_validation")
@@ -35,7 +37,7 @@ def params(limits: Any, tmp_path: Path, tracking: str, monkeypatch: pytest.Monke
 def refused(params: Params) -> str:
     """The message of the refusal, after making sure that it is all that is left."""
     with pytest.raises(DataError) as error:
-        run(params)
+        perform("data_validation", params, Place())
     left = {path.name for path in Path().rglob("*")} - {"mlartifacts"}
     assert left <= {"data", "prompts.jsonl", "demonstrations.jsonl", "comparisons.jsonl"}
     return str(error.value)
@@ -44,7 +46,7 @@ def refused(params: Params) -> str:
 def test_writes_all_outputs_twice_the_same(params: Params, world: Any) -> None:
     world.demonstrations[4]["response"] = ""
     world.write(Path("data"))
-    run(params)
+    perform("data_validation", params, Place())
     assert {path.relative_to(OUTPUTS).as_posix() for path in OUTPUTS.rglob("*") if path.is_file()} == {
         "clean/prompts_train.jsonl",
         "clean/prompts_validation.jsonl",
@@ -65,7 +67,7 @@ def test_writes_all_outputs_twice_the_same(params: Params, world: Any) -> None:
     assert first_row == world.demonstrations[0] | {"raw_row": 1}
     before = digest(OUTPUTS)
     (OUTPUTS / "stale.jsonl").write_text("from an older version")
-    run(params)
+    perform("data_validation", params, Place())
     assert digest(OUTPUTS) == before
 
 
@@ -139,11 +141,11 @@ def test_an_empty_file_and_an_empty_split_are_named(params: Params, world: Any) 
 
 def test_a_refusal_leaves_older_outputs_whole(params: Params, world: Any) -> None:
     world.write(Path("data"))
-    run(params)
+    perform("data_validation", params, Place())
     before = digest(OUTPUTS)
     Path("data/prompts.jsonl").write_text("{}\n")
     with pytest.raises(DataError):
-        run(params)
+        perform("data_validation", params, Place())
     assert digest(OUTPUTS) == before
 
 
@@ -151,7 +153,7 @@ def test_the_run_in_mlflow_knows_data_and_outputs(params: Params, world: Any, tr
     import mlflow
 
     world.write(Path("data"))
-    run(params)
+    perform("data_validation", params, Place())
     client = mlflow.MlflowClient(tracking)
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     record = client.search_runs(experiments, order_by=["attributes.start_time DESC"], max_results=1)[0]

@@ -22,4 +22,7 @@ def test_curves_share_an_axis() -> None:
 def test_training_goes_on_from_cycle_to_cycle(tmp_path: Path) -> None:
     for cycle in (1, 2):
         write_json(tmp_path / str(cycle) / "curve.json", [{"cycle": cycle, "iteration": cycle}])
-    assert training_rows(tmp_path, [1, 2]) == [{"cycle": 1, "iteration": 1}, {"cycle": 2, "iteration": 2}]
+    assert training_rows([tmp_path / cycle / "curve.json" for cycle in ("1", "2")]) == [
+        {"cycle": 1, "iteration": 1},
+        {"cycle": 2, "iteration": 2},
+    ]

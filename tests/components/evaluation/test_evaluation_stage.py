@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import pytest
 from records_by_hand import RUBRIC, all_changed, without
@@ -13,9 +14,10 @@ from components.artifacts import read_json, read_jsonl, write_json
 from components.config import Params
 from components.digests import digest
 from components.errors import ArtifactError
-from components.evaluation.run import inputs, write_evaluation
+from components.evaluation.run import write_evaluation
 from components.measuring.records import Record
-from components.paths import ALIGNMENT, DATA_VALIDATION, EVALUATION, JUDGE, REWARD_MODEL, SELECTION
+from components.place import Place
+from components.stages import task_of
 
 Records = list[Record]
 SCORER = {
@@ -33,23 +35,29 @@ def write_earlier_stages(params: Params) -> None:
     rows = [
         {"cycle": k, "kl": 1.0 * k, "sqrt_kl": k**0.5, "reward": 0.5 * k, "judge": 0.3 * k, **rubric} for k in range(3)
     ]
-    write_json(SELECTION / "cycles.json", rows)
+    write_json(Place().selection / "cycles.json", rows)
     rejected = [{"cycle": 1, "judge": 0.3, "kl": 1.0, "reason": "judge score <below> cycle 2's"}]
     choice = {"cycle": 2, "judge": 0.6, "kl": 2.0, "reason": "best", "rejected": rejected}
     ceiling = {"max_kl_nats_per_sequence": 6.0, "within_ceiling": True}
-    write_json(SELECTION / "selection.json", choice | ceiling)
+    write_json(Place().selection / "selection.json", choice | ceiling)
     for cycle in params.cycles:
         write_json(
-            ALIGNMENT / cycle / "curve.json",
+            Place().alignment / cycle / "curve.json",
             [{"cycle": int(cycle), "iteration": int(cycle), "reward": 0.1, "kl": 0.2, "entropy": 1.0}],
         )
-    for folder in (REWARD_MODEL, JUDGE):
+    for folder in (Place().reward_model, Place().judge):
         write_json(folder / "metrics.json", SCORER)
         bins = [{"lower": 0.0, "upper": 1.0, "size": 3, "mean_probability": 0.5, "frequency": 0.4}]
         write_json(folder / "calibration.json", bins)
     check = {"name": "length_bias", "status": "ok", "expected": "at most 0.7", "found": "0.56"}
     data = {"prompts": {"rows": 1500}, "warnings": 0, "checks": [check]}
-    write_json(DATA_VALIDATION / "report.json", data)
+    write_json(Place().data_validation / "report.json", data)
+
+
+def written(params: Params, sft: Records, candidate: Records) -> Any:
+    """The evaluation of these records in the working directory; gives the comparison."""
+    inputs: Any = task_of("evaluation", params, Place()).inputs
+    return write_evaluation(params, inputs, Place().evaluation, sft, candidate)
 
 
 @pytest.fixture
@@ -78,26 +86,26 @@ class Page(HTMLParser):
 
 
 def page() -> Page:
-    return Page((EVALUATION / "report.html").read_text(encoding="utf-8"))
+    return Page((Place().evaluation / "report.html").read_text(encoding="utf-8"))
 
 
 def test_writes_everything_and_the_report_stands_alone(
     stages: Path, params: Params, sft: Records, candidate: Records
 ) -> None:
-    comparison = write_evaluation(params, sft, candidate)
+    comparison = written(params, sft, candidate)
 
     names = "records.jsonl metrics.json by_kind.json summary.json samples.json plots report.html"
-    assert {path.name for path in EVALUATION.iterdir()} == set(names.split())
-    assert read_json(EVALUATION / "metrics.json") == comparison
-    assert set(read_json(EVALUATION / "by_kind.json")) == {"known", "harmful"}
-    assert len(read_json(EVALUATION / "samples.json")) == params.evaluation.shown_samples
-    records = read_jsonl(EVALUATION / "records.jsonl")
+    assert {path.name for path in Place().evaluation.iterdir()} == set(names.split())
+    assert read_json(Place().evaluation / "metrics.json") == comparison
+    assert set(read_json(Place().evaluation / "by_kind.json")) == {"known", "harmful"}
+    assert len(read_json(Place().evaluation / "samples.json")) == params.evaluation.shown_samples
+    records = read_jsonl(Place().evaluation / "records.jsonl")
     assert [record["policy"] for record in records] == ["sft"] * 8 + ["candidate"] * 8
     assert records[8] == {"policy": "candidate", **candidate[0].columns()}
-    iterations = [row["iteration"] for row in read_json(EVALUATION / "plots" / "training.json")]
+    iterations = [row["iteration"] for row in read_json(Place().evaluation / "plots" / "training.json")]
     assert iterations == [int(cycle) for cycle in params.cycles]
 
-    html = (EVALUATION / "report.html").read_text(encoding="utf-8")
+    html = (Place().evaluation / "report.html").read_text(encoding="utf-8")
     links = Page(html).links
     assert sum(link.startswith("data:image/png;base64,") for link in links) == 3
     assert all(link.startswith(("data:", "#")) for link in links)
@@ -118,17 +126,17 @@ def test_writes_everything_and_the_report_stands_alone(
 
 @pytest.mark.usefixtures("stages")
 def test_two_runs_give_the_same_bytes(params: Params, sft: Records, candidate: Records) -> None:
-    write_evaluation(params, sft, candidate)
-    first = digest(EVALUATION)
-    write_evaluation(params, sft, candidate)
-    assert digest(EVALUATION) == first
+    written(params, sft, candidate)
+    first = digest(Place().evaluation)
+    written(params, sft, candidate)
+    assert digest(Place().evaluation) == first
 
 
 @pytest.mark.usefixtures("stages")
 def test_text_from_models_and_data_is_never_markup(params: Params, sft: Records, candidate: Records) -> None:
     markup = {"response": "<script>alert(1)</script><img src=x>", "prompt": '<b>bold</b> & "quoted"'}
 
-    write_evaluation(params, *(all_changed(records, lambda record: markup) for records in (sft, candidate)))
+    written(params, *(all_changed(records, lambda record: markup) for records in (sft, candidate)))
 
     assert "script" not in page().tags
     assert page().tags.count("img") == 3
@@ -137,8 +145,10 @@ def test_text_from_models_and_data_is_never_markup(params: Params, sft: Records,
 
 def take_away(columns: tuple[str, ...], *sides: Records) -> list[Records]:
     """From the records and from what selection says of the cycles."""
-    cycles = read_json(SELECTION / "cycles.json")
-    write_json(SELECTION / "cycles.json", [{name: row[name] for name in row if name not in columns} for row in cycles])
+    cycles = read_json(Place().selection / "cycles.json")
+    write_json(
+        Place().selection / "cycles.json", [{name: row[name] for name in row if name not in columns} for row in cycles]
+    )
     return [without(records, *columns) for records in sides]
 
 
@@ -146,7 +156,7 @@ def take_away(columns: tuple[str, ...], *sides: Records) -> list[Records]:
 def test_without_rubric_and_kinds_the_report_is_whole(params: Params, sft: Records, candidate: Records) -> None:
     sides = (all_changed(records, lambda record: {"kind": None}) for records in (sft, candidate))
 
-    write_evaluation(params, *take_away(tuple(RUBRIC), *sides))
+    written(params, *take_away(tuple(RUBRIC), *sides))
 
     assert "The judge score rose by 1.000" in page().text
     assert "By kind of prompt" not in page().text
@@ -154,7 +164,7 @@ def test_without_rubric_and_kinds_the_report_is_whole(params: Params, sft: Recor
 
 @pytest.mark.usefixtures("stages")
 def test_with_a_rubric_that_has_no_parts_the_report_is_whole(params: Params, sft: Records, candidate: Records) -> None:
-    write_evaluation(params, *take_away(("helpful", "harmless", "honest"), sft, candidate))
+    written(params, *take_away(("helpful", "harmless", "honest"), sft, candidate))
 
     assert "Gold rose by" in page().text
     assert not any(name in page().text.lower() for name in ("helpful", "harmless"))
@@ -162,24 +172,24 @@ def test_with_a_rubric_that_has_no_parts_the_report_is_whole(params: Params, sft
 
 @pytest.mark.usefixtures("stages")
 def test_a_missing_input_leaves_nothing_half_written(params: Params, sft: Records, candidate: Records) -> None:
-    (JUDGE / "calibration.json").unlink()
+    (Place().judge / "calibration.json").unlink()
 
     with pytest.raises(ArtifactError, match="missing") as error:
-        write_evaluation(params, sft, candidate)
+        written(params, sft, candidate)
 
     assert error.value.where == "artifacts/judge/calibration.json"
-    assert not list(EVALUATION.parent.glob("*evaluation*"))
+    assert not list(Place().evaluation.parent.glob("*evaluation*"))
 
 
 def test_every_cycle_is_an_input(params: Params) -> None:
-    curves = [path for path in inputs(params) if path.name == "curve.json"]
-    assert curves == [ALIGNMENT / cycle / "curve.json" for cycle in params.cycles]
+    curves = [path for path in task_of("evaluation", params, Place()).paths if path.name == "curve.json"]
+    assert curves == [Place().alignment / cycle / "curve.json" for cycle in params.cycles]
 
 
 @pytest.mark.usefixtures("stages")
 def test_a_weak_scorer_is_told_at_the_head_of_the_report(params: Params, sft: Records, candidate: Records) -> None:
-    write_json(JUDGE / "metrics.json", SCORER | {"longer_wins_accuracy_heldout": 0.8})
-    write_evaluation(params, sft, candidate)
+    write_json(Place().judge / "metrics.json", SCORER | {"longer_wins_accuracy_heldout": 0.8})
+    written(params, sft, candidate)
     head = " ".join(page().text.partition("SFT against candidate")[0].split())
     assert 'Beware: the judge is right on 71.2% of 200 comparisons of unseen prompts, less than "the longer' in head
     assert "reward model is right" not in head

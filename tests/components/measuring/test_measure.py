@@ -9,26 +9,26 @@ from typing import Any
 import pytest
 import torch
 
-from components import paths
 from components.alignment.policy_gradient.checkpoint import load_model
 from components.config import Params
 from components.data.rows import Prompt, read_rows
-from components.measuring.measure import Yardsticks, measure, measure_policy
+from components.measuring.measure import FrozenModels, measure, measure_policy
 from components.measuring.records import Record, means
 from components.models.loading import load_policy
+from components.place import Place
 from components.worlds.helpdesk.rubric import grade
 
 TEMPERATURE = 0.9
 
 
 @pytest.fixture
-def yardsticks(world: Path) -> Yardsticks:
-    return Yardsticks.load(torch.device("cpu"))
+def frozen(world: Path) -> FrozenModels:
+    return FrozenModels.load(Place().frozen, torch.device("cpu"))
 
 
 @pytest.fixture
 def prompts(world: Path) -> list[Prompt]:
-    return read_rows(paths.CLEAN / "prompts_validation.jsonl", Prompt)
+    return read_rows(Place().clean / "prompts_validation.jsonl", Prompt)
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def params(tiny_params: Callable[..., Params]) -> Params:
 @pytest.fixture
 def policy(world: Path) -> Any:
     """The SFT policy, moved a little away from it."""
-    policy = load_policy(paths.SFT / "policy")
+    policy = load_policy(Place().sft / "policy")
     noise = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for weight in policy.parameters():
@@ -48,20 +48,20 @@ def policy(world: Path) -> Any:
 
 
 @pytest.fixture
-def records(policy: Any, yardsticks: Yardsticks, params: Params, prompts: list[Prompt]) -> list[Record]:
-    return measure(policy, yardsticks, params, prompts, 5, "validation")
+def records(policy: Any, frozen: FrozenModels, params: Params, prompts: list[Prompt]) -> list[Record]:
+    return measure(policy, frozen, params.shared, prompts, 5, "validation")
 
 
 @torch.no_grad()
 def test_every_number_is_hugging_faces(
-    records: list[Record], policy: Any, yardsticks: Yardsticks, params: Params, prompts: list[Prompt]
+    records: list[Record], policy: Any, frozen: FrozenModels, params: Params, prompts: list[Prompt]
 ) -> None:
     """The tokens of a response cannot be had back from its text, so they are drawn once more."""
     from components.engines.generation import generate
     from components.engines.sampling import uniforms
     from components.seeding import generator
 
-    codec = yardsticks.codec
+    codec = frozen.codec
     rows = codec.encode_prompts([row.prompt for row in prompts for _ in range(5)])
     numbers = uniforms(20, 6, generator(params.seed, "measurement", "validation"))
     sequences = generate(policy, codec, rows, numbers, temperature=TEMPERATURE, batch_size=20)
@@ -80,12 +80,12 @@ def test_every_number_is_hugging_faces(
         response = tokens[mask].tolist()
         whole, start = prompt + response, len(prompt)
         of_policy = distribution(policy, whole, start)
-        of_reference = distribution(yardsticks.reference, whole, start)
+        of_reference = distribution(frozen.reference, whole, start)
         kl = (of_policy.log_prob(tokens[mask]) - of_reference.log_prob(tokens[mask])).sum()
         assert record.kl == pytest.approx(float(kl), abs=1e-4)
         assert record.entropy == pytest.approx(float(of_policy.entropy().mean()), abs=1e-5)
-        assert record.reward == pytest.approx(scalar(yardsticks.reward_model, whole), abs=1e-5)
-        assert record.judge == pytest.approx(scalar(yardsticks.judge, whole), abs=1e-5)
+        assert record.reward == pytest.approx(scalar(frozen.reward_model, whole), abs=1e-5)
+        assert record.judge == pytest.approx(scalar(frozen.judge, whole), abs=1e-5)
         assert record.response_tokens == len(response)
         assert record.ended == (response[-1] == codec.eos_id)
         assert record.response == codec.decode([response])[0]
@@ -102,19 +102,19 @@ def test_a_record_holds_its_prompt_and_its_rubric(records: list[Record], prompts
 
 
 def test_data_without_a_rubric_gives_records_without_gold(
-    policy: Any, yardsticks: Yardsticks, tiny_params: Any, prompts: list[Prompt]
+    policy: Any, frozen: FrozenModels, tiny_params: Any, prompts: list[Prompt]
 ) -> None:
     plain = [Prompt(row.id, "where is the station ?") for row in prompts]
-    records = measure(policy, yardsticks, tiny_params(data={"rubric": None}), plain, 1, "validation")
+    records = measure(policy, frozen, tiny_params(data={"rubric": None}).shared, plain, 1, "validation")
     assert records[0].rubric == {} and records[0].kind is None
     assert means(records).keys() == {"response_tokens", "ended", "reward", "judge", "kl", "entropy"}
 
 
 def test_the_batch_size_changes_nothing_and_the_stream_does(
-    policy: Any, yardsticks: Yardsticks, tiny_params: Any, prompts: list[Prompt]
+    policy: Any, frozen: FrozenModels, tiny_params: Any, prompts: list[Prompt]
 ) -> None:
     def measured(batch_size: int, stream: str) -> list[Record]:
-        return measure(policy, yardsticks, tiny_params(measurement={"batch_size": batch_size}), prompts, 3, stream)
+        return measure(policy, frozen, tiny_params(measurement={"batch_size": batch_size}).shared, prompts, 3, stream)
 
     whole = measured(12, "a")
     for record, expected in zip(measured(5, "a"), whole, strict=True):
@@ -123,10 +123,10 @@ def test_the_batch_size_changes_nothing_and_the_stream_does(
     assert [record.response for record in measured(12, "b")] != [record.response for record in whole]
 
 
-def test_two_policies_answer_with_the_same_random_numbers(yardsticks: Yardsticks, params: Params) -> None:
+def test_two_policies_answer_with_the_same_random_numbers(frozen: FrozenModels, params: Params) -> None:
     """The stored SFT policy measured against itself: every response is the same, and its KL is 0."""
-    rows = read_rows(paths.CLEAN / "prompts_test.jsonl", Prompt)
-    stored = measure_policy(paths.SFT / "policy", params, rows, 4, "test")
-    loaded = measure(load_model(paths.SFT / "policy", None).policy, yardsticks, params, rows, 4, "test")
+    rows = read_rows(Place().clean / "prompts_test.jsonl", Prompt)
+    stored = measure_policy(Place().sft / "policy", Place().frozen, params.shared, rows, 4, "test")
+    loaded = measure(load_model(Place().sft / "policy", None).policy, frozen, params.shared, rows, 4, "test")
     assert stored == loaded
     assert all(record.kl == pytest.approx(0.0, abs=1e-5) for record in stored)

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from records_by_hand import RUBRIC, record, without
 
-from components import paths
 from components.artifacts import write_json, write_jsonl
 from components.config import Params, load_params
 from components.measuring.records import write_records
@@ -21,7 +20,7 @@ from components.models.loading import (
     save_scalar_model,
 )
 from components.models.text import Codec, TextFormat, train_tokenizer
-from components.promotion.run import TEST_PROMPTS
+from components.place import Place
 from components.tracking import store as tracking_store
 from components.tracking.runs import PARENT_VARIABLE
 
@@ -83,13 +82,16 @@ def workspace(shared_store: Path, models: Path, tmp_path: Path, monkeypatch: pyt
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{shared_store / 'mlflow.db'}")
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.delenv(PARENT_VARIABLE, raising=False)
-    shutil.copytree(models / "policy_0", paths.SFT / "policy")
-    shutil.copytree(models / "reward_model", paths.REWARD_MODEL / "model")
-    shutil.copytree(models / "judge", paths.JUDGE / "model")
-    for folder in (paths.REWARD_MODEL, paths.JUDGE):
+    shutil.copytree(models / "policy_0", Place().sft / "policy")
+    shutil.copytree(models / "reward_model", Place().reward_model / "model")
+    shutil.copytree(models / "judge", Place().judge / "model")
+    for folder in (Place().reward_model, Place().judge):
         write_json(folder / "metrics.json", GOOD_SCORER)
-    write_json(paths.SELECTION / "selection.json", {"cycle": 2})
-    write_jsonl(TEST_PROMPTS, [{"id": str(number), "prompt": prompt} for number, prompt in enumerate(PROMPTS)])
+    write_json(Place().selection / "selection.json", {"cycle": 2})
+    write_jsonl(
+        (Place().clean / "prompts_test.jsonl"),
+        [{"id": str(number), "prompt": prompt} for number, prompt in enumerate(PROMPTS)],
+    )
     Path("dvc.lock").write_text(
         "schema: '2.0'\nstages:\n  alignment@1:\n    cmd: x\n    outs:\n"
         "    - path: artifacts/alignment/1/policy\n      md5: 0011.dir\n"
@@ -113,8 +115,8 @@ def params_named(name: str, min_prompts: int = 2, **promotion: float) -> Params:
 
 def put_candidate(models: Path, number: int, gold: float, has_rubric: bool = True, **columns: Any) -> None:
     """Make policy_<number> the candidate, with records that say `gold` for it and 0.25 for SFT."""
-    shutil.rmtree(paths.SELECTION / "policy", ignore_errors=True)
-    shutil.copytree(models / f"policy_{number}", paths.SELECTION / "policy")
+    shutil.rmtree(Place().selection / "policy", ignore_errors=True)
+    shutil.copytree(models / f"policy_{number}", Place().selection / "policy")
     records = {
         policy: [
             record(f"p{prompt_number}", **known, prompt=prompt, judge=value, gold=value)
@@ -124,7 +126,7 @@ def put_candidate(models: Path, number: int, gold: float, has_rubric: bool = Tru
     }
     if not has_rubric:
         records = {policy: without(rows, *RUBRIC) for policy, rows in records.items()}
-    write_records(paths.EVALUATION / "records.jsonl", records)
+    write_records(Place().evaluation / "records.jsonl", records)
 
 
 def without_rubric(params: Params) -> Params:

@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 from promotion_workspace import params_named, put_candidate, versions, without_rubric
 
-from components import paths
 from components.data.rows import Prompt
 from components.errors import ArtifactError
 from components.measuring.measure import TEST_STREAM, measure_policy
 from components.measuring.metrics import JUDGE
 from components.measuring.records import prompt_means, read_records
+from components.place import Place
 from components.promotion.champion import measure_champion
-from components.promotion.run import run
+from components.stages import perform
 from components.tracking import store as tracking_store
 from components.tracking.registry import version_at
 
@@ -28,13 +28,13 @@ def test_a_champion_with_another_tokenizer_is_compared_by_its_text(
 ) -> None:
     params = params_named("tokenizers")
     put_candidate(models, 3, gold=1.0)
-    run(params)
+    perform("promotion", params, Place())
     for has_rubric, name in ((True, "gold"), (False, "judge")):
         changed = params if has_rubric else without_rubric(params)
         put_candidate(
             models, 1, gold=100.0, kl=99.0, has_rubric=has_rubric
         )  # too far from SFT, so that policy_3 stays champion
-        run(changed)
+        perform("promotion", changed, Place())
         said = capsys.readouterr().out
         assert f"  {name}" in said and "against tokenizers version 1" in said
         assert "does not rise" not in said and "KL to the SFT policy is 99.00" in said
@@ -45,28 +45,28 @@ def test_a_champion_whose_files_are_gone_is_named_and_nothing_is_registered(
 ) -> None:
     params = params_named("gone")
     put_candidate(models, 1, gold=0.75)
-    run(params)
+    perform("promotion", params, Place())
     source = tracking_store.client().get_model_version_download_uri("gone", "1")
     assert Path(source).is_relative_to(shared_store)
     shutil.rmtree(source)
     put_candidate(models, 2, gold=0.75)
     with pytest.raises(ArtifactError, match="gone version 1"):
-        run(params)
+        perform("promotion", params, Place())
     assert versions("gone") == [1]
 
 
 def test_a_champion_that_chooses_among_responses_is_measured_as_it_answers(workspace: Path, models: Path) -> None:
     params = params_named("chooser")
     put_candidate(models, 4, gold=0.75)
-    run(params)
+    perform("promotion", params, Place())
     champion = version_at("chooser", "champion")
     assert champion is not None
-    candidate = read_records(paths.EVALUATION / "records.jsonl")["candidate"]
+    candidate = read_records(Place().evaluation / "records.jsonl")["candidate"]
     prompts = [Prompt(row.prompt_id, row.prompt, kind="known") for row in candidate]
     samples = params.measurement.test_samples_per_prompt
-    records = measure_policy(models / "policy_4", params, prompts, samples, TEST_STREAM)
+    records = measure_policy(models / "policy_4", Place().frozen, params.shared, prompts, samples, TEST_STREAM)
     assert measure_champion(champion, params, candidate, JUDGE) == prompt_means(records, "judge")
-    plain = measure_policy(models / "policy_1", params, prompts, samples, TEST_STREAM)
+    plain = measure_policy(models / "policy_1", Place().frozen, params.shared, prompts, samples, TEST_STREAM)
     assert all(record.reward >= other.reward - 1e-5 for record, other in zip(records, plain, strict=True))
     assert [record.response for record in records] != [other.response for other in plain]
 
@@ -76,7 +76,7 @@ def test_the_champion_loads_and_answers_in_a_fresh_process_without_the_artifacts
     workspace: Path, models: Path, shared_store: Path, number: int
 ) -> None:
     put_candidate(models, number, gold=0.75)
-    run(params_named(f"served_{number}"))
+    perform("promotion", params_named(f"served_{number}"), Place())
     shutil.rmtree("artifacts")
     code = """
 import sys, mlflow, pandas

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 from promotion_workspace import GOOD_SCORER, params_named, put_candidate, versions, without_rubric
 
-from components import paths
 from components.artifacts import write_json, write_jsonl
 from components.digests import digest
 from components.errors import ArtifactError
-from components.promotion.run import TEST_PROMPTS, run
+from components.place import Place
+from components.stages import perform
 from components.tracking import store as tracking_store
 from components.tracking.registry import find_version, version_at
 
@@ -22,7 +22,7 @@ def test_the_first_candidate_meets_the_sft_policy_and_the_next_one_the_champion(
 ) -> None:
     params = params_named("story")
     put_candidate(models, 1, gold=0.75)
-    run(params)
+    perform("promotion", params, Place())
     said = capsys.readouterr().out
     assert "try 1 on these" in said
     assert "against the SFT policy" in said and "0.250 -> 0.750: +0.500, 97% interval [+0.500, +0.500]" in said
@@ -30,24 +30,24 @@ def test_the_first_candidate_meets_the_sft_policy_and_the_next_one_the_champion(
     first = find_version("story@champion")
     assert first.aliases == ("candidate", "champion")
     tags = first.tags
-    assert tags["policy_digest"] == digest(paths.SELECTION / "policy")
+    assert tags["policy_digest"] == digest(Place().selection / "policy")
     assert (tags["decision"], tags["reasons"], tags["opponent"]) == ("promoted", "none", "the SFT policy")
     assert (tags["candidate_gold"], tags["gain_low"], tags["kl"]) == ("0.7500", "0.5000", "2.0000")
     assert (tags["length_ratio"], tags["cycle"]) == ("1.0000", "2")
-    assert tags["in:artifacts/evaluation/records.jsonl"] == digest(paths.EVALUATION / "records.jsonl")
+    assert tags["in:artifacts/evaluation/records.jsonl"] == digest(Place().evaluation / "records.jsonl")
     assert tags["checkpoint:artifacts/alignment/1/policy"] == "0011.dir"
     assert "checkpoint:artifacts/alignment/1/state" not in tags
     tracked = tracking_store.client().get_run(first.run_id)
     assert tracked.data.tags["decision"] == "promoted"
     assert tracked.data.metrics["promotion/gain"] == 0.5
 
-    run(params)  # nothing new
+    perform("promotion", params, Place())  # nothing new
     assert "already champion: story version 1" in capsys.readouterr().out
     assert versions("story") == [1]
 
     # The champion is measured for real now: an untrained model's answers earn less than 1.
     put_candidate(models, 2, gold=1.0)
-    run(params)
+    perform("promotion", params, Place())
     said = capsys.readouterr().out
     assert "try 2 on these" in said  # what was only told again did not count
     assert "against story version 1" in said and "promoted: story version 2 is the champion" in said
@@ -57,7 +57,7 @@ def test_the_first_candidate_meets_the_sft_policy_and_the_next_one_the_champion(
 
     # Gold is never below -1, so this is no gain on any champion.
     put_candidate(models, 0, gold=-1.0)
-    run(params)
+    perform("promotion", params, Place())
     said = capsys.readouterr().out
     assert "refused: story version 3 stays a candidate" in said and "does not rise beyond its interval" in said
     assert version_at("story", "champion").number == 2  # type: ignore[union-attr]
@@ -65,41 +65,43 @@ def test_the_first_candidate_meets_the_sft_policy_and_the_next_one_the_champion(
     assert (refused.number, refused.tags["decision"]) == (3, "refused")
     assert "does not rise" in refused.tags["reasons"]
 
-    run(params)  # on the same grounds
+    perform("promotion", params, Place())  # on the same grounds
     assert "already refused: story version 3: gold does not rise" in capsys.readouterr().out
-    run(params_named("story", max_kl_nats_per_sequence=1.0))  # on other grounds: decided again, not registered again
+    perform(
+        "promotion", params_named("story", max_kl_nats_per_sequence=1.0), Place()
+    )  # on other grounds: decided again, not registered again
     said = capsys.readouterr().out
     assert "KL to the SFT policy is 2.00 nats per sequence, above 1" in said and "try 4 on these" in said
     assert find_version("story@3").tags["try"] == "4 on these test prompts, decided at 99.8%"
     assert versions("story") == [1, 2, 3]
-    write_jsonl(TEST_PROMPTS, [{"id": "other", "prompt": "new prompts start anew"}])
+    write_jsonl((Place().clean / "prompts_test.jsonl"), [{"id": "other", "prompt": "new prompts start anew"}])
     put_candidate(models, 3, gold=-1.0)
-    run(params)
+    perform("promotion", params, Place())
     assert "try 1 on these" in capsys.readouterr().out
 
 
 def test_a_refused_first_candidate_leaves_no_champion(workspace: Path, models: Path) -> None:
     put_candidate(models, 1, gold=0.75, kl=7.0, response_tokens=50)
-    run(params_named("hopeless"))
+    perform("promotion", params_named("hopeless"), Place())
     assert version_at("hopeless", "champion") is None
     assert find_version("hopeless@candidate").tags["reasons"].count(";") == 1
 
 
 def test_too_few_prompts_are_a_refusal_with_its_reason(workspace: Path, models: Path) -> None:
     put_candidate(models, 1, gold=0.75)
-    run(params_named("few", min_prompts=30))
+    perform("promotion", params_named("few", min_prompts=30), Place())
     assert version_at("few", "champion") is None
     assert "too few prompts to decide" in find_version("few@candidate").tags["reasons"]
 
 
 def test_missing_records_of_a_policy_are_named(workspace: Path, models: Path) -> None:
     put_candidate(models, 1, gold=0.75)
-    write_jsonl(paths.EVALUATION / "records.jsonl", [])
+    write_jsonl(Place().evaluation / "records.jsonl", [])
     with pytest.raises(ArtifactError, match="no records of a policy"):
-        run(params_named("empty"))
-    shutil.rmtree(paths.SELECTION / "policy")
+        perform("promotion", params_named("empty"), Place())
+    shutil.rmtree(Place().selection / "policy")
     with pytest.raises(ArtifactError, match="artifacts/selection/policy"):
-        run(params_named("empty"))
+        perform("promotion", params_named("empty"), Place())
     assert version_at("empty", "candidate") is None
 
 
@@ -112,9 +114,9 @@ def test_a_judge_that_loses_to_length_promotes_nothing_unless_it_may(
     name = f"weak_{has_rubric}_{allowed}"
     params = params_named(name, allow_weak_judge=allowed)
     params = params if has_rubric else without_rubric(params)
-    write_json(paths.JUDGE / "metrics.json", GOOD_SCORER | {"longer_wins_accuracy_heldout": 0.8})
+    write_json(Place().judge / "metrics.json", GOOD_SCORER | {"longer_wins_accuracy_heldout": 0.8})
     put_candidate(models, 1, gold=0.75, has_rubric=has_rubric)
-    run(params)
+    perform("promotion", params, Place())
     said = capsys.readouterr().out
     weak = 'the judge is right on 70.0% of 50 comparisons of unseen prompts, less than "the longer answer wins" (80.0%)'
     assert (version_at(name, "champion") is not None) is promoted
@@ -127,12 +129,12 @@ def test_a_judge_that_loses_to_length_promotes_nothing_unless_it_may(
 def test_records_of_another_rubric_are_refused(workspace: Path, models: Path) -> None:
     put_candidate(models, 1, gold=0.75)
     with pytest.raises(ArtifactError, match=r"(?s)another rubric.*data\.rubric is null now"):
-        run(without_rubric(params_named("other_rubric")))
+        perform("promotion", without_rubric(params_named("other_rubric")), Place())
 
 
 def test_a_weak_reward_model_is_warned_about(workspace: Path, models: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_json(paths.REWARD_MODEL / "metrics.json", GOOD_SCORER | {"accuracy_heldout": 0.4})
+    write_json(Place().reward_model / "metrics.json", GOOD_SCORER | {"accuracy_heldout": 0.4})
     put_candidate(models, 1, gold=0.75)
-    run(params_named("weak_reward_model"))
+    perform("promotion", params_named("weak_reward_model"), Place())
     said = capsys.readouterr().out
     assert "warning: the reward model is right on 40.0% of 50" in said and "promoted: " in said

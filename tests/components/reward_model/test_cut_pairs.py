@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 
-from components import paths
 from components.artifacts import read_jsonl, write_jsonl
 from components.config import Params
 from components.errors import DataError
 from components.models.loading import load_codec
-from components.reward_model.run import run
+from components.place import Place
+from components.stages import perform
 
 LONG = "yes " * 40
 
@@ -30,17 +30,17 @@ def test_they_are_left_out_counted_and_named(
     metrics = []
     for more in ([], [cut_alike(1), cut_alike(2)]):
         for part in ("", "_heldout"):
-            source = paths.CLEAN / f"comparisons_judge{part}.jsonl"
+            source = Place().clean / f"comparisons_judge{part}.jsonl"
             write_jsonl(source, [*read_jsonl(source), *more])
-        run(params, "judge")
-        metrics.append(json.loads((paths.JUDGE / "metrics.json").read_text()))
+        perform("judge", params, Place())
+        metrics.append(json.loads((Place().judge / "metrics.json").read_text()))
     without, with_them = metrics
     told = {"comparisons_cut_alike", "truncated_prompts_fraction", "truncated_responses_fraction"}
     assert {name: value for name, value in with_them.items() if name not in told} == {
         name: value for name, value in without.items() if name not in told
     }
     assert (without["comparisons_cut_alike"], with_them["comparisons_cut_alike"]) == (0, 2)
-    codec, rows = load_codec(paths.SFT / "policy"), read_jsonl(paths.CLEAN / "comparisons_judge.jsonl")
+    codec, rows = load_codec(Place().sft / "policy"), read_jsonl(Place().clean / "comparisons_judge.jsonl")
     responses = codec.encode_responses([row[side] for row in rows for side in ("chosen", "rejected")])
     cut = sum(row[-1] != codec.eos_id for row in responses) / len(responses)
     assert (
@@ -52,6 +52,6 @@ def test_they_are_left_out_counted_and_named(
 
 
 def test_none_left_is_refused_by_name(world: Path, change_params: Callable[..., Params]) -> None:
-    write_jsonl(paths.CLEAN / "comparisons_judge.jsonl", [cut_alike(number) for number in range(8)])
+    write_jsonl(Place().clean / "comparisons_judge.jsonl", [cut_alike(number) for number in range(8)])
     with pytest.raises(DataError, match=r"(?s)comparisons_judge\.jsonl.*max_response_tokens.*long 0"):
-        run(change_params(), "judge")
+        perform("judge", change_params(), Place())

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 import torch
 
-from components import paths
 from components.artifacts import read_jsonl, write_jsonl
 from components.config import Params, load_params
 from components.digests import digest
@@ -21,8 +20,9 @@ from components.engines.generation import generate
 from components.engines.sampling import uniforms
 from components.errors import ArtifactError, DataError, ProximalError
 from components.models.loading import load_codec, load_policy
-from components.reward_model.run import run
+from components.place import Place
 from components.seeding import generator
+from components.stages import perform
 
 ChangeParams = Callable[..., Params]
 STAGES = ("reward_model", "judge")
@@ -34,9 +34,9 @@ class PlainScorer:
     def __init__(self, stage: str, member: str = "") -> None:
         from transformers import AutoModelForSequenceClassification
 
-        folder = paths.ARTIFACTS / stage / "model" / member
+        folder = Path("artifacts") / stage / "model" / member
         self.model: Any = AutoModelForSequenceClassification.from_pretrained(folder).eval()
-        self.codec = load_codec(paths.SFT / "policy")
+        self.codec = load_codec(Place().sft / "policy")
 
     @torch.no_grad()
     def of_tokens(self, tokens: list[int]) -> float:
@@ -54,10 +54,10 @@ class PlainScorer:
 def test_held_out_quality_is_as_counted_by_hand(world: Path, stage: str) -> None:
     scorer = PlainScorer(stage)
     std = scorer.model.config.score_std
-    rows = read_jsonl(paths.CLEAN / f"comparisons_{stage}_heldout.jsonl")
+    rows = read_jsonl(Place().clean / f"comparisons_{stage}_heldout.jsonl")
     # The quality is that of the raw scores: normalising comes after it, and would change every probability.
     margins = [std * (scorer(row["prompt"], row["chosen"]) - scorer(row["prompt"], row["rejected"])) for row in rows]
-    metrics = json.loads((paths.ARTIFACTS / stage / "metrics.json").read_text())
+    metrics = json.loads((Path("artifacts") / stage / "metrics.json").read_text())
     assert metrics["comparisons_heldout"] == len(rows)
     assert metrics["accuracy_heldout"] == pytest.approx(sum(margin > 0 for margin in margins) / len(rows))
     losses = [math.log(1 + math.exp(-margin)) for margin in margins]
@@ -68,7 +68,7 @@ def test_held_out_quality_is_as_counted_by_hand(world: Path, stage: str) -> None
     assert metrics["longer_wins_accuracy_heldout"] == pytest.approx(expected)
     margin = metrics["accuracy_heldout"] - max(expected, 0.5)
     assert metrics["margin_over_baseline_heldout"] == pytest.approx(margin)
-    pairs = read_jsonl(paths.CLEAN / f"comparisons_{stage}_heldout_pairs.jsonl")
+    pairs = read_jsonl(Place().clean / f"comparisons_{stage}_heldout_pairs.jsonl")
     right = [scorer(row["prompt"], row["chosen"]) > scorer(row["prompt"], row["rejected"]) for row in pairs]
     assert metrics["comparisons_heldout_pairs"] == len(pairs) > 0
     assert metrics["accuracy_heldout_pairs"] == pytest.approx(statistics.mean(right))
@@ -80,18 +80,18 @@ def test_held_out_quality_is_as_counted_by_hand(world: Path, stage: str) -> None
         bins.setdefault(int(probability * 10), []).append((probability, first_won))
     error = sum(abs(sum(p for p, _ in part) - sum(won for _, won in part)) for part in bins.values()) / len(rows)
     assert metrics["expected_calibration_error"] == pytest.approx(error, abs=1e-5)
-    table = json.loads((paths.ARTIFACTS / stage / "calibration.json").read_text())
+    table = json.loads((Path("artifacts") / stage / "calibration.json").read_text())
     assert [row["size"] for row in table] == [len(bins[number]) for number in sorted(bins)]
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_scores_of_sft_samples_have_mean_zero_and_standard_deviation_one(world: Path, stage: str) -> None:
-    params = load_params(paths.PARAMS)
+    params = load_params(Place().params)
     settings = getattr(params, stage)
     scorer = PlainScorer(stage)
-    rows = read_jsonl(paths.CLEAN / "prompts_train.jsonl")[: settings.normalisation_prompts]
+    rows = read_jsonl(Place().clean / "prompts_train.jsonl")[: settings.normalisation_prompts]
     samples = generate(
-        load_policy(paths.SFT / "policy"),
+        load_policy(Place().sft / "policy"),
         scorer.codec,
         scorer.codec.encode_prompts([row["prompt"] for row in rows]),
         uniforms(len(rows), 6, generator(params.seed, stage, "normalisation")),
@@ -108,16 +108,16 @@ def test_scores_of_sft_samples_have_mean_zero_and_standard_deviation_one(world: 
 
 def test_the_loss_is_bradley_terrys_of_all_comparisons(world: Path, change_params: ChangeParams) -> None:
     """A step so small that the weights stay: the loss reported is that of the stored model's raw scores."""
-    rows = read_jsonl(paths.CLEAN / "comparisons_judge.jsonl")
+    rows = read_jsonl(Place().clean / "comparisons_judge.jsonl")
     changes = {"learning_rate": 1e-12, "epochs": 1, "batch_size": len(rows), "microbatch_size": 3}
-    run(change_params(judge=changes), "judge")
+    perform("judge", change_params(judge=changes), Place())
     scorer = PlainScorer("judge")
     std = scorer.model.config.score_std
     losses = []
     for row in rows:
         margin = std * (scorer(row["prompt"], row["chosen"]) - scorer(row["prompt"], row["rejected"]))
         losses.append(math.log(1 + math.exp(-margin)))
-    metrics = json.loads((paths.JUDGE / "metrics.json").read_text())
+    metrics = json.loads((Place().judge / "metrics.json").read_text())
     assert metrics["loss"] == pytest.approx(statistics.mean(losses), abs=1e-5)
     assert metrics["comparisons"] == len(rows)
 
@@ -125,79 +125,79 @@ def test_the_loss_is_bradley_terrys_of_all_comparisons(world: Path, change_param
 def test_it_learns_which_response_is_preferred(world: Path, change_params: ChangeParams) -> None:
     rows = [
         {"id": str(i), "prompt": row["prompt"], "chosen": "yes", "rejected": "no"}
-        for i, row in enumerate(read_jsonl(paths.CLEAN / "prompts_train.jsonl"))
+        for i, row in enumerate(read_jsonl(Place().clean / "prompts_train.jsonl"))
     ]
-    write_jsonl(paths.CLEAN / "comparisons_reward_model.jsonl", rows)
-    write_jsonl(paths.CLEAN / "comparisons_reward_model_heldout.jsonl", rows[:5])
-    run(change_params(reward_model={"learning_rate": 0.02, "epochs": 8}), "reward_model")
-    metrics = json.loads((paths.REWARD_MODEL / "metrics.json").read_text())
+    write_jsonl(Place().clean / "comparisons_reward_model.jsonl", rows)
+    write_jsonl(Place().clean / "comparisons_reward_model_heldout.jsonl", rows[:5])
+    perform("reward_model", change_params(reward_model={"learning_rate": 0.02, "epochs": 8}), Place())
+    metrics = json.loads((Place().reward_model / "metrics.json").read_text())
     assert metrics["accuracy_heldout"] == 1.0 and metrics["loss_heldout"] < 0.3
 
 
 def test_two_runs_write_the_same_bytes_and_the_judge_is_another_model(world: Path) -> None:
-    before = {stage: digest(paths.ARTIFACTS / stage) for stage in STAGES}
+    before = {stage: digest(Path("artifacts") / stage) for stage in STAGES}
     assert before["reward_model"] != before["judge"]
     for stage in STAGES:
-        shutil.rmtree(paths.ARTIFACTS / stage)
-        run(load_params(paths.PARAMS), stage)
-        assert digest(paths.ARTIFACTS / stage) == before[stage]
-        names = {path.name for path in (paths.ARTIFACTS / stage).iterdir()}
+        shutil.rmtree(Path("artifacts") / stage)
+        perform(stage, load_params(Place().params), Place())
+        assert digest(Path("artifacts") / stage) == before[stage]
+        names = {path.name for path in (Path("artifacts") / stage).iterdir()}
         assert names == {"model", "metrics.json", "calibration.json"}
 
 
 def test_the_judge_differs_even_on_the_reward_models_rows(world: Path) -> None:
     """Its seed alone makes it independent."""
     for part in ("", "_heldout", "_heldout_pairs"):
-        source = paths.CLEAN / f"comparisons_reward_model{part}.jsonl"
-        shutil.copy(source, paths.CLEAN / f"comparisons_judge{part}.jsonl")
-    run(load_params(paths.PARAMS), "judge")
-    assert digest(paths.JUDGE / "model") != digest(paths.REWARD_MODEL / "model")
+        source = Place().clean / f"comparisons_reward_model{part}.jsonl"
+        shutil.copy(source, Place().clean / f"comparisons_judge{part}.jsonl")
+    perform("judge", load_params(Place().params), Place())
+    assert digest(Place().judge / "model") != digest(Place().reward_model / "model")
 
 
 @pytest.mark.parametrize(
     ("missing", "error"),
     [
-        (paths.CLEAN / "comparisons_judge.jsonl", DataError),
-        (paths.CLEAN / "comparisons_judge_heldout.jsonl", DataError),
-        (paths.CLEAN / "comparisons_judge_heldout_pairs.jsonl", DataError),
-        (paths.CLEAN / "prompts_train.jsonl", ArtifactError),
-        (paths.SFT / "policy" / "model.safetensors", ArtifactError),
-        (paths.SFT / "policy" / "tokenizer.json", ArtifactError),
+        (Place().clean / "comparisons_judge.jsonl", DataError),
+        (Place().clean / "comparisons_judge_heldout.jsonl", DataError),
+        (Place().clean / "comparisons_judge_heldout_pairs.jsonl", DataError),
+        (Place().clean / "prompts_train.jsonl", ArtifactError),
+        (Place().sft / "policy" / "model.safetensors", ArtifactError),
+        (Place().sft / "policy" / "tokenizer.json", ArtifactError),
     ],
 )
 def test_an_absent_input_is_named_and_the_old_result_stays(world: Path, missing: Path, error: type[Exception]) -> None:
     missing.unlink()
-    before = digest(paths.JUDGE)
+    before = digest(Place().judge)
     with pytest.raises(error, match=str(missing.parent)):
-        run(load_params(paths.PARAMS), "judge")
-    assert digest(paths.JUDGE) == before
-    assert not [path for path in paths.ARTIFACTS.iterdir() if path.name.startswith(".")]
+        perform("judge", load_params(Place().params), Place())
+    assert digest(Place().judge) == before
+    assert not [path for path in Path("artifacts").iterdir() if path.name.startswith(".")]
 
 
 def test_scores_that_do_not_differ_cannot_be_normalised(world: Path) -> None:
     """A single prompt has no standard deviation; to divide by it would store a model that scores NaN."""
-    source = paths.CLEAN / "prompts_train.jsonl"
+    source = Place().clean / "prompts_train.jsonl"
     write_jsonl(source, read_jsonl(source)[:1])
-    before = digest(paths.JUDGE)
+    before = digest(Place().judge)
     with pytest.raises(ProximalError, match="normalis"):
-        run(load_params(paths.PARAMS), "judge")
-    assert digest(paths.JUDGE) == before
+        perform("judge", load_params(Place().params), Place())
+    assert digest(Place().judge) == before
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_members_of_an_ensemble_differ_and_are_normalised_on_the_same_samples(
     world: Path, change_params: ChangeParams, tmp_path: Path, stage: str
 ) -> None:
-    alone = shutil.copytree(paths.ARTIFACTS / stage, tmp_path / "alone")
+    alone = shutil.copytree(Path("artifacts") / stage, tmp_path / "alone")
     params = change_params(**{stage: {"members": 3, "ensemble": "min"}})
-    run(params, stage)
-    model = paths.ARTIFACTS / stage / "model"
+    perform(stage, params, Place())
+    model = Path("artifacts") / stage / "model"
     assert digest(model / "1") == digest(alone / "model")  # the first member is what a single one is
     assert len({digest(model / member) for member in "123"}) == 3
-    codec = load_codec(paths.SFT / "policy")
-    rows = read_jsonl(paths.CLEAN / "prompts_train.jsonl")[:8]
+    codec = load_codec(Place().sft / "policy")
+    rows = read_jsonl(Place().clean / "prompts_train.jsonl")[:8]
     samples = generate(
-        load_policy(paths.SFT / "policy"),
+        load_policy(Place().sft / "policy"),
         codec,
         codec.encode_prompts([row["prompt"] for row in rows]),
         uniforms(len(rows), 6, generator(params.seed, stage, "normalisation")),
@@ -217,7 +217,7 @@ def test_the_members_of_an_ensemble_differ_and_are_normalised_on_the_same_sample
 def test_the_quality_of_an_ensemble_is_that_of_its_combined_score(
     world: Path, change_params: ChangeParams, mode: str
 ) -> None:
-    run(change_params(judge={"members": 2, "ensemble": mode, "ensemble_std_coef": 0.5}), "judge")
+    perform("judge", change_params(judge={"members": 2, "ensemble": mode, "ensemble_std_coef": 0.5}), Place())
     scorers = [PlainScorer("judge", member) for member in "12"]
     scale = statistics.mean(scorer.model.config.score_std for scorer in scorers)
 
@@ -226,15 +226,15 @@ def test_the_quality_of_an_ensemble_is_that_of_its_combined_score(
         spread = 0.5 * statistics.stdev(scores) if mode == "mean_minus_std" else 0.0
         return min(scores) if mode == "min" else statistics.mean(scores) - spread
 
-    rows = read_jsonl(paths.CLEAN / "comparisons_judge_heldout.jsonl")
+    rows = read_jsonl(Place().clean / "comparisons_judge_heldout.jsonl")
     margins = [
         scale * (combined(row["prompt"], row["chosen"]) - combined(row["prompt"], row["rejected"])) for row in rows
     ]
-    metrics = json.loads((paths.JUDGE / "metrics.json").read_text())
+    metrics = json.loads((Place().judge / "metrics.json").read_text())
     assert metrics["accuracy_heldout"] == pytest.approx(sum(margin > 0 for margin in margins) / len(rows))
     losses = [math.log(1 + math.exp(-margin)) for margin in margins]
     assert metrics["loss_heldout"] == pytest.approx(statistics.mean(losses), abs=1e-5)
-    table = json.loads((paths.JUDGE / "calibration.json").read_text())
+    table = json.loads((Place().judge / "calibration.json").read_text())
     assert sum(row["size"] for row in table) == len(rows)
 
 
@@ -244,16 +244,16 @@ def test_a_scorer_that_loses_to_the_longer_answer_is_warned_about(
     """It learns that the short answer wins, and is tested where the long one does, on prompts that have no pairs."""
     train = [
         {"id": str(i), "prompt": row["prompt"], "chosen": "yes", "rejected": "go on"}
-        for i, row in enumerate(read_jsonl(paths.CLEAN / "prompts_train.jsonl"))
+        for i, row in enumerate(read_jsonl(Place().clean / "prompts_train.jsonl"))
     ]
     turned = [row | {"chosen": row["rejected"], "rejected": row["chosen"]} for row in train[:5]]
-    write_jsonl(paths.CLEAN / "comparisons_judge.jsonl", train)
-    write_jsonl(paths.CLEAN / "comparisons_judge_heldout_pairs.jsonl", [])
+    write_jsonl(Place().clean / "comparisons_judge.jsonl", train)
+    write_jsonl(Place().clean / "comparisons_judge_heldout_pairs.jsonl", [])
     for heldout, weak in ((turned, True), (train[:5], False)):
         caplog.clear()
-        write_jsonl(paths.CLEAN / "comparisons_judge_heldout.jsonl", heldout)
-        run(change_params(judge={"learning_rate": 0.02, "epochs": 8}), "judge")
-        metrics = json.loads((paths.JUDGE / "metrics.json").read_text())
+        write_jsonl(Place().clean / "comparisons_judge_heldout.jsonl", heldout)
+        perform("judge", change_params(judge={"learning_rate": 0.02, "epochs": 8}), Place())
+        metrics = json.loads((Place().judge / "metrics.json").read_text())
         assert metrics["margin_over_baseline_heldout"] == (-1.0 if weak else 0.5)
         assert (metrics["comparisons_heldout_pairs"], metrics.get("accuracy_heldout_pairs")) == (0, None)
         warned = 'the judge is right on 0.0% of 5 comparisons of unseen prompts, less than "the longer answer wins"'

@@ -9,7 +9,8 @@ import pytest
 from components.artifacts import read_json, write_json
 from components.config import Params, load_params
 from components.errors import ArtifactError
-from components.selection.run import run
+from components.place import Place
+from components.stages import perform
 
 ROOT = Path(__file__).resolve().parents[3]
 POLICY = Path("artifacts/selection/policy/model.safetensors")
@@ -44,7 +45,7 @@ def cycles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params: Params) -> P
 
 @pytest.mark.usefixtures("cycles")
 def test_copies_the_chosen_policy_and_writes_why(params: Params) -> None:
-    run(params)
+    perform("selection", params, Place())
 
     assert POLICY.read_text() == "weights of cycle 2"
     selection = read_json(Path("artifacts/selection/selection.json"))
@@ -64,7 +65,7 @@ def test_a_missing_policy_leaves_nothing_behind(params: Params) -> None:
     Path("artifacts/alignment/2/policy").rmdir()
 
     with pytest.raises(ArtifactError, match="policy of the chosen cycle"):
-        run(params)
+        perform("selection", params, Place())
 
     assert not list(Path("artifacts").glob("*selection*"))
 
@@ -75,7 +76,7 @@ def test_mlflow_remembers_the_choice_and_the_way_back(params: Params, monkeypatc
 
     monkeypatch.delenv("RANK")
 
-    run(params)
+    perform("selection", params, Place())
 
     (recorded,) = store.client().search_runs([store.experiment_id()], "tags.stage = 'selection'")
     assert recorded.info.status == "FINISHED"

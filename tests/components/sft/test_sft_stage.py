@@ -11,23 +11,23 @@ from typing import Any
 import pytest
 import torch
 
-from components import paths
 from components.artifacts import read_jsonl, write_jsonl
 from components.config import Params, load_params
 from components.digests import digest
 from components.errors import ConfigError, DataError
 from components.models.loading import load_codec, load_policy
-from components.sft.run import run
+from components.place import Place
+from components.stages import perform
 from components.tracking.history import search
 
 ChangeParams = Callable[..., Params]
-SOURCE = paths.CLEAN / "demonstrations.jsonl"
+SOURCE = Place().clean / "demonstrations.jsonl"
 
 
 @pytest.fixture
 def untrained(world: Path) -> Path:
     """The world before SFT."""
-    for folder in (paths.SFT, paths.REWARD_MODEL, paths.JUDGE):
+    for folder in (Place().sft, Place().reward_model, Place().judge):
         shutil.rmtree(folder)
     return world
 
@@ -48,10 +48,10 @@ def test_the_loss_counts_response_tokens_only_and_falls(untrained: Path, change_
     losses = []
     for learning_rate in (1e-12, 0.02):
         changes = {"learning_rate": learning_rate, "epochs": 1, "batch_size": len(rows), "microbatch_size": 5}
-        run(change_params(sft=changes))
-        metrics = json.loads((paths.SFT / "metrics.json").read_text())
+        perform("sft", change_params(sft=changes), Place())
+        metrics = json.loads((Place().sft / "metrics.json").read_text())
         losses.append(metrics["loss"])
-        codec, policy = load_codec(paths.SFT / "policy"), load_policy(paths.SFT / "policy")
+        codec, policy = load_codec(Place().sft / "policy"), load_policy(Place().sft / "policy")
         prompts = codec.encode_prompts([row["prompt"] for row in rows])
         responses = codec.encode_responses([row["response"] for row in rows])
         losses.append(plain_loss(policy, prompts, responses))
@@ -69,16 +69,16 @@ def test_the_loss_counts_response_tokens_only_and_falls(untrained: Path, change_
 def test_two_runs_write_the_same_bytes_and_another_seed_others(untrained: Path, change_params: ChangeParams) -> None:
     digests = []
     for seed in (1, 1, 2):
-        run(change_params(seed=seed))
-        digests.append(digest(paths.SFT))
-        assert {path.name for path in paths.SFT.iterdir()} == {"policy", "metrics.json"}
-        shutil.rmtree(paths.SFT)
+        perform("sft", change_params(seed=seed), Place())
+        digests.append(digest(Place().sft))
+        assert {path.name for path in Place().sft.iterdir()} == {"policy", "metrics.json"}
+        shutil.rmtree(Place().sft)
     assert digests[0] == digests[1] != digests[2]
 
 
 def test_the_policy_carries_its_text_format(world: Path) -> None:
-    params = load_params(paths.PARAMS)
-    codec = load_codec(paths.SFT / "policy")
+    params = load_params(Place().params)
+    codec = load_codec(Place().sft / "policy")
     assert codec.format.prompt_template == params.language_model.prompt_template
     assert codec.format.max_prompt_tokens == params.language_model.max_prompt_tokens
     assert codec.format.max_response_tokens == params.language_model.max_response_tokens
@@ -96,18 +96,22 @@ def test_training_goes_on_from_a_hugging_face_folder(untrained: Path, change_par
     model.save_pretrained("checkpoint")
     changes = {"learning_rate": 1e-4, "epochs": 1}
     with pytest.raises(ConfigError, match="a change in the checkpoint's folder would not be seen"):
-        run(change_params(language_model={"checkpoint": "checkpoint"}, sft=changes))
-    run(change_params(language_model={"checkpoint": "checkpoint", "checkpoint_files": "checkpoint"}, sft=changes))
+        perform("sft", change_params(language_model={"checkpoint": "checkpoint"}, sft=changes), Place())
+    perform(
+        "sft",
+        change_params(language_model={"checkpoint": "checkpoint", "checkpoint_files": "checkpoint"}, sft=changes),
+        Place(),
+    )
     trained = max(search("tags.stage = 'sft' AND attributes.status = 'FINISHED'"), key=lambda found: found.started)
     assert trained.tags["base_model"] == f"checkpoint {digest(Path('checkpoint'))}"
-    policy = load_policy(paths.SFT / "policy")
+    policy = load_policy(Place().sft / "policy")
     assert type(policy) is GPT2LMHeadModel
     for name, weight in model.named_parameters():
         moved = float((dict(policy.named_parameters())[name] - weight).abs().max())
         assert moved < 1e-3
-    assert digest(paths.SFT / "policy" / "model.safetensors") != digest(Path("checkpoint/model.safetensors"))
-    assert load_codec(paths.SFT / "policy").encode_responses(["counts"]) == [
-        load_codec_tokens("checkpoint", "counts") + [load_codec(paths.SFT / "policy").eos_id]
+    assert digest(Place().sft / "policy" / "model.safetensors") != digest(Path("checkpoint/model.safetensors"))
+    assert load_codec(Place().sft / "policy").encode_responses(["counts"]) == [
+        load_codec_tokens("checkpoint", "counts") + [load_codec(Place().sft / "policy").eos_id]
     ]
 
 
@@ -125,7 +129,7 @@ def test_bad_demonstrations_are_named_and_nothing_is_left(untrained: Path, chang
 
     def refused(message: str) -> None:
         with pytest.raises(DataError, match=message):
-            run(params)
+            perform("sft", params, Place())
         assert sorted(untrained.rglob("*")) == before
 
     write_jsonl(SOURCE, rows[:3])
@@ -157,15 +161,15 @@ def test_a_checkpoint_or_template_that_cannot_be_used_is_refused_before_anything
         ({"prompt_template": long}, "language_model.max_prompt_tokens"),
     ):
         with pytest.raises(ConfigError) as caught:
-            run(change_params(language_model=settings))
+            perform("sft", change_params(language_model=settings), Place())
         assert key in caught.value.where
-        assert not paths.SFT.exists()
+        assert not Place().sft.exists()
 
 
 def test_a_new_line_spelled_as_two_characters_is_warned_about(
     untrained: Path, change_params: ChangeParams, caplog: pytest.LogCaptureFixture
 ) -> None:
-    run(change_params(language_model={"prompt_template": "ask\n{prompt}"}))
+    perform("sft", change_params(language_model={"prompt_template": "ask\n{prompt}"}), Place())
     assert "double quotes" not in caplog.text
-    run(change_params(language_model={"prompt_template": r"ask\n{prompt}"}))
+    perform("sft", change_params(language_model={"prompt_template": r"ask\n{prompt}"}), Place())
     assert "language_model.prompt_template" in caplog.text and "double quotes" in caplog.text

@@ -11,23 +11,23 @@ from typing import Any
 import pytest
 import torch
 
-from components import paths
 from components.alignment.best_of_n.learner import responses_of_cycle
 from components.alignment.method import rows_of_iteration
-from components.alignment.run import run
 from components.artifacts import read_json
 from components.config import Params
 from components.data.rows import Prompt, read_rows
 from components.digests import digest
-from components.measuring.measure import Yardsticks, means, measure, measure_policy
+from components.measuring.measure import FrozenModels, means, measure, measure_policy
 from components.models.best_of_n import BestOfN
 from components.models.loading import load_policy
+from components.place import Place
+from components.stages import perform
 
 ChangeParams = Callable[..., Params]
 
 
 def folder_of(cycle: int) -> Path:
-    return paths.ALIGNMENT / str(cycle)
+    return Place().alignment / str(cycle)
 
 
 @pytest.fixture
@@ -37,12 +37,12 @@ def params(world: Path, change_params: ChangeParams) -> Params:
 
 def test_every_cycle_chooses_among_more(params: Params) -> None:
     for cycle, n in ((1, 2), (2, 4)):
-        run(params, cycle)
+        perform("alignment", params, Place(), cycle)
         assert {path.name for path in folder_of(cycle).iterdir()} == {"policy", "state", "curve.json", "metrics.json"}
         policy = folder_of(cycle) / "policy"
         assert read_json(policy / "best_of_n.json") == {"n": n}
-        assert digest(policy / "scorer") == digest(paths.REWARD_MODEL / "model")
-        for file in (paths.SFT / "policy").iterdir():
+        assert digest(policy / "scorer") == digest(Place().reward_model / "model")
+        for file in (Place().sft / "policy").iterdir():
             assert digest(policy / file.name) == digest(file)
         (row,) = read_json(folder_of(cycle) / "curve.json")
         assert (row["cycle"], row["iteration"], row["n"]) == (cycle, cycle, n)
@@ -58,45 +58,50 @@ def test_every_cycle_chooses_among_more(params: Params) -> None:
 
 
 def test_the_curve_tells_of_the_choice(params: Params) -> None:
-    run(params, 1)
+    perform("alignment", params, Place(), 1)
     (row,) = read_json(folder_of(1) / "curve.json")
     prompts = rows_of_iteration(
-        read_rows(paths.CLEAN / "prompts_train.jsonl", Prompt), 4, 0, params.seed, "best_of_n/progress"
+        read_rows(Place().clean / "prompts_train.jsonl", Prompt), 4, 0, params.seed, "best_of_n/progress"
     )
-    expected = means(measure_policy(folder_of(1) / "policy", params, prompts, 1, "best_of_n/progress"))
+    expected = means(
+        measure_policy(folder_of(1) / "policy", Place().frozen, params.shared, prompts, 1, "best_of_n/progress")
+    )
     for name in ("reward", "kl", "entropy", "response_tokens", "ended"):
         assert row[name] == pytest.approx(expected[name], abs=1e-6)
     assert not {"gold", "judge"} & set(row)
 
 
 def test_two_runs_write_the_same_bytes_and_an_interrupted_one_goes_on(params: Params) -> None:
-    run(params, 1)
-    expected = digest(paths.ALIGNMENT)
-    shutil.rmtree(paths.ALIGNMENT)
-    paths.ALIGNMENT.write_text("in the way")
+    perform("alignment", params, Place(), 1)
+    expected = digest(Place().alignment)
+    shutil.rmtree(Place().alignment)
+    Place().alignment.write_text("in the way")
     with pytest.raises(OSError):  # at the very end: the checkpoint stays
-        run(params, 1)
-    paths.ALIGNMENT.unlink()
-    assert len([path for path in paths.WORK.iterdir() if path.is_dir()]) == 1
-    run(params, 1)
-    assert digest(paths.ALIGNMENT) == expected
-    assert not list(paths.WORK.iterdir())
+        perform("alignment", params, Place(), 1)
+    Place().alignment.unlink()
+    assert len([path for path in Place().work.iterdir() if path.is_dir()]) == 1
+    perform("alignment", params, Place(), 1)
+    assert digest(Place().alignment) == expected
+    assert not list(Place().work.iterdir())
 
 
 def test_kl_adds_up_from_the_choice_and_the_policy_it_chooses_from(params: Params) -> None:
     """KL(best, reference) = KL(best, policy) + E_best[log policy - log reference]."""
-    base: Any = load_policy(paths.SFT / "policy")
+    base: Any = load_policy(Place().sft / "policy")
     noise = torch.Generator().manual_seed(3)
     with torch.no_grad():
         for weight in base.parameters():
             weight.add_(0.05 * torch.randn(weight.shape, generator=noise))
-    yardsticks, prompts = Yardsticks.load(torch.device("cpu")), read_rows(paths.CLEAN / "prompts_test.jsonl", Prompt)
+    frozen, prompts = (
+        FrozenModels.load(Place().frozen, torch.device("cpu")),
+        read_rows(Place().clean / "prompts_test.jsonl", Prompt),
+    )
     (plain, one, four) = (
-        measure(policy, yardsticks, params, prompts, 3, "test")
-        for policy in (base, BestOfN(base, yardsticks.reward_model, 1), BestOfN(base, yardsticks.reward_model, 4))
+        measure(policy, frozen, params.shared, prompts, 3, "test")
+        for policy in (base, BestOfN(base, frozen.reward_model, 1), BestOfN(base, frozen.reward_model, 4))
     )
     assert plain == one
-    codec = yardsticks.codec
+    codec = frozen.codec
     for record in four:
         (prompt,) = codec.encode_prompts([record.prompt])
         (response,) = codec.encode_responses([record.response])
@@ -108,7 +113,7 @@ def test_kl_adds_up_from_the_choice_and_the_policy_it_chooses_from(params: Param
                 logits = model(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1]
             return float(torch.distributions.Categorical(logits=logits).log_prob(torch.tensor(response)).sum())
 
-        own = logprob(base) - logprob(yardsticks.reference)
+        own = logprob(base) - logprob(frozen.reference)
         if record.kl == pytest.approx(math.log(4) - 3 / 4 + own, abs=1e-4):
             return
     raise AssertionError("no record's KL is that of its response")

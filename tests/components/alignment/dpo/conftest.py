@@ -10,12 +10,12 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from components import paths
 from components.config import Params
 from components.data.rows import Comparison, read_rows
-from components.measuring.measure import Yardsticks
+from components.measuring.measure import FrozenModels
 from components.models.loading import load_policy
 from components.passes.sequences import Sequences, comparison_pairs
+from components.place import Place
 from components.training.accelerator import start_accelerator
 
 TEMPERATURE = 0.8  # where its omission would show
@@ -28,24 +28,24 @@ def accelerator() -> Accelerator:
 
 
 @pytest.fixture
-def yardsticks(world: Path) -> Yardsticks:
-    return Yardsticks.load(torch.device("cpu"))
+def frozen(world: Path) -> FrozenModels:
+    return FrozenModels.load(Place().frozen, torch.device("cpu"))
 
 
 @pytest.fixture
 def comparisons(world: Path) -> list[Comparison]:
-    return read_rows(paths.CLEAN / "comparisons_reward_model.jsonl", Comparison)
+    return read_rows(Place().clean / "comparisons_reward_model.jsonl", Comparison)
 
 
 @pytest.fixture
-def pairs(comparisons: list[Comparison], yardsticks: Yardsticks) -> Sequences:
-    return comparison_pairs(comparisons, yardsticks.codec)
+def pairs(comparisons: list[Comparison], frozen: FrozenModels) -> Sequences:
+    return comparison_pairs(comparisons, frozen.codec)
 
 
 @pytest.fixture
-def tokens(comparisons: list[Comparison], yardsticks: Yardsticks) -> list[tuple[Tokens, Tokens, Tokens]]:
+def tokens(comparisons: list[Comparison], frozen: FrozenModels) -> list[tuple[Tokens, Tokens, Tokens]]:
     """Prompt, chosen and rejected response of every comparison, without padding."""
-    codec = yardsticks.codec
+    codec = frozen.codec
     prompts = codec.encode_prompts([row.prompt for row in comparisons])
     sides = [codec.encode_responses([getattr(row, side) for row in comparisons]) for side in ("chosen", "rejected")]
     return list(zip(prompts, *sides, strict=True))
@@ -54,7 +54,7 @@ def tokens(comparisons: list[Comparison], yardsticks: Yardsticks) -> list[tuple[
 @pytest.fixture
 def policy(world: Path) -> Any:
     """The SFT policy, moved a little away from it, so that no margin is zero."""
-    policy = load_policy(paths.SFT / "policy")
+    policy = load_policy(Place().sft / "policy")
     noise = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for weight in policy.parameters():

@@ -10,7 +10,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from components import paths
 from components.alignment.dpo.learner import ROOM
 from components.alignment.loop import run_cycle
 from components.alignment.method import CurveRow, Cycle, Job, rows_of_iteration
@@ -19,8 +18,9 @@ from components.config import Params
 from components.data.rows import Comparison, Prompt, read_rows
 from components.digests import digest
 from components.errors import ArtifactError, TrainingError
-from components.measuring.measure import Yardsticks, means, measure
+from components.measuring.measure import FrozenModels, means, measure
 from components.models.loading import load_policy
+from components.place import Place
 from components.training.accelerator import start_accelerator
 
 CPU = torch.device("cpu")
@@ -33,11 +33,11 @@ class Interruption(Exception):
 @pytest.fixture
 def cycle(world: Path) -> Callable[..., list[CurveRow]]:
     """Runs a cycle into the folder `work`; `stop_in` interrupts it in that iteration, before its checkpoint."""
-    prompts = read_rows(paths.CLEAN / "prompts_train.jsonl", Prompt)
-    comparisons = read_rows(paths.CLEAN / "comparisons_reward_model.jsonl", Comparison)
+    prompts = read_rows(Place().clean / "prompts_train.jsonl", Prompt)
+    comparisons = read_rows(Place().clean / "comparisons_reward_model.jsonl", Comparison)
 
     def run(
-        params: Params, work: str, number: int = 1, start: Path = paths.SFT, stop_in: int | None = None
+        params: Params, work: str, number: int = 1, start: Path = Path("artifacts/sft"), stop_in: int | None = None
     ) -> list[CurveRow]:
         def after(row: CurveRow) -> None:
             if row["iteration"] == stop_in:
@@ -46,7 +46,7 @@ def cycle(world: Path) -> Callable[..., list[CurveRow]]:
         job = Cycle(number, start, Path(work), prompts, comparisons, after)
         accelerator = start_accelerator()
         chosen = params.model_copy(update={"method": "dpo"})
-        run_cycle(ROOM.start, Job(accelerator, chosen, job, Yardsticks.load(accelerator.device)))
+        run_cycle(ROOM.start, Job(accelerator, chosen, job, FrozenModels.load(Place().frozen, accelerator.device)))
         curve: list[CurveRow] = read_json(Path(work, "curve.json"))
         return curve
 
@@ -110,10 +110,10 @@ def test_microbatches_change_nothing_but_the_speed(cycle: Any, tiny_params: Any)
 def test_a_curve_row_tells_of_the_policy_after_the_iteration(cycle: Any, tiny_params: Any) -> None:
     params = tiny_params(dpo={"iterations_per_cycle": 1, "progress_prompts": 7})
     (row,) = cycle(params, "work")
-    rows = read_rows(paths.CLEAN / "prompts_train.jsonl", Prompt)
+    rows = read_rows(Place().clean / "prompts_train.jsonl", Prompt)
     prompts = rows_of_iteration(rows, 7, 0, params.seed, "dpo/progress")
-    policy, yardsticks = load_policy(Path("work/policy")), Yardsticks.load(CPU)
-    expected = means(measure(policy, yardsticks, params, prompts, 1, "dpo/progress"))
+    policy, frozen = load_policy(Path("work/policy")), FrozenModels.load(Place().frozen, CPU)
+    expected = means(measure(policy, frozen, params.shared, prompts, 1, "dpo/progress"))
     assert (row["cycle"], row["iteration"], row["sampled_tokens"], row["steps"]) == (1, 1, 0, 2)
     for name in ("reward", "kl", "entropy", "response_tokens", "ended"):
         assert row[name] == pytest.approx(expected[name], abs=1e-6)
@@ -148,7 +148,7 @@ def test_a_nan_stops_the_cycle_and_the_last_checkpoint_stays_usable(
 
     params = tiny_params()
     expected = cycle(params, "whole")
-    comparisons = read_rows(paths.CLEAN / "comparisons_reward_model.jsonl", Comparison)
+    comparisons = read_rows(Place().clean / "comparisons_reward_model.jsonl", Comparison)
 
     class BreakingIt(module.Updater):
         def update(self, rows: Any, iteration: int) -> Any:

@@ -17,7 +17,7 @@ from components.alignment.dpo.reference import reference_logprobs
 from components.alignment.dpo.update import Statistics, Updater
 from components.config import Dpo, Params
 from components.errors import TrainingError
-from components.measuring.measure import Yardsticks
+from components.measuring.measure import FrozenModels
 from components.passes.sequences import Sequences
 from components.training.schedule import make_optimizer
 
@@ -34,9 +34,9 @@ def settings(tiny_params: Callable[..., Params]) -> Callable[..., Dpo]:
 
 
 @pytest.fixture
-def ref_logprobs(accelerator: Accelerator, yardsticks: Yardsticks, pairs: Sequences) -> Tensor:
+def ref_logprobs(accelerator: Accelerator, frozen: FrozenModels, pairs: Sequences) -> Tensor:
     everything = [list(range(len(pairs) // 2))]
-    return reference_logprobs(accelerator, yardsticks.reference, pairs, everything, temperature=0.8, microbatch_size=3)
+    return reference_logprobs(accelerator, frozen.reference, pairs, everything, temperature=0.8, microbatch_size=3)
 
 
 @pytest.fixture
@@ -115,11 +115,11 @@ def assert_close(found: Weights, expected: Weights) -> None:
     ids=str,
 )
 def test_the_weights_move_as_the_formula_says(
-    updated: Any, policy: Any, yardsticks: Yardsticks, tokens: Any, settings: Any, plain_logprob: Any, changes: Any
+    updated: Any, policy: Any, frozen: FrozenModels, tokens: Any, settings: Any, plain_logprob: Any, changes: Any
 ) -> None:
     found, statistics = updated(settings(**changes))
     moved = copy.deepcopy(policy)
-    expected, steps = by_the_formula(moved, yardsticks.reference, tokens, settings(**changes), plain_logprob)
+    expected, steps = by_the_formula(moved, frozen.reference, tokens, settings(**changes), plain_logprob)
     before = dict(policy.named_parameters())
     assert any(float((weight - before[name]).abs().max()) > 1e-4 for name, weight in expected.items())
     assert_close(found, expected)
@@ -134,21 +134,21 @@ def test_the_weights_move_as_the_formula_says(
 
 
 def test_reference_logprobs_are_plain_ones_of_the_comparisons_used(
-    accelerator: Accelerator, yardsticks: Yardsticks, pairs: Sequences, tokens: Any, plain_logprob: Any
+    accelerator: Accelerator, frozen: FrozenModels, pairs: Sequences, tokens: Any, plain_logprob: Any
 ) -> None:
     calls: list[int] = []
-    handle = yardsticks.reference.register_forward_hook(
+    handle = frozen.reference.register_forward_hook(
         # Packed, all sequences lie in one row, and each begins at position 0.
         lambda module, args, kwargs, output: calls.append(int((kwargs["position_ids"] == 0).sum())),
         with_kwargs=True,
     )
     used = [[3, 1], [1, 4, 3], [3]]
-    found = reference_logprobs(accelerator, yardsticks.reference, pairs, used, temperature=0.8, microbatch_size=8)
+    found = reference_logprobs(accelerator, frozen.reference, pairs, used, temperature=0.8, microbatch_size=8)
     handle.remove()
     assert sum(calls) == 6  # both responses of three comparisons, each once
     for row, (prompt, *sides) in enumerate(tokens):
         with torch.no_grad():
-            expected = [float(plain_logprob(yardsticks.reference, prompt, side)) for side in sides]
+            expected = [float(plain_logprob(frozen.reference, prompt, side)) for side in sides]
         assert found[:, row].tolist() == pytest.approx(expected if row in (1, 3, 4) else [0.0, 0.0], abs=1e-5)
     assert not found.requires_grad
 

@@ -11,14 +11,14 @@ import torch
 from accelerate import Accelerator
 from ppo_cycles import cycle  # noqa: F401  a fixture for all tests of this folder
 
-from components import paths
 from components.alignment.method import rows_of_iteration
 from components.alignment.policy_gradient.actor_critic import ActorCritic
 from components.alignment.policy_gradient.checkpoint import load_model
 from components.alignment.policy_gradient.rollouts import Collector, EncodedPrompt, Rollouts
 from components.config import Params
 from components.data.rows import Prompt, read_rows
-from components.measuring.measure import Yardsticks
+from components.measuring.measure import FrozenModels
+from components.place import Place
 from components.training.accelerator import start_accelerator
 
 
@@ -28,14 +28,14 @@ def accelerator() -> Accelerator:
 
 
 @pytest.fixture
-def yardsticks(world: Path) -> Yardsticks:
-    return Yardsticks.load(torch.device("cpu"))
+def frozen(world: Path) -> FrozenModels:
+    return FrozenModels.load(Place().frozen, torch.device("cpu"))
 
 
 @pytest.fixture
 def model(world: Path) -> ActorCritic:
     """Policy and value model, the policy a little off the reference so that KL is not zero."""
-    pair = load_model(paths.SFT / "policy", paths.REWARD_MODEL / "model")
+    pair = load_model(Place().sft / "policy", Place().reward_model / "model")
     noise = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for weight in pair.parameters():
@@ -44,9 +44,9 @@ def model(world: Path) -> ActorCritic:
 
 
 @pytest.fixture
-def prompts(world: Path, yardsticks: Yardsticks) -> list[EncodedPrompt]:
-    texts = [row.prompt for row in read_rows(paths.CLEAN / "prompts_train.jsonl", Prompt)]
-    return list(map(EncodedPrompt, texts, yardsticks.codec.encode_prompts(texts)))
+def prompts(world: Path, frozen: FrozenModels) -> list[EncodedPrompt]:
+    texts = [row.prompt for row in read_rows(Place().clean / "prompts_train.jsonl", Prompt)]
+    return list(map(EncodedPrompt, texts, frozen.codec.encode_prompts(texts)))
 
 
 @pytest.fixture
@@ -59,13 +59,15 @@ def params(tiny_params: Callable[..., Params]) -> Params:
 def rollouts(
     accelerator: Accelerator,
     model: ActorCritic,
-    yardsticks: Yardsticks,
+    frozen: FrozenModels,
     prompts: list[EncodedPrompt],
     params: Params,
 ) -> Rollouts:
     """Eight responses, some of which end, to eight prompts."""
     batch = rows_of_iteration(prompts, params.ppo.rollouts_per_iteration, 0, params.seed, "ppo/prompts")
-    return Collector(accelerator, model, yardsticks.reference, yardsticks, params).roll_out(batch, iteration=0)
+    return Collector(
+        accelerator, model, frozen.reference, frozen, params.alignment, params.shared, params.method
+    ).roll_out(batch, iteration=0)
 
 
 @pytest.fixture

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from components import paths
 from components.alignment.loop import run_cycle
 from components.alignment.method import CurveRow, Cycle, Job
 from components.alignment.methods import room_of
 from components.artifacts import read_json
 from components.config import Params
 from components.data.rows import Prompt, read_rows
-from components.measuring.measure import Yardsticks
+from components.measuring.measure import FrozenModels
+from components.place import Place
 from components.training.accelerator import start_accelerator
 
 
@@ -26,27 +26,29 @@ class Interruption(Exception):
 def cycle(world: Path) -> Callable[..., list[CurveRow]]:
     """Runs a cycle into the folder `work`; `stop_in` interrupts it in that iteration, before its checkpoint."""
 
-    prompts = read_rows(paths.CLEAN / "prompts_train.jsonl", Prompt)
+    prompts = read_rows(Place().clean / "prompts_train.jsonl", Prompt)
 
     def run(
         params: Params,
         work: str,
         number: int = 1,
-        start: Path = paths.SFT,
+        start: Path = Path("artifacts/sft"),
         stop_in: int | None = None,
-        on_iteration: Callable[[Yardsticks], None] | None = None,
+        on_iteration: Callable[[FrozenModels], None] | None = None,
     ) -> list[CurveRow]:
         accelerator = start_accelerator()
-        yardsticks = Yardsticks.load(accelerator.device)
+        frozen = FrozenModels.load(Place().frozen, accelerator.device)
 
         def after(row: CurveRow) -> None:
             if on_iteration:
-                on_iteration(yardsticks)
+                on_iteration(frozen)
             if row["iteration"] == stop_in:
                 raise Interruption
 
         job = Cycle(number, start, Path(work), prompts, [], after)
-        run_cycle(room_of(params.method).start, Job(accelerator, params, job, yardsticks))
+        run_cycle(
+            room_of(params.method).start, Job(accelerator, params.method, params.alignment, params.shared, job, frozen)
+        )
         curve: list[CurveRow] = read_json(Path(work, "curve.json"))
         return curve
 

@@ -10,7 +10,6 @@ import torch
 from ppo_cycles import Interruption
 from safetensors.torch import load_file
 
-from components import paths
 from components.alignment.method import rows_of_iteration
 from components.alignment.policy_gradient.checkpoint import load_model
 from components.alignment.policy_gradient.learner import parameter_groups
@@ -18,8 +17,9 @@ from components.alignment.policy_gradient.rollouts import Collector
 from components.artifacts import read_json
 from components.digests import digest
 from components.errors import TrainingError
-from components.measuring.measure import Yardsticks
+from components.measuring.measure import FrozenModels
 from components.models.loading import load_policy
+from components.place import Place
 from components.training.accelerator import start_accelerator
 
 CPU = torch.device("cpu")
@@ -102,9 +102,14 @@ def test_the_kl_coefficient_follows_the_target_and_the_fixed_one_stays(cycle: An
 def test_a_curve_row_tells_of_the_rollouts_it_comes_from(cycle: Any, tiny_params: Any, prompts: Any) -> None:
     params = tiny_params()
     row = cycle(params, "work")[0]
-    model, yardsticks = load_model(paths.SFT / "policy", paths.REWARD_MODEL / "model"), Yardsticks.load(CPU)
+    model, frozen = (
+        load_model(Place().sft / "policy", Place().reward_model / "model"),
+        FrozenModels.load(Place().frozen, CPU),
+    )
     batch = rows_of_iteration(prompts, 8, 0, params.seed, "ppo/prompts")
-    rollouts = Collector(start_accelerator(), model, yardsticks.reference, yardsticks, params).roll_out(batch, 0)
+    rollouts = Collector(
+        start_accelerator(), model, frozen.reference, frozen, params.alignment, params.shared, params.method
+    ).roll_out(batch, 0)
     mask = rollouts.sequences.response_mask
     gaps = [float((a - b)[m].sum()) for a, b, m in zip(rollouts.old_logprobs, rollouts.ref_logprobs, mask, strict=True)]
     assert (row["cycle"], row["iteration"]) == (1, 1)
@@ -122,9 +127,9 @@ def test_a_curve_row_tells_of_the_rollouts_it_comes_from(cycle: Any, tiny_params
 
 
 def test_a_nan_stops_the_cycle_and_the_last_checkpoint_stays_usable(cycle: Any, tiny_params: Any) -> None:
-    def break_reward_model(yardsticks: Yardsticks) -> None:
+    def break_reward_model(frozen: FrozenModels) -> None:
         with torch.no_grad():
-            yardsticks.reward_model.classifier.score.weight[0, 0] = torch.nan  # type: ignore[union-attr,index]
+            frozen.reward_model.classifier.score.weight[0, 0] = torch.nan  # type: ignore[union-attr,index]
 
     params = tiny_params()
     expected = cycle(params, "whole")
@@ -139,7 +144,7 @@ def test_a_reference_that_moves_starts_each_cycle_where_it_should(cycle: Any, ti
     def weights(folder: str | Path) -> dict[str, torch.Tensor]:
         return dict(load_policy(Path(folder)).named_parameters())
 
-    sft = weights(paths.SFT / "policy")
+    sft = weights(Place().sft / "policy")
     for reference, share in (("refreshed", 1.0), ("averaged", 0.25)):
         params = tiny_params(ppo={"reference": reference, "reference_average_weight": 0.25})
         cycle(params, f"{reference}-1")
@@ -167,13 +172,13 @@ def test_without_a_critic_there_is_no_value_model(cycle: Any, tiny_params: Any, 
 
 def test_the_value_model_warms_up_before_the_policy_moves(cycle: Any, tiny_params: Any) -> None:
     cycle(tiny_params(ppo={"iterations_per_cycle": 2, "value_warmup_iterations": 2}), "work")
-    assert digest(Path("work/policy/model.safetensors")) == digest(paths.SFT / "policy" / "model.safetensors")
+    assert digest(Path("work/policy/model.safetensors")) == digest(Place().sft / "policy" / "model.safetensors")
     value_model = Path("work/state/value_model/model.safetensors")
-    assert digest(value_model) != digest(paths.REWARD_MODEL / "model" / "model.safetensors")
+    assert digest(value_model) != digest(Place().reward_model / "model" / "model.safetensors")
 
 
 def test_learning_rates_as_worked_by_hand(world: Path, tiny_params: Any) -> None:
-    model = load_model(paths.SFT / "policy", paths.REWARD_MODEL / "model")
+    model = load_model(Place().sft / "policy", Place().reward_model / "model")
     rates = {"learning_rate": 6.0, "value_learning_rate": 12.0}
 
     def found(settings: Any, critic: Any) -> dict[str, list[float]]:

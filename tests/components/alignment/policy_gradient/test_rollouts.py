@@ -12,14 +12,14 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor
 
-from components import paths
 from components.alignment.policy_gradient.actor_critic import ActorCritic
 from components.alignment.policy_gradient.checkpoint import load_model
 from components.alignment.policy_gradient.learner import parameter_groups
 from components.alignment.policy_gradient.rollouts import Collector, EncodedPrompt, Rollouts
 from components.config import Params
 from components.errors import TrainingError
-from components.measuring.measure import Yardsticks
+from components.measuring.measure import FrozenModels
+from components.place import Place
 from components.training.schedule import make_optimizer
 
 Pairs = list[tuple[list[int], list[int]]]
@@ -41,29 +41,31 @@ def scalar(model: Any, tokens: list[int]) -> float:
 
 
 def test_every_recorded_number_is_hugging_faces(
-    rollouts: Rollouts, pairs: Pairs, model: ActorCritic, yardsticks: Yardsticks
+    rollouts: Rollouts, pairs: Pairs, model: ActorCritic, frozen: FrozenModels
 ) -> None:
     for row, (prompt, response) in enumerate(pairs):
         length, tokens = len(response), torch.tensor(response)
-        policy, reference = (distribution(m, prompt, response) for m in (model.policy, yardsticks.reference))
+        policy, reference = (distribution(m, prompt, response) for m in (model.policy, frozen.reference))
         logprobs = policy.log_prob(tokens)
         torch.testing.assert_close(rollouts.old_logprobs[row, :length], logprobs, rtol=0, atol=1e-5)
         torch.testing.assert_close(rollouts.entropy[row, :length], policy.entropy(), rtol=0, atol=1e-5)
         torch.testing.assert_close(rollouts.ref_logprobs[row, :length], reference.log_prob(tokens), rtol=0, atol=1e-5)
         values = [scalar(model.value_model, prompt + response[:step]) for step in range(length)]
         assert rollouts.values[row, :length].tolist() == pytest.approx(values, abs=1e-5)
-        score = scalar(yardsticks.reward_model, prompt + response)
+        score = scalar(frozen.reward_model, prompt + response)
         assert float(rollouts.scores[row]) == pytest.approx(score, abs=1e-5)
 
 
 def test_ended_says_which_responses_have_their_end_token(
-    accelerator: Accelerator, model: ActorCritic, yardsticks: Yardsticks, prompts: list[EncodedPrompt], params: Params
+    accelerator: Accelerator, model: ActorCritic, frozen: FrozenModels, prompts: list[EncodedPrompt], params: Params
 ) -> None:
     ended: list[bool] = []
     for iteration in range(6):  # until both kinds have been seen
-        rollouts = Collector(accelerator, model, yardsticks.reference, yardsticks, params).roll_out(prompts, iteration)
+        rollouts = Collector(
+            accelerator, model, frozen.reference, frozen, params.alignment, params.shared, params.method
+        ).roll_out(prompts, iteration)
         for row, mask in enumerate(rollouts.sequences.response_mask):
-            ended.append(int(rollouts.sequences.response_tokens[row][mask][-1]) == yardsticks.codec.eos_id)
+            ended.append(int(rollouts.sequences.response_tokens[row][mask][-1]) == frozen.codec.eos_id)
             assert bool(rollouts.ended[row]) == ended[-1]
     assert True in ended and False in ended
 
@@ -71,7 +73,7 @@ def test_ended_says_which_responses_have_their_end_token(
 def test_the_number_of_rows_worked_on_at_once_changes_nothing(
     accelerator: Accelerator,
     model: ActorCritic,
-    yardsticks: Yardsticks,
+    frozen: FrozenModels,
     prompts: list[EncodedPrompt],
     tiny_params: Callable[..., Params],
 ) -> None:
@@ -79,9 +81,7 @@ def test_the_number_of_rows_worked_on_at_once_changes_nothing(
         changed = tiny_params(
             measurement={"batch_size": batch_size}, ppo={"microbatch_size": microbatch_size, "minibatches": 1}
         )
-        rollouts = Collector(accelerator, model, yardsticks.reference, yardsticks, changed).roll_out(
-            prompts[:8], iteration=1
-        )
+        rollouts = Collector(accelerator, model, frozen.reference, frozen, changed).roll_out(prompts[:8], iteration=1)
         mask = rollouts.sequences.response_mask
         recorded = [column[mask] if column.dim() == 2 else column for column in rollouts[1:]]
         return *rollouts.sequences, *recorded
@@ -95,13 +95,15 @@ def test_the_number_of_rows_worked_on_at_once_changes_nothing(
 def test_iterations_and_seeds_answer_differently_and_each_answers_alike_again(
     accelerator: Accelerator,
     model: ActorCritic,
-    yardsticks: Yardsticks,
+    frozen: FrozenModels,
     prompts: list[EncodedPrompt],
     tiny_params: Callable[..., Params],
 ) -> None:
     def answers(seed: int, iteration: int) -> Any:
         params = tiny_params(seed=seed)
-        rollouts = Collector(accelerator, model, yardsticks.reference, yardsticks, params).roll_out(prompts, iteration)
+        rollouts = Collector(
+            accelerator, model, frozen.reference, frozen, params.alignment, params.shared, params.method
+        ).roll_out(prompts, iteration)
         return rollouts.sequences.response_tokens.tolist()
 
     assert answers(1, 0) == answers(1, 0)
@@ -110,41 +112,49 @@ def test_iterations_and_seeds_answer_differently_and_each_answers_alike_again(
 
 
 def test_a_nan_weight_stops_and_names_the_rows_that_it_reached(
-    accelerator: Accelerator, model: ActorCritic, yardsticks: Yardsticks, prompts: list[EncodedPrompt], params: Params
+    accelerator: Accelerator, model: ActorCritic, frozen: FrozenModels, prompts: list[EncodedPrompt], params: Params
 ) -> None:
     """The value model's embedding of one token is NaN: the rows with that token in their prompt are broken."""
     counts = [sum(token in prompt.tokens for prompt in prompts) for token in range(300)]
     rare = next(token for token, count in enumerate(counts) if 0 < count < 4 and token > 2)
     answered = (
-        Collector(accelerator, model, yardsticks.reference, yardsticks, params).roll_out(prompts, 0).sequences.tokens
+        Collector(accelerator, model, frozen.reference, frozen, params.alignment, params.shared, params.method)
+        .roll_out(prompts, 0)
+        .sequences.tokens
     )
     expected = (answered == rare).any(dim=1).nonzero().flatten().tolist()
     with torch.no_grad():
         model.value_model.classifier.get_input_embeddings().weight[rare] = torch.nan
     with pytest.raises(TrainingError, match="values") as caught:
-        Collector(accelerator, model, yardsticks.reference, yardsticks, params).roll_out(prompts, 0)
+        Collector(
+            accelerator, model, frozen.reference, frozen, params.alignment, params.shared, params.method
+        ).roll_out(prompts, 0)
     assert caught.value.where == f"ppo, iteration 1, values, row(s) {', '.join(map(str, expected))}"
 
 
 def test_a_broken_policy_stops_too(
-    accelerator: Accelerator, model: ActorCritic, yardsticks: Yardsticks, prompts: list[EncodedPrompt], params: Params
+    accelerator: Accelerator, model: ActorCritic, frozen: FrozenModels, prompts: list[EncodedPrompt], params: Params
 ) -> None:
     with torch.no_grad():
         model.policy.lm_head.weight[3, 0] = torch.nan
     with pytest.raises(TrainingError, match="the policy's logits"):  # before it has answered anything
-        Collector(accelerator, model, yardsticks.reference, yardsticks, params).roll_out(prompts, 0)
+        Collector(
+            accelerator, model, frozen.reference, frozen, params.alignment, params.shared, params.method
+        ).roll_out(prompts, 0)
 
 
 def test_in_half_precision_policy_and_reference_are_computed_alike(
-    world: Path, yardsticks: Yardsticks, prompts: list[EncodedPrompt], params: Params
+    world: Path, frozen: FrozenModels, prompts: list[EncodedPrompt], params: Params
 ) -> None:
     """With policy = reference the KL is 0 in bfloat16 too; with one of the two in float32 it would be off by 0.01."""
     AcceleratorState._reset_state(reset_partial_state=True)
     try:
         accelerator = Accelerator(mixed_precision="bf16", cpu=True)
-        model = load_model(paths.SFT / "policy", paths.REWARD_MODEL / "model")
+        model = load_model(Place().sft / "policy", Place().reward_model / "model")
         accelerator.prepare(model, make_optimizer(parameter_groups(model, params.ppo, params.ppo), 0.0))
-        rollouts = Collector(accelerator, model, yardsticks.reference, yardsticks, params).roll_out(prompts, 0)
+        rollouts = Collector(
+            accelerator, model, frozen.reference, frozen, params.alignment, params.shared, params.method
+        ).roll_out(prompts, 0)
     finally:
         AcceleratorState._reset_state(reset_partial_state=True)
     mask = rollouts.sequences.response_mask

@@ -10,12 +10,12 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from components import paths
 from components.alignment.q_learning.checkpoint import Checkpoint, start
 from components.alignment.q_learning.dataset import ScoredComparisons, score_comparisons
 from components.config import Params
 from components.data.rows import Comparison, read_rows
-from components.measuring.measure import Yardsticks
+from components.measuring.measure import FrozenModels
+from components.place import Place
 from components.training.accelerator import start_accelerator
 
 
@@ -25,8 +25,8 @@ def accelerator() -> Accelerator:
 
 
 @pytest.fixture
-def yardsticks(world: Path) -> Yardsticks:
-    return Yardsticks.load(torch.device("cpu"))
+def frozen(world: Path) -> FrozenModels:
+    return FrozenModels.load(Place().frozen, torch.device("cpu"))
 
 
 @pytest.fixture
@@ -36,18 +36,18 @@ def params(tiny_params: Callable[..., Params]) -> Params:
 
 @pytest.fixture
 def rows(world: Path) -> list[Comparison]:
-    return read_rows(paths.CLEAN / "comparisons_reward_model.jsonl", Comparison)
+    return read_rows(Place().clean / "comparisons_reward_model.jsonl", Comparison)
 
 
 @pytest.fixture
-def data(accelerator: Accelerator, yardsticks: Yardsticks, params: Params, rows: list[Comparison]) -> ScoredComparisons:
-    return score_comparisons(accelerator, yardsticks, params, rows)
+def data(accelerator: Accelerator, frozen: FrozenModels, params: Params, rows: list[Comparison]) -> ScoredComparisons:
+    return score_comparisons(accelerator, frozen, params.shared, rows)
 
 
 @pytest.fixture
 def begun(params: Params, world: Path) -> Checkpoint:
     """The start of a cycle, every weight a little moved: heads that say nothing would hide mistakes."""
-    found = start(paths.SFT, params.q_learning, params.seed, torch.device("cpu"))
+    found = start(Place().sft, params.q_learning, params.seed, torch.device("cpu"))
     noise = torch.Generator().manual_seed(7)
     with torch.no_grad():
         for weight in (*found.learner.parameters(), *found.guided.target_q_heads.parameters()):

@@ -10,7 +10,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from components import paths
 from components.alignment.loop import run_cycle
 from components.alignment.method import CurveRow, Cycle, Job, rows_of_iteration
 from components.alignment.q_learning import learner as module
@@ -19,9 +18,10 @@ from components.config import Params
 from components.data.rows import Comparison, Prompt, read_rows
 from components.digests import digest
 from components.errors import ArtifactError, TrainingError
-from components.measuring.measure import Yardsticks, means, measure
+from components.measuring.measure import FrozenModels, means, measure
 from components.models.guided import GuidedPolicy
 from components.models.loading import load_policy
+from components.place import Place
 from components.training.accelerator import start_accelerator
 
 CPU = torch.device("cpu")
@@ -34,11 +34,11 @@ class Interruption(Exception):
 @pytest.fixture
 def cycle(world: Path) -> Callable[..., list[CurveRow]]:
     """Runs a cycle into the folder `work`; `stop_in` interrupts it in that iteration, before its checkpoint."""
-    prompts = read_rows(paths.CLEAN / "prompts_train.jsonl", Prompt)
-    comparisons = read_rows(paths.CLEAN / "comparisons_reward_model.jsonl", Comparison)
+    prompts = read_rows(Place().clean / "prompts_train.jsonl", Prompt)
+    comparisons = read_rows(Place().clean / "comparisons_reward_model.jsonl", Comparison)
 
     def run(
-        params: Params, work: str, number: int = 1, start: Path = paths.SFT, stop_in: int | None = None
+        params: Params, work: str, number: int = 1, start: Path = Path("artifacts/sft"), stop_in: int | None = None
     ) -> list[CurveRow]:
         def after(row: CurveRow) -> None:
             if row["iteration"] == stop_in:
@@ -46,7 +46,7 @@ def cycle(world: Path) -> Callable[..., list[CurveRow]]:
 
         job = Cycle(number, start, Path(work), prompts, comparisons, after)
         chosen = params.model_copy(update={"method": "q_learning"})
-        run_cycle(module.ROOM.start, Job(start_accelerator(), chosen, job, Yardsticks.load(CPU)))
+        run_cycle(module.ROOM.start, Job(start_accelerator(), chosen, job, FrozenModels.load(Place().frozen, CPU)))
         curve: list[CurveRow] = read_json(Path(work, "curve.json"))
         return curve
 
@@ -110,10 +110,10 @@ def test_a_curve_row_measures_the_policy_as_it_decodes(cycle: Any, settings: Any
     [row] = cycle(params, "work")
     policy = load_policy(Path("work/policy"))
     prompts = rows_of_iteration(
-        read_rows(paths.CLEAN / "prompts_train.jsonl", Prompt), 4, 0, params.seed, "q_learning/progress"
+        read_rows(Place().clean / "prompts_train.jsonl", Prompt), 4, 0, params.seed, "q_learning/progress"
     )
     stream = "q_learning/progress"
-    found = means(measure(policy, Yardsticks.load(CPU), params, prompts, 1, stream))
+    found = means(measure(policy, FrozenModels.load(Place().frozen, CPU), params.shared, prompts, 1, stream))
     names = ("reward", "kl", "entropy", "response_tokens", "ended")
     assert {name: row[name] for name in names} == {name: found[name] for name in names}
     assert row["sampled_tokens"] == 0  # nothing that is trained on
@@ -121,7 +121,7 @@ def test_a_curve_row_measures_the_policy_as_it_decodes(cycle: Any, settings: Any
     own = {"loss", "q_loss", "value_loss", "cql_loss", "awac_loss", "q", "value", "accuracy", "gradient_norm"}
     assert set(row) == {"cycle", "iteration", *names, "sampled_tokens", "trained_tokens", "steps", *own}
     policy.decode_beta = 0.0
-    unguided = means(measure(policy, Yardsticks.load(CPU), params, prompts, 1, stream))
+    unguided = means(measure(policy, FrozenModels.load(Place().frozen, CPU), params.shared, prompts, 1, stream))
     assert abs(unguided["kl"] - row["kl"]) > 1e-3
 
 
@@ -138,7 +138,7 @@ def test_policy_and_heads_have_learning_rates_of_their_own(cycle: Any, settings:
         cycle(settings(iterations_per_cycle=1, weight_decay=0.0, **rates), name)
         policy = load_policy(Path(name, "policy"))
         assert isinstance(policy, GuidedPolicy)
-        sft = load_policy(paths.SFT / "policy").state_dict()
+        sft = load_policy(Place().sft / "policy").state_dict()
         gap = max(float((weight - sft[key]).abs().max()) for key, weight in policy.policy.state_dict().items())
         return {"policy": gap, "heads": float(policy.value_head[2].weight.detach().abs().max())}
 

@@ -14,14 +14,14 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from components import paths
-from components.alignment.run import run
 from components.artifacts import read_json
 from components.config import Params
 from components.digests import digest
 from components.engines.answering import Answerer
 from components.models.guided import GuidedPolicy
 from components.models.loading import load_policy
+from components.place import Place
+from components.stages import perform
 from components.tracking import stage_run
 from components.tracking.registry import fetch_policy, register
 from components.tracking.runs import RecordedRun
@@ -32,26 +32,26 @@ ChangeParams = Callable[..., Params]
 
 def test_two_cycles_are_stored_and_measured_as_guided_policies(world: Path, change_params: ChangeParams) -> None:
     params = change_params(method="q_learning")
-    run(params, 1)
-    run(params, 2)
+    perform("alignment", params, Place(), 1)
+    perform("alignment", params, Place(), 2)
     for cycle in ("1", "2"):
-        folder = paths.ALIGNMENT / cycle
+        folder = Place().alignment / cycle
         assert {path.name for path in folder.iterdir()} == {"policy", "state", "curve.json", "metrics.json"}
         policy = load_policy(folder / "policy")
         assert isinstance(policy, GuidedPolicy) and policy.decode_beta == params.q_learning.decode_beta
         state = {path.name for path in (folder / "state").iterdir()}
         assert state == {"optimizer.safetensors", "q_heads.safetensors", "progress.json"}
-    curves = [read_json(paths.ALIGNMENT / cycle / "curve.json") for cycle in ("1", "2")]
+    curves = [read_json(Place().alignment / cycle / "curve.json") for cycle in ("1", "2")]
     assert [row["iteration"] for rows in curves for row in rows] == [1, 2, 3, 4, 5, 6]
-    metrics = read_json(paths.ALIGNMENT / "2" / "metrics.json")
+    metrics = read_json(Place().alignment / "2" / "metrics.json")
     assert metrics["cost"]["trained_tokens"] == sum(row["trained_tokens"] for row in curves[1]) > 0
     assert abs(metrics["validation"]["kl"]) > 1e-4
 
 
 def test_two_processes_give_what_one_gives(world: Path, tmp_path: Path, change_params: ChangeParams) -> None:
     """The same weights and numbers, but for the order in which floats are added up."""
-    run(change_params(method="q_learning"), 1)
-    folder = paths.ALIGNMENT / "1"
+    perform("alignment", change_params(method="q_learning"), Place(), 1)
+    folder = Place().alignment / "1"
     one = Path(shutil.copytree(folder, tmp_path / "one"))
     shutil.rmtree(folder)
     change_params(method="q_learning", compute={"accelerate_config": "infra/accelerate/cpu_two_processes.yaml"})
@@ -74,8 +74,8 @@ def test_the_registry_keeps_a_guided_policy_whole(world: Path, change_params: Ch
     import mlflow.pyfunc
 
     params = change_params(method="q_learning", q_learning={"iterations_per_cycle": 1, "head_learning_rate": 0.05})
-    run(params, 1)
-    policy = paths.ALIGNMENT / "1" / "policy"
+    perform("alignment", params, Place(), 1)
+    policy = Place().alignment / "1" / "policy"
     answering: dict[str, Any] = {"temperature": 1.0, "seed": 5, "max_response_tokens": 6}
     with stage_run("promotion", params, [policy]) as tracked:
         assert isinstance(tracked, RecordedRun)

@@ -13,14 +13,14 @@ from components.alignment.q_learning.dataset import ScoredComparisons, score_com
 from components.config import Params
 from components.data.rows import Comparison
 from components.errors import TrainingError
-from components.measuring.measure import Yardsticks
+from components.measuring.measure import FrozenModels
 
 
 @torch.no_grad()
 def test_rewards_are_the_scores_in_standard_deviations_of_all_responses(
-    data: ScoredComparisons, yardsticks: Any, rows: list[Comparison], pairs: Any
+    data: ScoredComparisons, frozen: Any, rows: list[Comparison], pairs: Any
 ) -> None:
-    classifier = yardsticks.reward_model.classifier
+    classifier = frozen.reward_model.classifier
     scores = []
     for prompt, response in pairs:
         hidden = classifier.base_model(torch.tensor([prompt + response])).last_hidden_state[0, -1]
@@ -31,11 +31,11 @@ def test_rewards_are_the_scores_in_standard_deviations_of_all_responses(
 
 
 def test_row_i_is_chosen_and_row_n_plus_i_rejected(
-    data: ScoredComparisons, yardsticks: Yardsticks, rows: list[Comparison], pairs: Any
+    data: ScoredComparisons, frozen: FrozenModels, rows: list[Comparison], pairs: Any
 ) -> None:
     assert data.ids == [row.id for row in rows]
     assert data.both(torch.tensor([3, 0])).tolist() == [3, 0, len(rows) + 3, len(rows)]
-    codec = yardsticks.codec
+    codec = frozen.codec
     texts = codec.decode([response for _, response in pairs])
     assert texts == [row.chosen for row in rows] + [row.rejected for row in rows]
     prompts = codec.encode_prompts([row.prompt for row in rows])
@@ -43,27 +43,27 @@ def test_row_i_is_chosen_and_row_n_plus_i_rejected(
 
 
 def test_the_batch_size_changes_no_reward(
-    accelerator: Accelerator, yardsticks: Yardsticks, tiny_params: Any, rows: list[Comparison], data: ScoredComparisons
+    accelerator: Accelerator, frozen: FrozenModels, tiny_params: Any, rows: list[Comparison], data: ScoredComparisons
 ) -> None:
     for size in (1, 5, 100):
-        found = score_comparisons(accelerator, yardsticks, tiny_params(measurement={"batch_size": size}), rows)
+        found = score_comparisons(accelerator, frozen, tiny_params(measurement={"batch_size": size}).shared, rows)
         torch.testing.assert_close(found.rewards, data.rewards, rtol=0, atol=1e-4)
 
 
 def test_scores_that_are_all_alike_are_refused(
-    accelerator: Accelerator, yardsticks: Any, params: Params, rows: list[Comparison]
+    accelerator: Accelerator, frozen: Any, params: Params, rows: list[Comparison]
 ) -> None:
     with torch.no_grad():
-        yardsticks.reward_model.classifier.score.weight.zero_()
+        frozen.reward_model.classifier.score.weight.zero_()
     with pytest.raises(TrainingError, match="scores of the .* comparisons") as caught:
-        score_comparisons(accelerator, yardsticks, params, rows)
+        score_comparisons(accelerator, frozen, params.shared, rows)
     assert "standard deviation 0.0" in caught.value.found
 
 
 def test_scores_that_are_not_finite_are_refused(
-    accelerator: Accelerator, yardsticks: Any, params: Params, rows: list[Comparison]
+    accelerator: Accelerator, frozen: Any, params: Params, rows: list[Comparison]
 ) -> None:
     with torch.no_grad():
-        yardsticks.reward_model.classifier.score.weight[0, 0] = torch.inf
+        frozen.reward_model.classifier.score.weight[0, 0] = torch.inf
     with pytest.raises(TrainingError, match="scores of the comparisons, row.s. 0, 1"):
-        score_comparisons(accelerator, yardsticks, params, rows)
+        score_comparisons(accelerator, frozen, params.shared, rows)

@@ -1,0 +1,163 @@
+"""Every stage: what it reads, where it writes, and which door does its work. The one place where inputs are named.
+
+dvc.yaml says the same to DVC, and a test holds the two together.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from components.config import Params
+from components.errors import ConfigError
+from components.place import Place
+from components.tracking.runs import StageRun, stage_run
+
+# Whether each computes with a model.
+STAGES = {
+    "data_validation": False,
+    "sft": True,
+    "reward_model": True,
+    "judge": True,
+    "alignment": True,
+    "selection": False,
+    "evaluation": True,
+    "promotion": True,
+}
+_DOORS = {"judge": "reward_model"}  # the others have a package of their own name
+_AFTERWARDS = ("cycles", "selection", "evaluation", "promotion")  # sections that no cycle reads
+
+
+@dataclass(frozen=True)
+class Task:
+    """One stage of one project.
+
+    Args:
+        inputs: the door's own names for the paths that it reads, a tuple of paths and tuples of paths.
+        out: the folder that it writes whole or not at all; None where it writes none.
+        work: the door, which tells the run what it does.
+    """
+
+    inputs: tuple[Any, ...]
+    out: Path | None
+    work: Callable[[StageRun], None]
+
+    @property
+    def paths(self) -> list[Path]:
+        """All that it reads, each path once."""
+        return list(dict.fromkeys(_paths(self.inputs)))
+
+    def made(self) -> Iterator[Path]:
+        """What lies in `out`, once it is there."""
+        if self.out is not None:
+            yield from sorted(self.out.iterdir())
+
+
+def task_of(stage: str, params: Params, place: Place, cycle: int | None = None) -> Task:
+    """A stage of the project at `place`.
+
+    Args:
+        cycle: of the stage alignment, from 1.
+
+    Raises:
+        ConfigError: the params have no such cycle.
+    """
+    door = _import(f"components.{_DOORS.get(stage, stage)}.run")
+    shared, clean, policy = params.shared, place.clean, place.sft / "policy"
+    if stage == "data_validation":
+        inputs, out = door.Inputs(place.data), place.data_validation
+        return Task(inputs, out, partial(door.run, params.data_validation, shared, inputs, out))
+    if stage == "sft":
+        inputs, out = door.Inputs(clean / "demonstrations.jsonl"), place.sft
+        return Task(inputs, out, partial(door.run, params.sft, shared, inputs, out))
+    if stage in ("reward_model", "judge"):
+        rows = (clean / f"comparisons_{stage}{part}.jsonl" for part in ("", "_heldout", "_heldout_pairs"))
+        inputs = door.Inputs(policy, *rows, clean / "prompts_train.jsonl")
+        out, section = (place.judge, params.judge) if stage == "judge" else (place.reward_model, params.reward_model)
+        return Task(inputs, out, partial(door.run, section, shared, inputs, out, label=stage))
+    if stage == "alignment":
+        return _alignment(door, params, place, cycle)
+    cycles = [place.alignment / number for number in params.cycles]
+    selected = place.selection / "selection.json"
+    if stage == "selection":
+        inputs = door.Inputs(*(tuple(each / part for each in cycles) for part in ("policy", "metrics.json")))
+        out = place.selection
+        return Task(inputs, out, partial(door.run, params.selection, inputs, out))
+    candidate, prompts = place.selection / "policy", clean / "prompts_test.jsonl"
+    if stage == "evaluation":
+        scorers = (
+            door.ScorerFiles(*(scorer / part for part in ("model", "metrics.json", "calibration.json")))
+            for scorer in (place.reward_model, place.judge)
+        )
+        curves, table = tuple(each / "curve.json" for each in cycles), place.selection / "cycles.json"
+        report = place.data_validation / "report.json"
+        inputs = door.Inputs(prompts, report, policy, candidate, *scorers, curves, selected, table)
+        out = place.evaluation
+        return Task(inputs, out, partial(door.run, params, inputs, out))
+    metrics = (scorer / "metrics.json" for scorer in (place.reward_model, place.judge))
+    inputs = door.Inputs(candidate, selected, place.evaluation / "records.jsonl", prompts, place.frozen, *metrics)
+    return Task(inputs, None, partial(door.run, params, inputs, lock=place.root / "dvc.lock"))
+
+
+def perform(stage: str, params: Params, place: Place, cycle: int | None = None) -> None:
+    """Do a stage's work, recorded in MLflow with what it read and made.
+
+    Raises:
+        ProximalError: what the user can mend.
+    """
+    task = task_of(stage, params, place, cycle)
+    with stage_run(stage, params, task.paths, cycle, place.root) as tracked:
+        task.work(tracked)
+        tracked.outputs(task.made())
+
+
+def _alignment(door: Any, params: Params, place: Place, cycle: int | None) -> Task:
+    if str(cycle) not in params.cycles:
+        raise ConfigError(
+            "there is no such cycle",
+            where="--cycle",
+            expected=f"one of {', '.join(params.cycles)} (cycles in params.yaml)",
+            found=str(cycle),
+        )
+    start = place.root / params.cycles[str(cycle)].start
+    inputs = door.Inputs(
+        start / "policy",
+        start / "state" if start != place.sft else None,
+        *place.frozen,
+        *(
+            place.clean / f"{name}.jsonl"
+            for name in ("prompts_train", "prompts_validation", "comparisons_reward_model")
+        ),
+    )
+    out = place.alignment / str(cycle)
+    work = partial(
+        door.run,
+        *(params.alignment, params.shared, inputs, out),
+        method=params.method,
+        cycle=cycle,
+        work=place.work,
+        params=params.values(without=_AFTERWARDS),
+    )
+    return Task(inputs, out, work)
+
+
+def _paths(inputs: Any) -> Iterator[Path]:
+    for part in inputs:
+        if isinstance(part, tuple):
+            yield from _paths(part)
+        elif part is not None:
+            yield part
+
+
+def _import(module: str) -> Any:
+    """Without looking for garbage meanwhile: what is imported stays, and the search costs a fifth."""
+    gc.disable()
+    imported = importlib.import_module(module)
+    gc.freeze()
+    gc.enable()
+    return imported
