@@ -70,6 +70,7 @@ def task_of(stage: str, params: Params, place: Place, cycle: int | None = None) 
     door = _import(f"components.{_DOORS.get(stage, stage)}.run")
     shared, clean, policy = params.shared, place.clean, place.sft / "policy"
     if stage == "data_validation":
+        door.require_raw_files(place.data)  # no stage makes them, as the digests of inputs would say
         inputs, out = door.Inputs(place.data), place.data_validation
         return Task(inputs, out, partial(door.run, params.data_validation, shared, inputs, out))
     if stage == "sft":

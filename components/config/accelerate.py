@@ -187,6 +187,9 @@ def torch_environment(cpu_threads: int) -> dict[str, str]:
     return {
         "OMP_NUM_THREADS": str(cpu_threads),
         "MKL_NUM_THREADS": str(cpu_threads),
+        # Without it MKL adds up in another order where a matrix begins at another address, such as a weight that was
+        # read from a file: a resumed step would not be the unbroken one. It pins no instruction set and costs nothing.
+        "MKL_CBWR": "AUTO",
         "TOKENIZERS_PARALLELISM": os.environ.get("TOKENIZERS_PARALLELISM", "false"),
         # A stage says itself how far it is.
         "HF_HUB_DISABLE_PROGRESS_BARS": os.environ.get("HF_HUB_DISABLE_PROGRESS_BARS", "1"),

@@ -58,22 +58,13 @@ def run(settings: DataValidation, shared: Shared, inputs: Inputs, out: Path, tra
     tracked.artifact(out / "report.html")
 
 
-def read_raw_files(folder: Path) -> dict[FileName, RawFile]:
-    """Read the three raw files of a folder.
-
+def require_raw_files(folder: Path) -> None:
+    """
     Raises:
-        DataError: one or more are missing, or links; all of them are named.
+        DataError: one or more of the three raw files are missing, or links; all of them are named.
     """
     refuse_links(folder)
-    raw: dict[FileName, RawFile] = {}
-    missing: list[str] = []
-    for file in FILES:
-        path = folder / f"{file}.jsonl"
-        try:
-            raw[file] = read_tolerantly(path)
-        except FileNotFoundError:
-            missing.append(path.as_posix())
-    if missing:
+    if missing := [path.as_posix() for file in FILES if not (path := folder / f"{file}.jsonl").exists()]:
         raise DataError(
             "raw data is missing",
             where=", ".join(missing),
@@ -81,4 +72,9 @@ def read_raw_files(folder: Path) -> dict[FileName, RawFile]:
             found="no such file" if folder.is_dir() else f"no folder {folder.as_posix()}",
             do="`dvc pull data.dvc` brings the shipped data; for your own, put these files there",
         )
-    return raw
+
+
+def read_raw_files(folder: Path) -> dict[FileName, RawFile]:
+    """Read the three raw files of a folder; raises what `require_raw_files` does."""
+    require_raw_files(folder)
+    return {file: read_tolerantly(folder / f"{file}.jsonl") for file in FILES}

@@ -8,6 +8,7 @@ import os
 os.environ.update(
     OMP_NUM_THREADS="1",
     MKL_NUM_THREADS="1",
+    MKL_CBWR="AUTO",  # as every stage has it
     CUBLAS_WORKSPACE_CONFIG=":4096:8",
     ACCELERATE_USE_CPU="true",
     HF_HUB_OFFLINE="1",

@@ -18,7 +18,7 @@ from components.config import Params, load_params
 from components.digests import digest
 from components.engines.generation import generate
 from components.engines.sampling import uniforms
-from components.errors import ArtifactError, DataError, ProximalError
+from components.errors import ArtifactError, ProximalError
 from components.models.loading import load_codec, load_policy
 from components.place import Place
 from components.seeding import generator
@@ -155,20 +155,20 @@ def test_the_judge_differs_even_on_the_reward_models_rows(world: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("missing", "error"),
+    "missing",
     [
-        (Place().clean / "comparisons_judge.jsonl", DataError),
-        (Place().clean / "comparisons_judge_heldout.jsonl", DataError),
-        (Place().clean / "comparisons_judge_heldout_pairs.jsonl", DataError),
-        (Place().clean / "prompts_train.jsonl", ArtifactError),
-        (Place().sft / "policy" / "model.safetensors", ArtifactError),
-        (Place().sft / "policy" / "tokenizer.json", ArtifactError),
+        Place().clean / "comparisons_judge.jsonl",
+        Place().clean / "comparisons_judge_heldout.jsonl",
+        Place().clean / "comparisons_judge_heldout_pairs.jsonl",
+        Place().clean / "prompts_train.jsonl",
+        Place().sft / "policy" / "model.safetensors",
+        Place().sft / "policy" / "tokenizer.json",
     ],
 )
-def test_an_absent_input_is_named_and_the_old_result_stays(world: Path, missing: Path, error: type[Exception]) -> None:
+def test_an_absent_input_is_named_and_the_old_result_stays(world: Path, missing: Path) -> None:
     missing.unlink()
     before = digest(Place().judge)
-    with pytest.raises(error, match=str(missing.parent)):
+    with pytest.raises(ArtifactError, match=str(missing.parent)):
         perform("judge", load_params(Place().params), Place())
     assert digest(Place().judge) == before
     assert not [path for path in Path("artifacts").iterdir() if path.name.startswith(".")]

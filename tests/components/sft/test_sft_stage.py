@@ -14,7 +14,7 @@ import torch
 from components.artifacts import read_jsonl, write_jsonl
 from components.config import Params, load_params
 from components.digests import digest
-from components.errors import ConfigError, DataError
+from components.errors import ArtifactError, ConfigError, DataError, ProximalError
 from components.models.loading import load_codec, load_policy
 from components.place import Place
 from components.stages import perform
@@ -127,8 +127,8 @@ def test_bad_demonstrations_are_named_and_nothing_is_left(untrained: Path, chang
     rows = read_jsonl(SOURCE)
     before = sorted(untrained.rglob("*"))
 
-    def refused(message: str) -> None:
-        with pytest.raises(DataError, match=message):
+    def refused(message: str, error: type[ProximalError] = DataError) -> None:
+        with pytest.raises(error, match=message):
             perform("sft", params, Place())
         assert sorted(untrained.rglob("*")) == before
 
@@ -138,7 +138,7 @@ def test_bad_demonstrations_are_named_and_nothing_is_left(untrained: Path, chang
     refused(r"demonstrations\.jsonl, line 2")
     SOURCE.unlink()
     before.remove(untrained / SOURCE)
-    refused(r"demonstrations\.jsonl")
+    refused(r"demonstrations\.jsonl", ArtifactError)
 
 
 def test_a_checkpoint_or_template_that_cannot_be_used_is_refused_before_anything_is_written(

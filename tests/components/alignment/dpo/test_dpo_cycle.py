@@ -46,7 +46,17 @@ def cycle(world: Path) -> Callable[..., list[CurveRow]]:
         job = Cycle(number, start, Path(work), prompts, comparisons, after)
         accelerator = start_accelerator()
         chosen = params.model_copy(update={"method": "dpo"})
-        run_cycle(ROOM.start, Job(accelerator, chosen, job, FrozenModels.load(Place().frozen, accelerator.device)))
+        run_cycle(
+            ROOM.start,
+            Job(
+                accelerator,
+                chosen.method,
+                chosen.alignment,
+                chosen.shared,
+                job,
+                FrozenModels.load(Place().frozen, accelerator.device),
+            ),
+        )
         curve: list[CurveRow] = read_json(Path(work, "curve.json"))
         return curve
 

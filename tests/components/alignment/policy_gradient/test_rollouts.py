@@ -81,7 +81,9 @@ def test_the_number_of_rows_worked_on_at_once_changes_nothing(
         changed = tiny_params(
             measurement={"batch_size": batch_size}, ppo={"microbatch_size": microbatch_size, "minibatches": 1}
         )
-        rollouts = Collector(accelerator, model, frozen.reference, frozen, changed).roll_out(prompts[:8], iteration=1)
+        rollouts = Collector(
+            accelerator, model, frozen.reference, frozen, changed.alignment, changed.shared, changed.method
+        ).roll_out(prompts[:8], iteration=1)
         mask = rollouts.sequences.response_mask
         recorded = [column[mask] if column.dim() == 2 else column for column in rollouts[1:]]
         return *rollouts.sequences, *recorded

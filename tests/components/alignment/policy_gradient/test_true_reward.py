@@ -61,7 +61,9 @@ def test_an_iteration_trains_on_the_verdicts(world: Path, frozen: FrozenModels, 
     encoded = list(map(EncodedPrompt, texts, codec.encode_prompts(texts)))
     whole = FrozenModels.load(Place().frozen, torch.device("cpu"))
     scored = tiny_params(ppo=settings | {"reward": "reward_model"})
-    rollouts = Collector(start_accelerator(), model, whole.reference, whole, scored).roll_out(encoded, 0)
+    rollouts = Collector(
+        start_accelerator(), model, whole.reference, whole, scored.alignment, scored.shared, scored.method
+    ).roll_out(encoded, 0)
     responses = [codec.decode([tokens[mask].tolist()])[0] for tokens, mask in zip(*rollouts.sequences[2:], strict=True)]
     gold = [grade(prompt, response).gold for prompt, response in zip(texts, responses, strict=True)]
     assert row["reward"] == row["shaped_score"] == pytest.approx(sum(gold) / 8, abs=1e-6)

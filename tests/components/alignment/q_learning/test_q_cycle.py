@@ -46,7 +46,17 @@ def cycle(world: Path) -> Callable[..., list[CurveRow]]:
 
         job = Cycle(number, start, Path(work), prompts, comparisons, after)
         chosen = params.model_copy(update={"method": "q_learning"})
-        run_cycle(module.ROOM.start, Job(start_accelerator(), chosen, job, FrozenModels.load(Place().frozen, CPU)))
+        run_cycle(
+            module.ROOM.start,
+            Job(
+                start_accelerator(),
+                chosen.method,
+                chosen.alignment,
+                chosen.shared,
+                job,
+                FrozenModels.load(Place().frozen, CPU),
+            ),
+        )
         curve: list[CurveRow] = read_json(Path(work, "curve.json"))
         return curve
 
