@@ -41,11 +41,13 @@ class Task:
         inputs: the door's own names for the paths that it reads, a tuple of paths and tuples of paths.
         out: the folder that it writes whole or not at all; None where it writes none.
         work: the door, which tells the run what it does.
+        require: refuses what must be there before all else; of other inputs a stage before may be to blame.
     """
 
     inputs: tuple[Any, ...]
     out: Path | None
     work: Callable[[StageRun], None]
+    require: Callable[[], None] = lambda: None
 
     @property
     def paths(self) -> list[Path]:
@@ -70,9 +72,9 @@ def task_of(stage: str, params: Params, place: Place, cycle: int | None = None) 
     door = _import(f"components.{_DOORS.get(stage, stage)}.run")
     shared, clean, policy = params.shared, place.clean, place.sft / "policy"
     if stage == "data_validation":
-        door.require_raw_files(place.data)  # no stage makes them, as the digests of inputs would say
         inputs, out = door.Inputs(place.data), place.data_validation
-        return Task(inputs, out, partial(door.run, params.data_validation, shared, inputs, out))
+        work = partial(door.run, params.data_validation, shared, inputs, out)
+        return Task(inputs, out, work, require=partial(door.require_raw_files, place.data))
     if stage == "sft":
         inputs, out = door.Inputs(clean / "demonstrations.jsonl"), place.sft
         return Task(inputs, out, partial(door.run, params.sft, shared, inputs, out))
@@ -112,6 +114,7 @@ def perform(stage: str, params: Params, place: Place, cycle: int | None = None) 
         ProximalError: what the user can mend.
     """
     task = task_of(stage, params, place, cycle)
+    task.require()
     with stage_run(stage, params, task.paths, cycle, place.root) as tracked:
         task.work(tracked)
         tracked.outputs(task.made())

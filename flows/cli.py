@@ -104,6 +104,33 @@ def seeds() -> None:
 
 
 @commands.command()
+@click.argument("policy", metavar="FOLDER_OR_MODEL")
+@click.option("--out", type=click.Path(path_type=Path), help="A new folder for the figures and the records.")
+def evaluate(policy: str, out: Path | None) -> None:
+    """Measure any policy, a folder or NAME@ALIAS, against the SFT policy on the held-out prompts."""
+    repository = require_repository()
+    set_environment(repository)
+    from components.config import load_params
+    from components.interface.evaluate import evaluate as measured
+    from components.interface.run_tables import evaluation_table
+    from components.interface.terminal import print_whole
+    from components.place import Place
+
+    place = Place()
+    print_whole(evaluation_table(measured(policy, load_params(place.params), place, out)))
+
+
+@commands.command()
+def doctor() -> None:
+    """Look at what a run here rests on, from Python to the servers, and say what to mend."""
+    set_environment(Path.cwd())
+    from components.interface.doctor import print_findings
+
+    if not print_findings(Path.cwd()):
+        sys.exit(USER_ERROR_STATUS)
+
+
+@commands.command()
 @click.argument("model", metavar="NAME@ALIAS")
 def lineage(model: str) -> None:
     """Print the way from a registered model, e.g. policy@champion, back to the raw rows."""

@@ -60,10 +60,16 @@ def graph() -> grimp.ImportGraph:
     return grimp.build_graph("components", cache_dir=None)
 
 
-def imported(start: str) -> set[str]:
-    """All modules that `start` needs, lazily imported ones too, but not what the numberless ones need."""
+def imported(start: str, method: str | None = None) -> set[str]:
+    """All modules that `start` needs, lazily imported ones too, but not what the numberless ones need.
+
+    Args:
+        method: whose room is needed too; None for all of them. It is imported by name, which no graph can see.
+    """
     seen: set[str] = set()
     waiting = [start]
+    if start == "components.alignment.run":
+        waiting += [f"components.alignment.{name}.learner" for name in METHODS if method in (None, name)]
     while waiting:
         module = waiting.pop()
         if module in seen or any(
@@ -78,7 +84,9 @@ def imported(start: str) -> set[str]:
 
 
 def code_deps(stage: str) -> list[Path]:
-    return [Path(dep) for dep in STAGES[stage]["deps"] if dep.startswith("components/")]
+    """Of the stage alignment, for every method."""
+    deps = [dep for dep in STAGES[stage]["deps"] if dep.startswith("components/")]
+    return [Path(dep.replace("${method}", method)) for dep in deps for method in (METHODS if "$" in dep else [""])]
 
 
 def computes(stage: str) -> bool:
@@ -141,6 +149,37 @@ def test_the_declared_code_is_there_and_is_needed(stage: str) -> None:
         assert (ROOT / dep).exists()
         name = dep.with_suffix("").as_posix().removesuffix("/__init__")
         assert any(source == name or source.startswith(f"{name}/") for source in sources), dep
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_cycle_depends_on_its_methods_room_and_on_no_other(method: str) -> None:
+    """What the methods of the policy gradient share is a dependency of all: DVC has no conditional ones."""
+    assert "components/alignment/${method}" in STAGES["alignment"]["deps"]
+    rooms = {module.split(".")[2] for module in imported("components.alignment.run", method)
+             if module.startswith("components.alignment.")}  # fmt: skip
+    assert rooms & set(METHODS) == {method}
+
+
+@pytest.mark.parametrize(
+    "stage", [name for stage in STAGES for name in (ALIGNMENT if stage == "alignment" else [stage])]
+)
+def test_dvc_and_the_table_of_stages_name_the_same_inputs(stage: str) -> None:
+    """Each input of components.stages lies in a dependency, and each dependency that a stage makes holds an input."""
+    from components.config import load_params
+    from components.place import Place
+    from components.stages import task_of
+
+    name, _, cycle = stage.partition("@")
+    params = load_params(ROOT / "params.yaml")
+    start = PARAMS["cycles"][cycle]["start"] if cycle else ""
+    deps = [Path(dep.replace("${item.start}", start)) for dep in STAGES[name]["deps"]]
+    made = [dep for dep in deps if dep.parts[0] in ("artifacts", "data")]
+    task = task_of(name, params, Place(), int(cycle) if cycle else None)
+    assert [path for path in task.paths if not any(dep in (path, *path.parents) for dep in made)] == []
+    assert [dep for dep in made if not any(dep in (path, *path.parents) for path in task.paths)] == []
+    outs = [options_of(out)[0] for kind in ("outs", "metrics", "plots") for out in STAGES[name].get(kind, [])]
+    assert task.out is not None
+    assert all(task.out in Path(out.replace("${key}", cycle)).parents for out in outs)
 
 
 def test_the_exempt_modules_exist() -> None:

@@ -25,9 +25,9 @@ from components.alignment.policy_gradient import rollouts as rollouts_module
 from components.alignment.policy_gradient.actor_critic import ActorCritic
 from components.alignment.policy_gradient.credit import assign_credit
 from components.alignment.policy_gradient.learner import parameter_groups
-from components.alignment.policy_gradient.ppo import estimate
 from components.alignment.policy_gradient.rollouts import Collector, EncodedPrompt
 from components.alignment.policy_gradient.update import Updater
+from components.alignment.ppo.learner import estimate
 from components.config import Optimisation, Params, parse_params
 from components.core.losses import bradley_terry_loss
 from components.core.stats import RunningMoments

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from components.alignment.policy_gradient import grpo, ppo, rloo
+from components.alignment.grpo import learner as grpo
+from components.alignment.grpo import ppo, rloo
 from components.alignment.policy_gradient.credit import Estimate, assign_credit
 from components.alignment.policy_gradient.rollouts import Rollouts
 from components.config import Grpo, Params, Ppo, Rloo

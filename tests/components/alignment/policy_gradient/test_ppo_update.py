@@ -11,12 +11,12 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from components.alignment.policy_gradient import ppo
 from components.alignment.policy_gradient.actor_critic import ActorCritic
 from components.alignment.policy_gradient.credit import Credit, assign_credit
 from components.alignment.policy_gradient.learner import parameter_groups
 from components.alignment.policy_gradient.rollouts import Rollouts
 from components.alignment.policy_gradient.update import Statistics, Updater
+from components.alignment.ppo import learner as ppo
 from components.config import Params, Ppo
 from components.core.stats import RunningMoments
 from components.errors import TrainingError

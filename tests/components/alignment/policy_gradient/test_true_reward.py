@@ -11,8 +11,8 @@ import torch
 from components.alignment.loop import run_cycle
 from components.alignment.method import Cycle, Job, rows_of_iteration
 from components.alignment.policy_gradient.checkpoint import load_model
-from components.alignment.policy_gradient.ppo import ROOM
 from components.alignment.policy_gradient.rollouts import Collector, EncodedPrompt, true_scores
+from components.alignment.ppo.learner import ROOM
 from components.artifacts import read_json
 from components.config import Data
 from components.data.rows import Prompt, read_rows
