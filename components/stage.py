@@ -47,11 +47,7 @@ def set_up(stage: str, params: Params, config: AccelerateConfig) -> None:
 
 def run_stage(stage: str, cycle: int | None, params: Params, config: AccelerateConfig) -> None:
     """Do the stage's work in the present folder."""
-    if STAGES[stage]:
-        from components.training.accelerator import start_accelerator
-
-        start_accelerator(config)
-    perform(stage, params, Place(), cycle)
+    perform(stage, params, Place(), cycle, config)
 
 
 @click.command(help="Run one rank of a stage; `python -m components.launch` starts them all.")

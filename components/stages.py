@@ -14,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 from components.config import Params
+from components.config.accelerate import AccelerateConfig
 from components.errors import ConfigError
 from components.place import Place
 from components.tracking.runs import StageRun, stage_run
 
-# Whether each computes with a model.
+# Whether each computes with a model, whatever it finds: promotion does only where there is a champion to measure.
 STAGES = {
     "data_validation": False,
     "sft": True,
@@ -27,7 +28,7 @@ STAGES = {
     "alignment": True,
     "selection": False,
     "evaluation": True,
-    "promotion": True,
+    "promotion": False,
 }
 _DOORS = {"judge": "reward_model"}  # the others have a package of their own name
 _AFTERWARDS = ("cycles", "selection", "evaluation", "promotion")  # sections that no cycle reads
@@ -60,11 +61,14 @@ class Task:
             yield from sorted(self.out.iterdir())
 
 
-def task_of(stage: str, params: Params, place: Place, cycle: int | None = None) -> Task:
+def task_of(
+    stage: str, params: Params, place: Place, cycle: int | None = None, config: AccelerateConfig | None = None
+) -> Task:
     """A stage of the project at `place`.
 
     Args:
         cycle: of the stage alignment, from 1.
+        config: what it computes with; None for what this process has begun with.
 
     Raises:
         ConfigError: the params have no such cycle.
@@ -104,20 +108,34 @@ def task_of(stage: str, params: Params, place: Place, cycle: int | None = None) 
         return Task(inputs, out, partial(door.run, params, inputs, out))
     metrics = (scorer / "metrics.json" for scorer in (place.reward_model, place.judge))
     inputs = door.Inputs(candidate, selected, place.evaluation / "records.jsonl", prompts, place.frozen, *metrics)
-    return Task(inputs, None, partial(door.run, params, inputs, lock=place.root / "dvc.lock"))
+    return Task(
+        inputs, None, partial(door.run, params, inputs, lock=place.root / "dvc.lock", start=partial(_start, config))
+    )
 
 
-def perform(stage: str, params: Params, place: Place, cycle: int | None = None) -> None:
-    """Do a stage's work, recorded in MLflow with what it read and made.
+def perform(
+    stage: str, params: Params, place: Place, cycle: int | None = None, config: AccelerateConfig | None = None
+) -> None:
+    """Do a stage's work, recorded in MLflow with what it read and made; see `task_of`.
 
     Raises:
         ProximalError: what the user can mend.
     """
-    task = task_of(stage, params, place, cycle)
+    task = task_of(stage, params, place, cycle, config)
     task.require()
+    if STAGES[stage]:
+        _start(config)
     with stage_run(stage, params, task.paths, cycle, place.root) as tracked:
+        if STAGES[stage] and config is not None:
+            tracked.tags({"mixed_precision": config.mixed_precision})
         task.work(tracked)
         tracked.outputs(task.made())
+
+
+def _start(config: AccelerateConfig | None) -> None:
+    from components.training.accelerator import start_accelerator
+
+    start_accelerator(config)
 
 
 def _alignment(door: Any, params: Params, place: Place, cycle: int | None) -> Task:

@@ -5,7 +5,7 @@ Not a stage of DVC: its result is in MLflow's registry, which DVC does not see.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -27,6 +27,7 @@ from components.promotion.decision import (
     percent,
     refuse_too_few,
 )
+from components.promotion.report import opponent, report
 from components.tracking.dvc_files import locked_outputs
 from components.tracking.history import RunRecord, get_run
 from components.tracking.registry import (
@@ -61,7 +62,7 @@ class Inputs(NamedTuple):
     judge_metrics: Path
 
 
-def run(params: Params, inputs: Inputs, tracked: StageRun, *, lock: Path) -> None:
+def run(params: Params, inputs: Inputs, tracked: StageRun, *, lock: Path, start: Callable[[], None]) -> None:
     """Register the candidate and promote it, or say why not.
 
     Nothing is decided twice: a candidate that is the champion, or was refused before on the same grounds, is
@@ -69,14 +70,15 @@ def run(params: Params, inputs: Inputs, tracked: StageRun, *, lock: Path) -> Non
 
     Args:
         lock: dvc.lock, which names the checkpoints of all cycles.
+        start: called before a champion is measured, and only then: it loads what computes.
 
     Raises:
         ArtifactError: an output of an earlier stage, or the champion's files, are absent or corrupt.
     """
-    tracked.tags({"decision": _promote(params, inputs, tracked, lock)})
+    tracked.tags({"decision": _promote(params, inputs, tracked, lock, start)})
 
 
-def _promote(params: Params, inputs: Inputs, tracked: StageRun, lock: Path) -> str:
+def _promote(params: Params, inputs: Inputs, tracked: StageRun, lock: Path, start: Callable[[], None]) -> str:
     name, policy_digest = params.promotion.registered_model, digest(inputs.candidate)
     champion, known = version_at(name, CHAMPION), version_of_policy(name, policy_digest)
     champion_digest = champion.tags.get(POLICY_DIGEST, f"version {champion.number}") if champion else None
@@ -100,7 +102,7 @@ def _promote(params: Params, inputs: Inputs, tracked: StageRun, lock: Path) -> s
     confidence = confidence_of_try(number, params.evaluation.confidence)
     records = _records(params, inputs.records)
     metric = metric_that_counts(records["candidate"][0].rubric)
-    decision = _decide(params, inputs.frozen, records, champion, metric, confidence)
+    decision = _decide(params, inputs.frozen, records, champion, metric, confidence, start)
     if "judge" in weak and metric is JUDGE and not params.promotion.allow_weak_judge:
         refusal = f"{weak['judge']}, and it decides here (promotion.allow_weak_judge)"
         decision = replace(decision, promoted=False, reasons=(*decision.reasons, refusal))
@@ -109,7 +111,7 @@ def _promote(params: Params, inputs: Inputs, tracked: StageRun, lock: Path) -> s
     tags = _tags(record, decision, inputs.selection, lock) | {
         "decision": outcome,
         "grounds": grounds,
-        "opponent": _opponent(champion),
+        "opponent": opponent(champion),
         "weak_scorers": "; ".join(weak.values()) or "none",
         "try": f"{number} on these test prompts, decided at {percent(confidence)}",
         DECISIONS_ON + split: str(1 + int(known.tags.get(DECISIONS_ON + split, 0) if known else 0)),
@@ -124,7 +126,7 @@ def _promote(params: Params, inputs: Inputs, tracked: StageRun, lock: Path) -> s
     if decision.promoted:
         _require_same_champion(name, champion)
         set_alias(version, CHAMPION)
-    _report(params, version, champion, decision, metric, number, confidence)
+    report(params.promotion, version, champion, decision, metric, number, confidence)
     for warning in weak.values():
         if not any(reason.startswith(warning) for reason in decision.reasons):
             print(f"  warning: {warning}", flush=True)
@@ -145,6 +147,7 @@ def _decide(
     champion: ModelVersion | None,
     metric: Metric,
     confidence: float,
+    start: Callable[[], None],
 ) -> Decision:
     candidate, sft = records["candidate"], records["sft"]
     too_few = refuse_too_few(candidate, params.promotion.min_prompts)
@@ -156,12 +159,11 @@ def _decide(
         max_length_ratio=params.promotion.max_length_ratio,
         confidence=confidence,
     )
-    opponent = (
-        prompt_means(sft, metric.name)
-        if champion is None
-        else measure_champion(champion, frozen, params.shared, candidate, metric)
-    )
-    return decide(candidate, opponent, sft, limits)
+    if champion is None:
+        return decide(candidate, prompt_means(sft, metric.name), sft, limits)
+    start()
+    means = measure_champion(champion, frozen, params.shared, candidate, metric)
+    return decide(candidate, means, sft, limits)
 
 
 def _records(params: Params, path: Path) -> dict[str, list[Record]]:
@@ -215,44 +217,7 @@ def _require_same_champion(name: str, champion: ModelVersion | None) -> None:
         raise ArtifactError(
             "the champion changed while the candidate was compared with it",
             where=f"{name}@{CHAMPION}",
-            expected=_opponent(champion),
-            found=_opponent(now),
+            expected=opponent(champion),
+            found=opponent(now),
             do="promote again: `python -m components.launch promotion`",
         )
-
-
-def _opponent(champion: ModelVersion | None) -> str:
-    return "the SFT policy" if champion is None else f"{champion.name} version {champion.number}"
-
-
-def _report(
-    params: Params,
-    version: ModelVersion,
-    champion: ModelVersion | None,
-    decision: Decision,
-    metric: Metric,
-    number: int,
-    confidence: float,
-) -> None:
-    figures, limits = decision.figures, params.promotion
-    max_kl = limits.max_kl_nats_per_sequence
-    end = f"{version.name} version {version.number}"
-    measured = (
-        [
-            f"  {metric.name:<14}{figures[f'opponent_{metric.name}']:.3f} -> "
-            f"{figures[f'candidate_{metric.name}']:.3f}: "
-            f"{figures['gain']:+.3f}, {percent(confidence)} interval "
-            f"[{figures['gain_low']:+.3f}, {figures['gain_high']:+.3f}]",
-            f"  {'KL to SFT':<14}{figures['kl']:.2f} nats per sequence (at most {max_kl:g})",
-            f"  {'length ratio':<14}{figures['length_ratio']:.2f} (at most {limits.max_length_ratio:g})",
-        ]
-        if figures
-        else []
-    )
-    lines = [
-        f"promotion: the candidate against {_opponent(champion)}, on held-out prompts, try {number} on these",
-        *measured,
-        f"promoted: {end} is the champion" if decision.promoted else f"refused: {end} stays a candidate, because",
-        *(f"  {reason}" for reason in decision.reasons),
-    ]
-    print("\n".join(lines), flush=True)

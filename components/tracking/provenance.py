@@ -20,7 +20,7 @@ HOST, PID, STARTED = "process_host", "process_pid", "process_started"
 
 
 def provenance_tags(params: Params, root: Path) -> dict[str, str]:
-    """Tags that every run carries: commit, data, params, precision, flow run and process.
+    """Tags that every run carries: commit, data, params, flow run and process.
 
     Args:
         root: of the repository.
@@ -32,7 +32,6 @@ def provenance_tags(params: Params, root: Path) -> dict[str, str]:
         "git_dirty": str(bool(_git(root, *_STATUS))).lower(),
         "mlflow.source.git.commit": commit,
         "data_md5": pinned_data(root) or "none",
-        "mixed_precision": os.environ.get("ACCELERATE_MIXED_PRECISION", ""),
         "params_sha256": digest_of_values(params.model_dump(mode="json")),
         "prefect_flow_run_id": os.environ.get("PROXIMAL_FLOW_RUN_ID", ""),
         HOST: socket.gethostname(),
