@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -14,44 +13,10 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from components.errors import ArtifactError, DataError, EnvironmentFault
+from components.disk import disk_faults
+from components.errors import ArtifactError, DataError
 
 _MADE_HERE = (("artifacts",), (".work",))  # folders whose content `dvc repro` makes
-
-
-def _free_space(path: Path) -> str:
-    folder = next(parent for parent in path.absolute().parents if parent.exists())
-    return f"{shutil.disk_usage(folder).free // 2**20} MiB free"
-
-
-@contextmanager
-def disk_faults(path: Path) -> Iterator[None]:
-    """Turn a full disk or a forbidden folder into an error that names the path.
-
-    Raises:
-        EnvironmentFault: no space left, quota or file size limit exceeded, or no permission.
-    """
-    try:
-        yield
-    except Exception as fault:
-        number = _errno_of(fault)
-        if number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-            what = "the file is larger than this process may write" if number == errno.EFBIG else "the disk is full"
-            raise EnvironmentFault(
-                what,
-                where=str(path),
-                expected="room for the file",
-                found=_free_space(path),
-                do="free some space (`dvc gc -w` drops unused cache) or lift the limit, and run the same command again",
-            ) from fault
-        if number in (errno.EACCES, errno.EPERM, errno.EROFS):
-            raise EnvironmentFault(
-                "the file cannot be written",
-                where=str(path),
-                found=os.strerror(number),
-                do="make the folder writable and run the same command again",
-            ) from fault
-        raise
 
 
 @contextmanager
@@ -77,14 +42,6 @@ def reading(what: str, path: Path, expected: str) -> Iterator[None]:
             if path.parts[:1] in _MADE_HERE
             else "bring a whole one there: nothing in this folder makes it",
         ) from fault
-
-
-def _errno_of(fault: Exception) -> int | None:
-    """The operating system's number; safetensors and tokenizers keep it in the text of errors of their own."""
-    if isinstance(fault, OSError):
-        return fault.errno
-    found = re.search(r"\(os error (\d+)\)", str(fault))
-    return int(found[1]) if found else None
 
 
 @contextmanager

@@ -11,7 +11,8 @@ from components.data_validation.checks import SHOWN_EXAMPLES, Check
 from components.data_validation.reading import Row
 from components.data_validation.schemas import FileName
 from components.models.checkpoint_tokenizer import load_checkpoint_tokenizer
-from components.models.text import SCRATCH_CONTROL_TOKENS, SCRATCH_EOS, control_texts, without_end
+from components.models.control_texts import control_texts, without_end
+from components.models.text import SCRATCH_CONTROL_TOKENS, SCRATCH_EOS
 
 _TEXTS: dict[FileName, tuple[str, ...]] = {
     "prompts": ("prompt",),

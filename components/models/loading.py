@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
-import transformers.modeling_utils  # the slow part, here so that launch sees to its import
+import transformers
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -17,6 +16,7 @@ from components.config import LanguageModel
 from components.core.rewards import Ensemble as EnsembleMode
 from components.errors import ConfigError
 from components.models.best_of_n import BestOfN
+from components.models.checkpoint import from_pretrained, load_model, no_dropout
 from components.models.checkpoint_tokenizer import bad_checkpoint
 from components.models.ensemble import Ensemble
 from components.models.guided import guided_policy, is_guided
@@ -80,50 +80,13 @@ def new_policy(config: LanguageModel, vocabulary_size: int, token_ids: dict[str,
     return use_packed_attention(policy)
 
 
-def _model_class(folder: Path) -> Any:
-    """The concrete class that the config names: loading it alone is quicker than the Auto classes' machinery."""
-    name = json.loads((folder / "config.json").read_text())["architectures"][0]
-    if not hasattr(transformers, name):
-        raise ValueError(f"transformers has no class {name}")
-    return getattr(transformers, name)
-
-
-def _load(folder: Path) -> Any:
-    with reading("model", folder, "config.json and model.safetensors, whole"):
-        return _from_pretrained(_model_class(folder), folder)
-
-
-def _from_pretrained(model_class: Any, source: str | Path, **options: Any) -> Any:
-    """A model with all of its weights: Hugging Face would draw those that a file lacks at random, and only warn."""
-    try:
-        model, report = model_class.from_pretrained(
-            source, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
-        )
-    except RuntimeError as fault:  # tensors of other shapes than the config's
-        raise ValueError(str(fault)) from fault
-    if report["missing_keys"]:
-        raise ValueError(f"no weights for {', '.join(sorted(report['missing_keys']))}")
-    return use_packed_attention(_no_dropout(model))
-
-
-def _no_dropout(model: Any) -> Any:
-    """Switch dropout off for good: with it, old and new logprobs of the same weights differ and the ratio lies."""
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        for name, value in vars(module).items():
-            if "dropout" in name and isinstance(value, float):  # as in the attention of Llama, Qwen and their kin
-                setattr(module, name, 0.0)
-    return model.eval()
-
-
 def load_policy(folder: Path) -> Any:
     """A causal language model that a stage stored: plain, guided by Q heads, or choosing the best of n.
 
     Raises:
         ArtifactError: absent, half-written or corrupt.
     """
-    policy = _load(folder)
+    policy = load_model(folder)
     if is_guided(folder):
         return guided_policy(policy, folder)
     if not (folder / BEST_OF_N).exists():
@@ -151,7 +114,7 @@ def load_checkpoint(config: LanguageModel) -> Any:
     from transformers import AutoModelForCausalLM
 
     try:
-        return _from_pretrained(AutoModelForCausalLM, config.checkpoint, trust_remote_code=config.trust_remote_code)
+        return from_pretrained(AutoModelForCausalLM, config.checkpoint, trust_remote_code=config.trust_remote_code)
     except (OSError, ValueError, SafetensorError) as fault:
         raise bad_checkpoint(config, fault) from fault
 
@@ -205,7 +168,7 @@ def new_scalar_model(policy_folder: Path, seed: int) -> ScalarModel:
         classifier = classifier_class(config).to(torch.float32)
         nn.init.normal_(classifier.score.weight, std=1.0 / (config.hidden_size + 1) ** 0.5)
     classifier.base_model.load_state_dict(policy.base_model.state_dict())
-    return ScalarModel(use_packed_attention(_no_dropout(classifier)))
+    return ScalarModel(use_packed_attention(no_dropout(classifier)))
 
 
 def load_scalar_model(folder: Path) -> ScalarModel:
@@ -214,7 +177,7 @@ def load_scalar_model(folder: Path) -> ScalarModel:
     Raises:
         ArtifactError: absent, half-written or corrupt.
     """
-    return ScalarModel(_load(folder))
+    return ScalarModel(load_model(folder))
 
 
 def load_scorer(folder: Path) -> nn.Module:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.artifacts import read_json, reading
 from components.errors import ConfigError, DataError
+from components.models.control_texts import control_texts, without_end
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,21 +43,6 @@ class TextFormat:
         with reading("text format", path, "prompt_template, max_prompt_tokens and max_response_tokens"):
             content = dict(read_json(path))
             return cls(**{**content, "stop_ids": tuple(map(int, content.get("stop_ids", ())))})
-
-
-def control_texts(tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """The texts that stand for control tokens, such as "</s>"."""
-    named = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
-    texts = named + [text for text in tokenizer.all_special_tokens if text not in named]
-    return list(filter(None, texts))
-
-
-def without_end(text: str, ends: Iterable[str]) -> str:
-    """A text without the end tokens that are spelled at its end, and without the space around them."""
-    ends, left = tuple(ends), text
-    while (bare := left.rstrip()).endswith(ends):
-        left = next(bare.removesuffix(end) for end in ends if bare.endswith(end))
-    return text if left is text else left.rstrip()
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.artifacts import disk_faults
+from components.disk import disk_faults
 from components.errors import ConfigError, EnvironmentFault
 
 if TYPE_CHECKING:

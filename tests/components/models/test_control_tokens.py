@@ -13,8 +13,9 @@ from components.engines.answering import Answerer
 from components.engines.generation import generate
 from components.engines.sampling import draw, require_sound, uniforms
 from components.errors import ConfigError, TrainingError
+from components.models.control_texts import without_end
 from components.models.loading import load_codec, save_policy
-from components.models.text import Codec, TextFormat, train_tokenizer, without_end
+from components.models.text import Codec, TextFormat, train_tokenizer
 
 TEXTS = [
     "system : be kind . user : say please hello assistant :",
