@@ -13,7 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from components.alignment.policy_gradient import credit, ppo
+from components.alignment.policy_gradient import credit
+from components.alignment.ppo import learner as ppo
 from components.config import load_params
 from components.core.advantages import AdvantagesAndReturns, gae
 from components.core.rewards import per_token_rewards

@@ -11,9 +11,10 @@ import pytest
 import torch
 
 from components.alignment.grpo import learner as grpo
-from components.alignment.grpo import ppo, rloo
 from components.alignment.policy_gradient.credit import Estimate, assign_credit
 from components.alignment.policy_gradient.rollouts import Rollouts
+from components.alignment.ppo import learner as ppo
+from components.alignment.rloo import learner as rloo
 from components.config import Grpo, Params, Ppo, Rloo
 from components.core.stats import RunningMoments
 
