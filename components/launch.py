@@ -6,6 +6,7 @@ the user can mend into one message and exit status 2.
 
 from __future__ import annotations
 
+import logging
 import sys
 from pathlib import Path
 
@@ -20,7 +21,10 @@ from components.measuring.rubric import load_rubric
 from components.place import Place
 from components.processes import die_with_parent
 from components.stage import arguments_of_a_stage, log_to_stderr, run_stage, set_up
+from components.stages import STAGES
 from components.torchrun import RankFailure, run_ranks
+
+logger = logging.getLogger("proximal")
 
 
 @click.command(help="Run one stage of the pipeline in this folder.")
@@ -52,6 +56,8 @@ def _launch(stage: str, cycle: int | None) -> None:
     config = accelerate_config(Path(params.compute.accelerate_config))
     load_rubric(params.data)  # one that cannot be used is refused before anything is trained
     require_shares(stage, params, config)
+    if STAGES[stage] and config.reason:
+        logger.info("%s", config.reason)
     set_up(stage, params, config)
     if stage in TRAINING_STAGES and config.num_processes > 1:
         run_ranks(config, "components.stage", [stage, *(["--cycle", str(cycle)] if cycle is not None else [])])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, PrivateAttr, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
@@ -16,7 +15,6 @@ from ruamel.yaml.error import YAMLError
 from components.config.base import Count, Section, contradiction
 from components.errors import ConfigError
 
-logger = logging.getLogger("proximal")
 _ABOUT_THE_CPU = Path("/proc/cpuinfo")
 # Keys that `accelerate config` writes for what is not built here: taken where they ask for nothing.
 _NOT_BUILT = {
@@ -69,6 +67,12 @@ class AccelerateConfig(Section):
     same_network: bool | None = None  # true or false, the machines meet at the address of the main process
     compute_environment: Literal["LOCAL_MACHINE"] = "LOCAL_MACHINE"
     main_training_function: Literal["main"] | None = None
+    _reason: str = PrivateAttr("")
+
+    @property
+    def reason(self) -> str:
+        """How an `auto` was decided, in words; empty where the file decides."""
+        return self._reason
 
     @property
     def processes_per_machine(self) -> int:
@@ -147,7 +151,10 @@ def accelerate_config(path: Path) -> AccelerateConfig:
         raise _refusal(path, invalid.errors()) from invalid
     if config.mixed_precision != "auto":
         return config
-    return config.model_copy(update={"mixed_precision": _precision_of_this_cpu(path)})
+    precision, cpu = _precision_of_this_cpu()
+    config = config.model_copy(update={"mixed_precision": precision})
+    config._reason = f"{path}: mixed_precision auto is {precision}: {cpu}"
+    return config
 
 
 def _refusal(path: Path, faults: list[Any]) -> ConfigError:
@@ -171,15 +178,14 @@ def _refusal(path: Path, faults: list[Any]) -> ConfigError:
     )
 
 
-def _precision_of_this_cpu(path: Path) -> str:
-    """bf16 where the CPU has instructions that multiply in it, else "no", which is float32."""
+def _precision_of_this_cpu() -> tuple[str, str]:
+    """bf16 where the CPU has instructions that multiply in it, else "no", which is float32; and what it has."""
     about = _ABOUT_THE_CPU.read_text() if _ABOUT_THE_CPU.exists() else ""
     flags = set(re.findall(r"\b(?:amx|avx512)_bf16\b", about))
-    precision = "bf16" if flags else "no"
-    if "RANK" not in os.environ:  # of several processes, the one that starts them says it
-        found = " and ".join(sorted(flags)) or "neither avx512_bf16 nor amx_bf16"
-        logger.info("%s: mixed_precision auto is %s: this CPU has %s", path, precision, found)
-    return precision
+    return (
+        "bf16" if flags else "no",
+        f"this CPU has {' and '.join(sorted(flags)) or 'neither avx512_bf16 nor amx_bf16'}",
+    )
 
 
 def torch_environment(cpu_threads: int) -> dict[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import pytest
@@ -186,15 +185,14 @@ def test_auto_is_what_the_cpu_multiplies_in(
     found: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
 ) -> None:
     about = tmp_path / "cpuinfo"
     if flags is not None:
         about.write_text(f"processor : 0\nflags : {flags}\n\n")
     monkeypatch.setattr(compute, "_ABOUT_THE_CPU", about)
-    with caplog.at_level(logging.INFO, logger="proximal"):
-        assert accelerate_config(AUTO).mixed_precision == precision
-    assert f"mixed_precision auto is {precision}" in caplog.text and found in caplog.text
+    config = accelerate_config(AUTO)
+    assert config.mixed_precision == precision
+    assert f"mixed_precision auto is {precision}" in config.reason and found in config.reason
 
 
 def test_auto_is_for_cpus(tmp_path: Path) -> None:
