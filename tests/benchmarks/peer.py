@@ -6,14 +6,16 @@ in each precision once, and from then on in the one that it was faster in. The f
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import statistics
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import click
 
 from components.config.accelerate import torch_environment
 from components.processes import free_port
@@ -26,6 +28,24 @@ WORKS = ("ppo", "ppo_eos", "sft", "reward_model", "dpo")
 GROWTH = ((64, 48), (256, 48), (1024, 48), (64, 192), (64, 384))  # rollouts, response tokens
 
 
+@dataclass(frozen=True)
+class Options:
+    """What is compared, on what, and how often."""
+
+    sizes: tuple[str, ...]
+    works: tuple[str, ...]
+    precision: str
+    device: str
+    cores: tuple[int, ...]
+    processes: int
+    clock: str
+    pairs: int
+    updates: int
+    trl_python: Path | None
+    growth: bool
+    out: Path
+
+
 def trl_python() -> Path:
     """The Python of TRL's own environment, made if it is not there yet."""
     environment = CACHE / "trl"
@@ -33,13 +53,13 @@ def trl_python() -> Path:
     if not done.exists():
         print(f"making an environment with {TRL} ...", flush=True)
         subprocess.run([sys.executable, "-m", "venv", "--clear", environment], check=True)
-        pinned = ["torch==2.13.0", "transformers==5.23.0", "accelerate==1.15.0", TRL]
+        pinned = ["torch==2.13.0", "transformers==5.23.0", "accelerate==1.15.0", "click>=8.1", TRL]
         subprocess.run([python, "-m", "pip", "install", "--quiet", *pinned], check=True)
         done.touch()
     return python
 
 
-def run(command: list[str], environments: list[dict[str, str]], cores: list[int]) -> dict[str, Any]:
+def run(command: list[str], environments: list[dict[str, str]], cores: tuple[int, ...]) -> dict[str, Any]:
     """The JSON of one measurement, by a process for each environment; the first one tells it."""
     started = [
         subprocess.Popen(
@@ -85,7 +105,7 @@ def ranks(count: int) -> list[dict[str, str]]:
     return [shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
 
 
-def measure(side: str, work: str, size: str, precision: str, options: argparse.Namespace, *more: str) -> dict[str, Any]:
+def measure(side: str, work: str, size: str, precision: str, options: Options, *more: str) -> dict[str, Any]:
     python, script = (sys.executable, "ours.py")
     if side == "trl":
         python, script = str(options.trl_python or trl_python()), "trl_side.py"
@@ -110,7 +130,7 @@ def ratios_of(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, float]:
     return ratios | {part: tokens * theirs[f"{part}_s"] / ours[f"{part}_s"] for part in parts}
 
 
-def compare(work: str, size: str, options: argparse.Namespace) -> dict[str, Any]:
+def compare(work: str, size: str, options: Options) -> dict[str, Any]:
     """Pairs of measurements of one work at one size, and their ratios."""
     trial = {precision: measure("trl", work, size, precision, options) for precision in ("float32", "bf16")}
     key = "tokens_per_s" if "tokens_per_s" in trial["bf16"] else "whole_s"
@@ -136,7 +156,7 @@ def compare(work: str, size: str, options: argparse.Namespace) -> dict[str, Any]
     return result
 
 
-def check(size: str, options: argparse.Namespace) -> dict[str, Any]:
+def check(size: str, options: Options) -> dict[str, Any]:
     """Our first step's value loss and gradient norms against plain Hugging Face in float32."""
     found = measure("ours", "ppo_eos", size, options.precision, options, "--check")
     tolerance = 1e-3 if options.precision == "float32" else 2e-2  # bfloat16 has 8 bits
@@ -150,7 +170,7 @@ def check(size: str, options: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-def growth(size: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+def growth(size: str, options: Options) -> list[dict[str, Any]]:
     """Our PPO update with more and longer rollouts: time and counted operations a response token, and memory."""
     rows: list[dict[str, Any]] = []
     for rollouts, tokens in GROWTH:
@@ -174,21 +194,30 @@ def growth(size: str, options: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", nargs="+", choices=("S", "M", "L"), default=["S", "M"])
-    parser.add_argument("--works", nargs="+", choices=WORKS, default=list(WORKS))
-    parser.add_argument("--precision", choices=("float32", "bf16"), default="bf16", help="ours")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--cores", nargs="+", type=int, default=[0], help="which cores; a thread for each")
-    parser.add_argument("--processes", type=int, default=1, help="of ours, which share the cores; TRL has threads")
-    parser.add_argument("--clock", choices=("wall", "cpu"), default="wall", help="cpu: on a busy machine, one core")
-    parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--updates", type=int, default=2, help="after one to warm up")
-    parser.add_argument("--trl-python", type=Path, help="a Python that has TRL; by default one is made")
-    parser.add_argument("--growth", action="store_true", help="also measure more and longer rollouts, ours alone")
-    parser.add_argument("--out", type=Path, default=CACHE / "peer.json")
-    options = parser.parse_args()
+@click.command(help=__doc__)
+@click.option(
+    "--size", "sizes", type=click.Choice(["S", "M", "L"]), multiple=True, default=["S", "M"], show_default=True,
+    help="This, --work and --core may be given several times.",
+)  # fmt: skip
+@click.option("--work", "works", type=click.Choice(WORKS), multiple=True, default=WORKS, show_default=True)
+@click.option("--precision", type=click.Choice(["float32", "bf16"]), default="bf16", show_default=True, help="Ours.")
+@click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+@click.option(
+    "--core", "cores", type=int, multiple=True, default=[0], show_default=True, help="Which cores; a thread for each."
+)
+@click.option("--processes", default=1, show_default=True, help="Of ours, which share the cores; TRL has threads.")
+@click.option(
+    "--clock", type=click.Choice(["wall", "cpu"]), default="wall", show_default=True,
+    help="cpu: on a busy machine, one core.",
+)  # fmt: skip
+@click.option("--pairs", default=3, show_default=True)
+@click.option("--updates", default=2, show_default=True, help="After one to warm up.")
+@click.option("--trl-python", type=click.Path(path_type=Path), help="A Python that has TRL; by default one is made.")
+@click.option("--growth", is_flag=True, help="Also measure more and longer rollouts, ours alone.")
+@click.option("--out", type=click.Path(path_type=Path), default=CACHE / "peer.json")
+def main(**given: Any) -> None:
+    """Check ours, compare it with TRL, and write what was found."""
+    options = Options(**given)
     for size in options.sizes:
         if not (CACHE / size / "prompts.json").exists():
             (CACHE / size).mkdir(parents=True, exist_ok=True)

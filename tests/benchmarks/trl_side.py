@@ -5,7 +5,6 @@ Runs in an environment of its own, with trl's trainers as they are; only clocks 
 
 from __future__ import annotations
 
-import argparse
 import json
 import statistics
 import tempfile
@@ -34,7 +33,7 @@ COMMON = {
 }
 
 
-def ppo(options: argparse.Namespace, folder: str) -> dict[str, Any]:
+def ppo(options: workload.Options, folder: str) -> dict[str, Any]:
     from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer
 
     clock = workload.CLOCKS[options.clock]
@@ -84,7 +83,7 @@ def ppo(options: argparse.Namespace, folder: str) -> dict[str, Any]:
         after = ((responses == workload.EOS_ID).cumsum(dim=1) - (responses == workload.EOS_ID).long()) > 0
         return int((~after).sum())
 
-    class Timed(PPOTrainer):
+    class Timed(PPOTrainer):  # type: ignore[misc]  # TRL is not in this environment
         def log(self, *arguments: Any, **named: Any) -> None:
             ended = clock()
             rows.append(
@@ -124,7 +123,7 @@ class Clock(TrainerCallback):
         self.times.append(self.clock())
 
 
-def fitting(options: argparse.Namespace, folder: str) -> dict[str, Any]:
+def fitting(options: workload.Options, folder: str) -> dict[str, Any]:
     import trl
 
     tokenizer = PreTrainedTokenizerFast.from_pretrained(options.folder / "policy")
@@ -182,8 +181,7 @@ def fitting(options: argparse.Namespace, folder: str) -> dict[str, Any]:
     return {"tokens_per_s": tokens / statistics.median(steps[1:])}
 
 
-def main() -> None:
-    options = workload.options()
+def measure(options: workload.Options) -> None:
     with tempfile.TemporaryDirectory() as folder:
         result = ppo(options, folder) if options.work == "ppo" else fitting(options, folder)
     result["peak_memory_mib"] = workload.peak_memory_mib(options.device)
@@ -191,4 +189,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    workload.run_command(measure, __doc__)

@@ -1,4 +1,5 @@
-"""The work that both sides do: checkpoints, prompts and settings. Imported in both environments: torch, transformers.
+"""The work that both sides do: checkpoints, prompts and settings. Imported in both environments: click, torch,
+transformers.
 
 Sizes: S = 4 layers, hidden 128, vocabulary 512; M = 6 layers, hidden 384, vocabulary 2,048; L, for a GPU = 24 layers,
 hidden 896, vocabulary 32,000 (0.44 billion parameters). All Llama, from scratch.
@@ -6,15 +7,16 @@ hidden 896, vocabulary 32,000 (0.44 billion parameters). All Llama, from scratch
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import resource
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import click
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
@@ -58,10 +60,12 @@ def make(folder: Path, size: str, seed: int = 1) -> None:
         "bos_token_id": None,
         "eos_token_id": EOS_ID,
     }
-    policy = LlamaForCausalLM(LlamaConfig(**config, tie_word_embeddings=False)).eval()
+    policy: Any = LlamaForCausalLM(LlamaConfig(**config, tie_word_embeddings=False))
+    policy.eval()
     _let_it_end(policy, shape["vocabulary"])
     policy.save_pretrained(folder / "policy")
-    scalar = LlamaForSequenceClassification(LlamaConfig(**config, num_labels=1))
+    with_one_score = LlamaConfig(**(config | {"num_labels": 1}))
+    scalar: Any = LlamaForSequenceClassification(with_one_score)  # type: ignore[no-untyped-call]
     torch.nn.init.normal_(scalar.score.weight, std=1.0 / (shape["hidden"] + 1) ** 0.5)
     scalar.config.score_mean, scalar.config.score_std = 0.0, 1.0
     scalar.save_pretrained(folder / "scalar")
@@ -98,7 +102,9 @@ def _save_tokenizer(folder: Path, vocabulary: int) -> None:
     words = {"<pad>": PAD_ID, "<eos>": EOS_ID} | {f"w{number}": number for number in range(2, vocabulary)}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<pad>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>")
+    fast = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+        tokenizer_object=tokenizer, pad_token="<pad>", eos_token="<eos>"
+    )
     fast.save_pretrained(folder)
 
 
@@ -156,8 +162,10 @@ def plain_first_update(
     Args:
         advantages: whitened, as they enter the policy's gradient; those of the value loss are computed here.
     """
-    policy = LlamaForCausalLM.from_pretrained(folder / "policy", dtype=torch.float32).to(device)
-    value = LlamaForSequenceClassification.from_pretrained(folder / "scalar", dtype=torch.float32).to(device)
+    policy: Any = LlamaForCausalLM.from_pretrained(folder / "policy", dtype=torch.float32)
+    value: Any = LlamaForSequenceClassification.from_pretrained(folder / "scalar", dtype=torch.float32)
+    policy.to(device)
+    value.to(device)
     count = sum(len(response) for _, response in pairs)
     value_loss = 0.0
     for (prompt, response), advantage in zip(pairs, advantages, strict=True):
@@ -190,18 +198,39 @@ def plain_first_update(
     return {"value_loss": value_loss, "policy_gradient_norm": norm(policy), "value_gradient_norm": norm(value)}
 
 
-def options() -> argparse.Namespace:
-    """The command line of both sides."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--folder", type=Path, required=True)
-    parser.add_argument("--work", choices=("ppo", "sft", "reward_model", "dpo"), required=True)
-    parser.add_argument("--size", choices=SHAPES, required=True)
-    parser.add_argument("--precision", choices=("float32", "bf16"), required=True)
-    parser.add_argument("--eos", choices=("on", "off"), default="off")
-    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    parser.add_argument("--clock", choices=CLOCKS, default="wall")
-    parser.add_argument("--updates", type=int, default=2, help="after one to warm up")
-    parser.add_argument("--rollouts", type=int, default=64)
-    parser.add_argument("--response-tokens", type=int, default=48)
-    parser.add_argument("--check", action="store_true")
-    return parser.parse_args()
+@dataclass(frozen=True)
+class Options:
+    """What is measured, and where: the command line of both sides."""
+
+    folder: Path
+    work: str
+    size: str
+    precision: str
+    eos: str
+    device: str
+    clock: str
+    updates: int
+    rollouts: int
+    response_tokens: int
+    check: bool
+
+
+def run_command(measure: Callable[[Options], None], about: str | None) -> None:
+    """Read the command line and measure."""
+
+    @click.command(help=about)
+    @click.option("--folder", type=click.Path(path_type=Path), required=True, help="What `make` has written.")
+    @click.option("--work", type=click.Choice(["ppo", "sft", "reward_model", "dpo"]), required=True)
+    @click.option("--size", type=click.Choice(list(SHAPES)), required=True)
+    @click.option("--precision", type=click.Choice(["float32", "bf16"]), required=True)
+    @click.option("--eos", type=click.Choice(["on", "off"]), default="off", show_default=True)
+    @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
+    @click.option("--clock", type=click.Choice(list(CLOCKS)), default="wall", show_default=True)
+    @click.option("--updates", type=int, default=2, show_default=True, help="After one to warm up.")
+    @click.option("--rollouts", type=int, default=64, show_default=True)
+    @click.option("--response-tokens", type=int, default=48, show_default=True)
+    @click.option("--check", is_flag=True, help="Compare one step with plain Hugging Face; ours alone.")
+    def command(**options: Any) -> None:
+        measure(Options(**options))
+
+    command()

@@ -66,13 +66,18 @@ def plant(module: str, says: str, mistake: str) -> None:
     setattr(components.core, module, planted)
 
 
+def tests_of(module: str) -> list[str]:
+    """test_<module>.py, and test_<module>_<subject>.py where there is more of it than one file holds."""
+    return [f"test_{module}.py", *sorted(path.name for path in TESTS.glob(f"test_{module}_*.py"))]
+
+
 def drill(fault: tuple[str, str, str, str]) -> tuple[str, str]:
     name, module, says, mistake = fault
     if module:
         plant(module, says, mistake)
-        files = [f"test_{module}.py", "test_purity.py"]
+        files = [*tests_of(module), "test_purity.py"]
     else:
-        files = sorted(f"test_{path.stem}.py" for path in CORE.glob("[a-z]*.py")) + ["test_purity.py"]
+        files = [file for path in sorted(CORE.glob("[a-z]*.py")) for file in tests_of(path.stem)] + ["test_purity.py"]
     options = ["-x", "--noconftest", "--tb=no", "--assert=plain", "-o", "addopts="]
     # without a cache on disk, and without what costs time and says nothing about a test
     for plugin in ("cacheprovider", "warnings", "unraisableexception", "threadexception"):

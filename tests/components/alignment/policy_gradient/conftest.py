@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
-from ppo_cycles import cycle  # noqa: F401  a fixture for all tests of this folder
+from ppo_cycles import cycle  # noqa: F401  fixtures for all tests of this folder, as are the next ones
+from ppo_updates import credit, settings, updated  # noqa: F401
 
 from components.alignment.method import rows_of_iteration
 from components.alignment.policy_gradient.actor_critic import ActorCritic

@@ -1,0 +1,194 @@
+"""Every value that is bad, alone or beside another, is refused at load by its dotted key."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+from config_changes import Values, changed
+
+from components.config import parse_params
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("seed", True),
+        ("seed", "1"),
+        ("seed", -1),
+        ("ppo.epochs", 2.5),
+        ("ppo.epochs", "2"),
+        ("ppo.epochs", 0),
+        ("ppo.gamma", None),
+        ("ppo.gamma", 1.5),
+        ("ppo.learning_rate", "fast"),
+        ("ppo.learning_rate", 0.0),
+        ("ppo.learning_rate", math.inf),
+        ("ppo.learning_rate", math.nan),
+        ("ppo.temperature", 0.0),
+        ("ppo.clip_range_low", -0.2),
+        ("ppo.clip_range_high", 0.0),
+        ("ppo.dual_clip", 1.0),
+        ("ppo.value_clip_range", 0.0),
+        ("ppo.kl_estimator", "k4"),
+        ("ppo.kl_control", "sometimes"),
+        ("method", "sarsa"),
+        ("reward_model.members", 0),
+        ("reward_model.ensemble", "median"),
+        ("reward_model.ensemble_std_coef", -0.5),
+        ("best_of_n.first_n", 0),
+        ("best_of_n.growth", 1),  # every cycle has to be another one
+        ("dpo.loss", "hinge"),
+        ("dpo.beta", 0.0),
+        ("dpo.label_smoothing", 0.5),  # labels would say nothing
+        ("dpo.label_smoothing", -0.1),
+        ("ppo.whiten_advantages", "yes"),
+        ("ppo.rollouts_per_iteration", 1),  # one sequence cannot be whitened
+        ("q_learning.tau", 1.0),
+        ("q_learning.polyak_alpha", 0.0),
+        ("q_learning.decode_beta", -1.0),
+        ("measurement.temperature", 0.0),
+        ("compute.cpu_threads", 2),
+        ("compute.cpu_threads.alignment", 0),
+        ("language_model.scratch", []),
+        ("language_model.scratch.vocabulary_size", 10),
+        ("language_model.checkpoint", ""),
+        ("sft", None),
+        ("sft.warmup_fraction", 1.01),
+        ("sft.gradient_clip", 0.0),
+        ("data.rubric", "helpdesk"),  # a module:function
+        ("data.rubric", "none"),
+        ("data.rubric_options", [1]),
+        ("data_validation.max_reject_fraction", -0.1),
+        ("evaluation.confidence", 95),
+        ("promotion.registered_model", "policy@champion"),
+    ],
+)
+def test_a_wrong_type_or_value_is_named_with_what_was_found(refused: Any, key: str, value: object) -> None:
+    error = refused(**{key: value})
+    assert error.where == f"params.yaml: {key}"
+    assert error.expected and error.found == repr(value)
+
+
+@pytest.mark.parametrize(
+    ("key", "reason", "changes"),
+    [
+        ("sft.microbatch_size", "65 is larger than batch_size 64", {"sft.batch_size": 64, "sft.microbatch_size": 65}),
+        ("judge.microbatch_size", "larger than batch_size", {"judge.microbatch_size": 1000}),
+        ("reward_model.microbatch_size", "larger than batch_size", {"reward_model.microbatch_size": 1000}),
+        (
+            "ppo.microbatch_size",
+            "65 is larger than a minibatch (256 rollouts_per_iteration / 4 minibatches = 64)",
+            {"ppo.rollouts_per_iteration": 256, "ppo.minibatches": 4, "ppo.microbatch_size": 65},
+        ),
+        (
+            "ppo.minibatches",
+            "3 must divide rollouts_per_iteration 256",
+            {"ppo.rollouts_per_iteration": 256, "ppo.minibatches": 3},
+        ),
+        ("ppo.minibatches", "512 must divide", {"ppo.rollouts_per_iteration": 256, "ppo.minibatches": 512}),
+        (
+            "ppo.responses_per_prompt",
+            "5 must divide rollouts_per_iteration 256",
+            {"ppo.rollouts_per_iteration": 256, "ppo.responses_per_prompt": 5},
+        ),
+        ("grpo.responses_per_prompt", "at least 2, found 1", {"grpo.responses_per_prompt": 1}),
+        ("rloo.responses_per_prompt", "at least 2, found 1", {"rloo.responses_per_prompt": 1}),
+        (
+            "dpo.batch_size",
+            "3 must divide comparisons_per_iteration 512",
+            {"dpo.batch_size": 3, "dpo.microbatch_size": 1},
+        ),
+        (
+            "dpo.microbatch_size",
+            "64 is larger than batch_size 32",
+            {"dpo.batch_size": 32, "dpo.microbatch_size": 64},
+        ),
+        (
+            "dpo.label_smoothing",
+            "0.1 belongs to loss sigmoid",
+            {"dpo.loss": "ipo", "dpo.label_smoothing": 0.1},
+        ),
+        (
+            "ppo.learning_rate_decay_iterations",
+            "5 must be larger than learning_rate_warmup_iterations 5",
+            {"ppo.learning_rate_warmup_iterations": 5, "ppo.learning_rate_decay_iterations": 5},
+        ),
+        (
+            "ppo.kl_horizon_rollouts",  # the coefficient could turn negative, see components.core.kl
+            "must be more than 0.2 * rollouts_per_iteration",
+            {"ppo.rollouts_per_iteration": 256, "ppo.kl_horizon_rollouts": 51.2},
+        ),
+        *(
+            (f"{method}.kl_estimator", reason, {f"{method}.kl_placement": place, f"{method}.kl_estimator": estimator})
+            for method in ("ppo", "grpo", "rloo")
+            for place, estimator, reason in (
+                ("reward", "k2", "became 1.5 in 30 iterations"),
+                ("reward", "k3", "became 2.3 in 30 iterations"),
+                ("loss", "k1", "became 5.6 in 30 iterations"),
+            )
+        ),
+        (
+            "ppo.length_penalty.buffer_tokens",
+            "9 is larger than limit_tokens 8",
+            {"ppo.length_penalty": {"limit_tokens": 8, "buffer_tokens": 9, "factor": 1.0}},
+        ),
+        (
+            "q_learning.batch_size",
+            "30 must divide comparisons_per_iteration 100",
+            {"q_learning.comparisons_per_iteration": 100, "q_learning.batch_size": 30},
+        ),
+        (
+            "q_learning.microbatch_size",
+            "9 is larger than batch_size 8",
+            {"q_learning.batch_size": 8, "q_learning.microbatch_size": 9},
+        ),
+        ("ppo.reward", "nobody knows the true reward", {"data.rubric": None, "ppo.reward": "rubric"}),
+        ("rloo.reward", "nobody knows the true reward", {"data.rubric": None, "rloo.reward": "rubric"}),
+        ("language_model.prompt_template", "{prompt} exactly once", {"language_model.prompt_template": "answer:"}),
+        (
+            "language_model.prompt_template",
+            "{prompt} exactly once",
+            {"language_model.prompt_template": "{prompt} {prompt}"},
+        ),
+        (
+            "language_model.scratch.hidden_size",
+            "must be a multiple of 2 * attention_heads (8)",
+            {"language_model.scratch.hidden_size": 92, "language_model.scratch.attention_heads": 4},
+        ),
+        (
+            "data_validation.test_fraction",
+            "must leave prompts for training",
+            {"data_validation.validation_fraction": 0.5, "data_validation.test_fraction": 0.5},
+        ),
+        ("reward_model.members", "at least 2 for ensemble mean_minus_std", {"reward_model.ensemble": "mean_minus_std"}),
+        ("judge.members", "at least 2 for ensemble mean_minus_std", {"judge.ensemble": "mean_minus_std"}),
+        ("judge.seed_offset", "must differ from reward_model.seed_offset", {"judge.seed_offset": 0}),
+        ("cycles.1.start", "must be 'artifacts/sft'", {"cycles.1.start": "artifacts/alignment/1"}),
+        ("cycles.2.start", "must be 'artifacts/alignment/1'", {"cycles.2.start": "artifacts/sft"}),
+        ("cycles", "numbered '1', '2', ... in order; found []", {"cycles": {}}),
+        ("cycles", "found ['2']", {"cycles": {"2": {"start": "artifacts/sft"}}}),
+        (
+            "cycles",
+            "found ['2', '1']",
+            {"cycles": {"2": {"start": "artifacts/alignment/1"}, "1": {"start": "artifacts/sft"}}},
+        ),
+    ],
+)
+def test_a_contradiction_is_named_with_its_reason(refused: Any, key: str, reason: str, changes: Values) -> None:
+    error = refused(**changes)
+    assert error.where == f"params.yaml: {key}"
+    assert reason in error.expected
+
+
+@pytest.mark.parametrize(("place", "estimator"), [("reward", "k1"), ("loss", "k2"), ("loss", "k3")])
+def test_a_kl_term_that_holds_the_policy_is_taken(shipped: Values, place: str, estimator: str) -> None:
+    chosen = {"ppo.kl_placement": place, "ppo.kl_estimator": estimator}
+    assert parse_params(changed(shipped, chosen), "params.yaml").ppo.kl_placement == place
+
+
+@pytest.mark.parametrize("method", ["grpo", "rloo"])
+@pytest.mark.parametrize("key", ["gamma", "gae_lambda", "value_learning_rate", "value_warmup_iterations"])
+def test_a_key_of_the_critic_is_refused_where_there_is_none(refused: Any, method: str, key: str) -> None:
+    assert refused(**{f"{method}.{key}": 1}).where == f"params.yaml: {method}.{key}"

@@ -1,0 +1,47 @@
+"""What tests of the launcher look at: its processes and the files of the world."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from components.config import Params
+
+ROOT = Path(__file__).resolve().parents[3]
+TWO = {"accelerate_config": "infra/accelerate/cpu_two_processes.yaml"}
+SHARDED = {"accelerate_config": "infra/accelerate/cpu_fsdp_two_processes.yaml"}
+ChangeParams = Callable[..., Params]
+
+
+def descendants(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    """The processes that it started, and those that they started."""
+    try:
+        return psutil.Process(process.pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
+
+
+def is_running(process: psutil.Process) -> bool:
+    """Whether it is there and not merely waiting to be collected."""
+    try:
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def wait_for(condition: Callable[[], Any], seconds: float) -> Any:
+    """The first true value of the condition, or its last one."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return value
+
+
+def files(folder: Path) -> list[Path]:
+    """All files below the folder, sorted."""
+    return sorted(path for path in folder.rglob("*") if path.is_file())

@@ -1,0 +1,115 @@
+"""What cannot run is refused by the launcher with one message, and nothing is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from launched import ROOT, SHARDED, TWO, ChangeParams, files
+from ruamel.yaml import YAML
+
+from components.config.accelerate import accelerate_config
+from components.errors import ConfigError
+from components.place import Place
+from components.torchrun import run_ranks
+
+BAD = {
+    "unknown key": ("sft", lambda text: text + "speed: 1\n", "speed"),
+    "wrong type": ("sft", lambda text: text.replace("seed: 1", "seed: one", 1), "seed"),
+    "impossible": ("sft", lambda text: text.replace("rollouts_per_iteration: 8", "rollouts_per_iteration: 9"), "ppo"),
+    "not YAML": ("sft", lambda text: text + "{", "params.yaml"),
+    "no file": ("sft", None, "params.yaml"),
+    "no Accelerate config": ("sft", lambda text: text.replace("cpu.yaml", "tpu.yaml"), "compute.accelerate_config"),
+    "cycle for SFT": ("sft --cycle 1", lambda text: text, "--cycle"),
+    "no cycle": ("alignment", lambda text: text, "--cycle"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_params_end_in_one_message_and_status_2(start: Any, world: Path, tmp_path: Path, case: str) -> None:
+    arguments, change, named = BAD[case]
+    if change is None:
+        Place().params.unlink()
+    else:
+        Place().params.write_text(change(Place().params.read_text()))
+    before = files(world)
+    process = start(*arguments.split())
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 2, errors
+    assert errors.startswith("error: ") and errors.count("error:") == 1 and named in errors
+    assert "Traceback" not in errors and output == ""
+    assert len(errors.splitlines()) <= 5
+    assert files(world) == before
+    assert (tmp_path / "status").read_text() == "2"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "changes", "named"),
+    [
+        ("alignment --cycle 1", {"ppo": {"rollouts_per_iteration": 9, "minibatches": 3}}, "ppo.rollouts_per_iteration"),
+        ("alignment --cycle 1", {"ppo": {"minibatches": 8, "microbatch_size": 1}}, "ppo.rollouts_per_iteration"),
+        ("sft", {"sft": {"batch_size": 1, "microbatch_size": 1}}, "sft.batch_size"),
+        ("sft", {"sft": {"batch_size": 3, "microbatch_size": 1}, "compute": SHARDED}, "sft.batch_size"),
+        ("alignment --cycle 1", {"compute": SHARDED}, "distributed_type"),
+        ("alignment --cycle 1", {"method": "dpo", "dpo": {"batch_size": 1}}, "dpo.batch_size"),
+        (
+            "alignment --cycle 1",
+            {"method": "q_learning", "q_learning": {"batch_size": 1, "microbatch_size": 1}},
+            "q_learning.batch_size",
+        ),
+    ],
+    ids=[
+        "rollouts",
+        "minibatches of one",
+        "batches of one",
+        "shards of three",
+        "policy in shards",
+        "DPO",
+        "Q-learning",
+    ],
+)
+def test_work_that_two_processes_cannot_share_is_refused(
+    start: Any, change_params: ChangeParams, arguments: str, changes: Any, named: str
+) -> None:
+    change_params(**{"compute": TWO} | changes)
+    process = start(*arguments.split())
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2 and errors.count("error:") == 1 and named in errors, errors
+
+
+def test_an_error_of_two_processes_is_told_once(
+    start: Any, world: Path, tmp_path: Path, change_params: ChangeParams
+) -> None:
+    change_params(compute=TWO)
+    (Place().clean / "demonstrations.jsonl").unlink()
+    before = files(world)
+    process = start("sft")
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 2, errors
+    assert errors.startswith("error: a data file is missing") and errors.count("error:") == 1, errors
+    assert "Traceback" not in errors and output == ""
+    assert files(world) == before
+    assert (tmp_path / "status").read_text() == "2"
+
+
+@pytest.mark.parametrize(
+    ("environment", "changes", "named"),
+    [
+        ({"PET_NNODES": "3"}, {}, "PET_NNODES"),
+        ({"PET_NPROC_PER_NODE": "4"}, {}, "PET_NPROC_PER_NODE"),
+        ({}, {"num_machines": 2}, "main_process_ip"),
+        ({"PET_MASTER_ADDR": "127.0.0.1"}, {"num_machines": 2}, "PET_MASTER_PORT"),
+        ({}, {"num_machines": 2, "rdzv_backend": "c10d", "main_process_port": 29500}, "PET_RDZV_ENDPOINT"),
+    ],
+    ids=str,
+)
+def test_machines_that_cannot_meet_are_refused(
+    environment: dict[str, str], changes: dict[str, Any], named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = YAML(typ="safe").load(ROOT / "infra/accelerate/cpu_two_processes.yaml") | changes
+    YAML(typ="safe").dump(config, tmp_path / "machines.yaml")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigError, match=named):
+        run_ranks(accelerate_config(tmp_path / "machines.yaml"), "never_started", [])
