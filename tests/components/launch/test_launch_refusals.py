@@ -87,7 +87,7 @@ def test_an_error_of_two_processes_is_told_once(
     process = start("sft")
     output, errors = process.communicate(timeout=120)
     assert process.returncode == 2, errors
-    assert errors.startswith("error: a data file is missing") and errors.count("error:") == 1, errors
+    assert errors.startswith("error: an input is missing") and errors.count("error:") == 1, errors
     assert "Traceback" not in errors and output == ""
     assert files(world) == before
     assert (tmp_path / "status").read_text() == "2"
