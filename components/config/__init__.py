@@ -18,7 +18,7 @@ from components.config.base import (
 from components.config.comparisons import BestOfN, ComparisonMethod, Dpo, QLearning
 from components.config.compute import Compute, CpuThreads
 from components.config.data import Data, DataValidation
-from components.config.measuring import Cycle, Evaluation, Measurement, Promotion, Selection
+from components.config.measuring import CycleStart, Evaluation, Measurement, Promotion, Selection
 from components.config.models import LanguageModel, ScratchModel
 from components.config.params import Params, Shared
 from components.config.policy_gradient import (
@@ -40,7 +40,7 @@ __all__ = [
     "Count",
     "CpuThreads",
     "CriticFree",
-    "Cycle",
+    "CycleStart",
     "Data",
     "DataValidation",
     "Dpo",

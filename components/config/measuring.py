@@ -9,7 +9,7 @@ from pydantic import Field
 from components.config.base import Count, Positive, Section
 
 
-class Cycle(Section):
+class CycleStart(Section):
     """One cycle, by the number that is its key in `cycles`: where its policy comes from."""
 
     start: Annotated[str, Field(min_length=1)]

@@ -11,7 +11,7 @@ from components.config.base import METHODS, POLICY_GRADIENT_METHODS, Method, Sec
 from components.config.comparisons import BestOfN, Dpo, QLearning
 from components.config.compute import Compute
 from components.config.data import Data, DataValidation
-from components.config.measuring import Cycle, Evaluation, Measurement, Promotion, Selection
+from components.config.measuring import CycleStart, Evaluation, Measurement, Promotion, Selection
 from components.config.models import LanguageModel
 from components.config.policy_gradient import Grpo, PolicyGradient, PolicyGradientMethod, Ppo, Rloo
 from components.config.training import RewardModel, Sft
@@ -46,7 +46,7 @@ class Params(Section):
     dpo: Dpo | None
     q_learning: QLearning | None
     best_of_n: BestOfN | None
-    cycles: dict[str, Cycle]
+    cycles: dict[str, CycleStart]
     measurement: Measurement
     selection: Selection
     evaluation: Evaluation

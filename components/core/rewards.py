@@ -22,7 +22,7 @@ from components.core.checks import (
 from components.core.masks import last_true_index
 
 MissingEos = Literal["none", "replace", "subtract"]
-Ensemble = Literal["mean", "min", "mean_minus_std"]
+EnsembleMode = Literal["mean", "min", "mean_minus_std"]
 
 
 def per_token_rewards(scores: Tensor, kl: Tensor, kl_coef: float, mask: Tensor) -> Tensor:
@@ -109,7 +109,7 @@ def length_penalty(lengths: Tensor, limit: int, buffer: int, factor: float) -> T
     return exceeded.to(torch.float32) * (-factor / buffer)
 
 
-def ensemble_score(scores: Tensor, mode: Ensemble, k: float) -> Tensor:
+def ensemble_score(scores: Tensor, mode: EnsembleMode, k: float) -> Tensor:
     """One score of several reward models, as a guard against over-optimising one of them (Coste et al. 2023).
 
     mean;  min (worst case);  mean_minus_std: mean - k * std over the models, std with M - 1.

@@ -15,7 +15,7 @@ from components.core.checks import require_finite
 from components.engines.cache import make_room
 from components.engines.gpu_decoding import Decoding, can_decode_on_gpu, decode_on_gpu
 from components.engines.sampling import draw, require_sound
-from components.models.best_of_n import BestOfN, candidate_numbers
+from components.models.best_of_n import BestOfNPolicy, candidate_numbers
 from components.models.text import Codec
 from components.passes.forward import in_microbatches, position_ids, sequence_scores
 from components.passes.sequences import Sequences, pad_left, pad_right
@@ -38,7 +38,7 @@ def generate(
     """Sample one response to every prompt.
 
     Args:
-        policy: a causal language model, or a `BestOfN`, which gives the best of its n responses.
+        policy: a causal language model, or a `BestOfNPolicy`, which gives the best of its n responses.
         prompts: token ids, as `Codec.encode_prompts` gives them.
         numbers: (B, T) uniform numbers; T is the longest response.
         batch_size: how many prompts are worked on at once; changes the speed only.
@@ -46,9 +46,9 @@ def generate(
         The prompts with their responses, on the CPU, in the order given. A response that reached T tokens without an
         end token has none.
     Raises:
-        TrainingError: logits, or a score that a BestOfN would choose by, are not finite.
+        TrainingError: logits, or a score that a BestOfNPolicy would choose by, are not finite.
     """
-    if isinstance(policy, BestOfN):
+    if isinstance(policy, BestOfNPolicy):
         return _generate_best(policy, codec, prompts, numbers, temperature=temperature, batch_size=batch_size)
     order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
     responses: list[list[int]] = [[] for _ in prompts]
@@ -61,7 +61,13 @@ def generate(
 
 
 def _generate_best(
-    policy: BestOfN, codec: Codec, prompts: list[list[int]], numbers: Tensor, *, temperature: float, batch_size: int
+    policy: BestOfNPolicy,
+    codec: Codec,
+    prompts: list[list[int]],
+    numbers: Tensor,
+    *,
+    temperature: float,
+    batch_size: int,
 ) -> Sequences:
     repeated = [prompt for prompt in prompts for _ in range(policy.n)]
     drawn = candidate_numbers(numbers, policy.n)

@@ -11,7 +11,7 @@ from components.core.kl import best_of_n_kl
 from components.seeding import generator
 
 
-class BestOfN(nn.Module):
+class BestOfNPolicy(nn.Module):
     """A policy, a scorer, and how many responses it chooses from; `generation.generate` does the choosing.
 
     As a language model it is the policy that it chooses from: logits, logprobs and entropy are that policy's, as a
@@ -40,7 +40,7 @@ def kl_of_choice(policy: nn.Module) -> float:
 
     Units: nats per sequence.
     """
-    return best_of_n_kl(policy.n) if isinstance(policy, BestOfN) else 0.0
+    return best_of_n_kl(policy.n) if isinstance(policy, BestOfNPolicy) else 0.0
 
 
 def candidate_numbers(numbers: Tensor, n: int) -> Tensor:

@@ -8,14 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from components.core.rewards import Ensemble as Mode
-from components.core.rewards import ensemble_score
+from components.core.rewards import EnsembleMode, ensemble_score
 
 
 class Ensemble(nn.Module):
     """Members whose scores are normalised alike, so that they can be compared, and combined into one."""
 
-    def __init__(self, members: Sequence[nn.Module], mode: Mode, std_coef: float) -> None:
+    def __init__(self, members: Sequence[nn.Module], mode: EnsembleMode, std_coef: float) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
         self.mode = mode

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from components.artifacts import read_json, reading, write_json
 from components.config import LanguageModel
-from components.core.rewards import Ensemble as EnsembleMode
+from components.core.rewards import EnsembleMode
 from components.errors import ConfigError
-from components.models.best_of_n import BestOfN
+from components.models.best_of_n import BestOfNPolicy
 from components.models.checkpoint import from_pretrained, load_model, no_dropout
 from components.models.checkpoint_tokenizer import bad_checkpoint
 from components.models.ensemble import Ensemble
@@ -95,7 +95,7 @@ def load_policy(folder: Path) -> Any:
         n = read_json(folder / BEST_OF_N)["n"]
         if not isinstance(n, int) or n < 1:
             raise ValueError(f"n: {n!r}")
-    return BestOfN(policy, load_scorer(folder / SCORER), n).eval()
+    return BestOfNPolicy(policy, load_scorer(folder / SCORER), n).eval()
 
 
 def positions_of(policy: Any) -> int | None:

@@ -10,13 +10,13 @@ import torch
 from torch import nn
 
 from components.alignment.method import Iteration, Job, Room, Source, rows_of_iteration
-from components.config import BestOfN as Settings
+from components.config import BestOfN
 from components.measuring.measure import progress
-from components.models.best_of_n import BestOfN
+from components.models.best_of_n import BestOfNPolicy
 from components.models.loading import save_best_of_n
 
 
-def responses_of_cycle(settings: Settings, number: int) -> int:
+def responses_of_cycle(settings: BestOfN, number: int) -> int:
     """n of cycle `number`, counted from 1."""
     n: int = settings.first_n * settings.growth ** (number - 1)
     return n
@@ -35,7 +35,7 @@ class BestOfNLearner:
 
     def __init__(self, job: Job, source: Source) -> None:  # of which nothing is taken
         self._job = job
-        self._settings = cast(Settings, job.settings)
+        self._settings = cast(BestOfN, job.settings)
         self._n = responses_of_cycle(self._settings, job.cycle.number)
 
     def trainable(self) -> None:
@@ -49,7 +49,7 @@ class BestOfNLearner:
         job = self._job
         if not job.accelerator.is_main_process:
             return Iteration({}, {})
-        policy = BestOfN(job.frozen.reference, job.frozen.reward_model, self._n)
+        policy = BestOfNPolicy(job.frozen.reference, job.frozen.reward_model, self._n)
         count = self._settings.progress_prompts
         watched = rows_of_iteration(job.cycle.prompts, count, 0, job.shared.seed, "best_of_n/progress")
         figures = progress(policy, job.frozen, job.shared, watched, "best_of_n/progress")

@@ -16,7 +16,7 @@ from components.artifacts import read_jsonl
 from components.config import Params, load_params
 from components.digests import digest
 from components.errors import ArtifactError, ConfigError
-from components.models.best_of_n import BestOfN
+from components.models.best_of_n import BestOfNPolicy
 from components.models.ensemble import Ensemble
 from components.models.loading import load_codec, load_policy, load_scalar_model
 from components.place import Place
@@ -139,7 +139,7 @@ def test_an_ensemble_scores_wherever_a_reward_model_does(world: Path, change_par
         perform("reward_model", params, Place())
         perform("alignment", params, Place(), 1)
         policy = load_policy(Place().alignment / "1" / "policy")
-        assert isinstance(policy, BestOfN) and isinstance(policy.scorer, Ensemble) and policy.scorer.mode == mode
+        assert isinstance(policy, BestOfNPolicy) and isinstance(policy.scorer, Ensemble) and policy.scorer.mode == mode
         metrics[mode] = json.loads((Place().alignment / "1" / "metrics.json").read_text())
     # The SFT policy's samples are the same in both, and the minimum is never above the mean.
     assert metrics["min"]["validation_start"]["reward"] < metrics["mean"]["validation_start"]["reward"]

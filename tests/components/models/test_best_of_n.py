@@ -16,7 +16,7 @@ from components.engines.answering import Answerer
 from components.engines.generation import generate
 from components.engines.sampling import uniforms
 from components.errors import ArtifactError, TrainingError
-from components.models.best_of_n import BestOfN, candidate_numbers
+from components.models.best_of_n import BestOfNPolicy, candidate_numbers
 from components.models.loading import (
     ScalarModel,
     load_policy,
@@ -64,7 +64,7 @@ def test_each_response_is_the_one_of_n_that_scores_best(
     word_policy: Any, word_codec: Codec, scorer: ScalarModel
 ) -> None:
     n, numbers = 4, numbers_of(len(PROMPTS))
-    policy = BestOfN(word_policy, scorer, n)
+    policy = BestOfNPolicy(word_policy, scorer, n)
     found = rows_of(generate(policy, word_codec, PROMPTS, numbers, temperature=0.8, batch_size=3))
     every = candidate_numbers(numbers, n)
     places = set()
@@ -81,7 +81,7 @@ def test_the_best_of_one_is_what_the_policy_answers(word_policy: Any, word_codec
     numbers = numbers_of(len(PROMPTS))
     one, plain = (
         generate(policy, word_codec, PROMPTS, numbers, temperature=1.0, batch_size=4)
-        for policy in (BestOfN(word_policy, scorer, 1), word_policy)
+        for policy in (BestOfNPolicy(word_policy, scorer, 1), word_policy)
     )
     assert all(torch.equal(found, expected) for found, expected in zip(one, plain, strict=True))
 
@@ -89,7 +89,7 @@ def test_the_best_of_one_is_what_the_policy_answers(word_policy: Any, word_codec
 def test_responses_do_not_depend_on_the_batch_around_them(
     word_policy: Any, word_codec: Codec, scorer: ScalarModel
 ) -> None:
-    policy, numbers = BestOfN(word_policy, scorer, 3), numbers_of(len(PROMPTS))
+    policy, numbers = BestOfNPolicy(word_policy, scorer, 3), numbers_of(len(PROMPTS))
 
     def sample(order: list[int], batch_size: int) -> Rows:
         prompts = [PROMPTS[row] for row in order]
@@ -109,7 +109,9 @@ def test_more_to_choose_from_never_scores_less(word_policy: Any, word_codec: Cod
     scores = [
         sequence_scores(
             scorer,
-            generate(BestOfN(word_policy, scorer, n), word_codec, PROMPTS, numbers, temperature=1.0, batch_size=8),
+            generate(
+                BestOfNPolicy(word_policy, scorer, n), word_codec, PROMPTS, numbers, temperature=1.0, batch_size=8
+            ),
         )
         for n in (1, 2, 5, 16)
     ]
@@ -139,7 +141,7 @@ def test_responses_are_as_frequent_as_the_choice_makes_them(
         below = at_most
     sampled = rows_of(
         generate(
-            BestOfN(word_policy, scorer, n),
+            BestOfNPolicy(word_policy, scorer, n),
             word_codec,
             [prompt] * count,
             numbers_of(count, 2),
@@ -176,7 +178,7 @@ def test_as_a_language_model_it_is_the_policy_it_chooses_from(
 ) -> None:
     sequences = build_sequences([[A, B], [C]], [[D, EOS], [B, B, EOS]], PAD)
     assert torch.equal(
-        response_logits(BestOfN(word_policy, scorer, 4), sequences), response_logits(word_policy, sequences)
+        response_logits(BestOfNPolicy(word_policy, scorer, 4), sequences), response_logits(word_policy, sequences)
     )
 
 
@@ -184,7 +186,9 @@ def test_a_score_that_is_not_finite_stops_the_choice(word_policy: Any, word_code
     with torch.no_grad():
         scorer.classifier.score.weight[0, 0] = torch.nan
     with pytest.raises(TrainingError, match="not finite"):
-        generate(BestOfN(word_policy, scorer, 2), word_codec, PROMPTS, numbers_of(6), temperature=1.0, batch_size=8)
+        generate(
+            BestOfNPolicy(word_policy, scorer, 2), word_codec, PROMPTS, numbers_of(6), temperature=1.0, batch_size=8
+        )
 
 
 @pytest.fixture
@@ -201,11 +205,11 @@ def test_a_stored_choice_answers_alike_from_its_folder_alone(
     shutil.copytree(stored_choice, tmp_path / "elsewhere")
     shutil.rmtree(stored)
     loaded = load_policy(tmp_path / "elsewhere")
-    assert isinstance(loaded, BestOfN) and loaded.n == 3 and not loaded.training
+    assert isinstance(loaded, BestOfNPolicy) and loaded.n == 3 and not loaded.training
     numbers = numbers_of(len(PROMPTS))
     found, expected = (
         rows_of(generate(policy, word_codec, PROMPTS, numbers, temperature=1.0, batch_size=4))
-        for policy in (loaded, BestOfN(word_policy, scorer, 3))
+        for policy in (loaded, BestOfNPolicy(word_policy, scorer, 3))
     )
     assert found == expected
     settings: dict[str, Any] = {"temperature": 1.0, "max_response_tokens": 3, "seed": 3}

@@ -18,7 +18,7 @@ from components.config import Params
 from components.data.rows import Prompt, read_rows
 from components.digests import digest
 from components.measuring.measure import FrozenModels, means, measure, measure_policy
-from components.models.best_of_n import BestOfN
+from components.models.best_of_n import BestOfNPolicy
 from components.models.loading import load_policy
 from components.place import Place
 from components.stages import perform
@@ -98,7 +98,7 @@ def test_kl_adds_up_from_the_choice_and_the_policy_it_chooses_from(params: Param
     )
     (plain, one, four) = (
         measure(policy, frozen, params.shared, prompts, 3, "test")
-        for policy in (base, BestOfN(base, frozen.reward_model, 1), BestOfN(base, frozen.reward_model, 4))
+        for policy in (base, BestOfNPolicy(base, frozen.reward_model, 1), BestOfNPolicy(base, frozen.reward_model, 4))
     )
     assert plain == one
     codec = frozen.codec
