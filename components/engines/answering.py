@@ -7,7 +7,7 @@ from numbers import Integral, Real
 from pathlib import Path
 
 from components.engines.generation import generate
-from components.engines.sampling import uniforms
+from components.engines.sampling import draw_uniforms
 from components.errors import DataError
 from components.models.loading import load_codec, load_policy, positions_of
 from components.seeding import generator
@@ -54,7 +54,7 @@ class Answerer:
             self._policy,
             self._codec,
             encoded,
-            uniforms(len(prompts), int(max_response_tokens), generator(int(seed), "answers")),
+            draw_uniforms(len(prompts), int(max_response_tokens), generator(int(seed), "answers")),
             temperature=temperature,
             batch_size=_BATCH_SIZE,
         )

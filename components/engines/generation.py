@@ -15,7 +15,7 @@ from components.core.checks import require_finite
 from components.engines.cache import make_room
 from components.engines.gpu_decoding import Decoding, can_decode_on_gpu, decode_on_gpu
 from components.engines.sampling import draw, require_sound
-from components.models.best_of_n import BestOfNPolicy, candidate_numbers
+from components.models.best_of_n import BestOfNPolicy, candidate_uniforms
 from components.models.text import Codec
 from components.passes.forward import in_microbatches, position_ids, sequence_scores
 from components.passes.sequences import Sequences, pad_left, pad_right
@@ -30,7 +30,7 @@ def generate(
     policy: Any,
     codec: Codec,
     prompts: list[list[int]],
-    numbers: Tensor,
+    uniforms: Tensor,
     *,
     temperature: float,
     batch_size: int,
@@ -40,7 +40,7 @@ def generate(
     Args:
         policy: a causal language model, or a `BestOfNPolicy`, which gives the best of its n responses.
         prompts: token ids, as `Codec.encode_prompts` gives them.
-        numbers: (B, T) uniform numbers; T is the longest response.
+        uniforms: (B, T) uniform numbers; T is the longest response.
         batch_size: how many prompts are worked on at once; changes the speed only.
     Returns:
         The prompts with their responses, on the CPU, in the order given. A response that reached T tokens without an
@@ -49,12 +49,14 @@ def generate(
         TrainingError: logits, or a score that a BestOfNPolicy would choose by, are not finite.
     """
     if isinstance(policy, BestOfNPolicy):
-        return _generate_best(policy, codec, prompts, numbers, temperature=temperature, batch_size=batch_size)
+        return _generate_best(policy, codec, prompts, uniforms, temperature=temperature, batch_size=batch_size)
     order = sorted(range(len(prompts)), key=lambda row: len(prompts[row]))
     responses: list[list[int]] = [[] for _ in prompts]
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
-        answers = _generate_batch(policy, codec, [prompts[row] for row in rows], numbers[rows], temperature=temperature)
+        answers = _generate_batch(
+            policy, codec, [prompts[row] for row in rows], uniforms[rows], temperature=temperature
+        )
         for row, answer in zip(rows, answers, strict=True):
             responses[row] = answer
     return Sequences(*pad_left(prompts, codec.pad_id), *pad_right(responses, codec.pad_id))
@@ -64,13 +66,13 @@ def _generate_best(
     policy: BestOfNPolicy,
     codec: Codec,
     prompts: list[list[int]],
-    numbers: Tensor,
+    uniforms: Tensor,
     *,
     temperature: float,
     batch_size: int,
 ) -> Sequences:
     repeated = [prompt for prompt in prompts for _ in range(policy.n)]
-    drawn = candidate_numbers(numbers, policy.n)
+    drawn = candidate_uniforms(uniforms, policy.n)
     candidates = generate(policy.policy, codec, repeated, drawn, temperature=temperature, batch_size=batch_size)
     device = next(policy.parameters()).device
     (scores,) = in_microbatches(lambda part: (sequence_scores(policy.scorer, part),), candidates.to(device), batch_size)
@@ -80,11 +82,11 @@ def _generate_best(
 
 
 def _generate_batch(
-    policy: Any, codec: Codec, prompts: list[list[int]], numbers: Tensor, *, temperature: float
+    policy: Any, codec: Codec, prompts: list[list[int]], uniforms: Tensor, *, temperature: float
 ) -> list[list[int]]:
     device = next(policy.parameters()).device
     tokens, mask = (part.to(device) for part in pad_left(prompts, codec.pad_id))
-    numbers = numbers.to(device)
+    uniforms = uniforms.to(device)
     positions = position_ids(mask)
     output = policy(
         input_ids=tokens,
@@ -96,22 +98,22 @@ def _generate_batch(
     cache = output.past_key_values
     next_position = positions[:, -1:] + 1
     if can_decode_on_gpu(cache, device):
-        return decode_on_gpu(Decoding(policy, output, mask, next_position, numbers, temperature, codec))
-    make_room(cache, numbers.shape[1])
-    responses = torch.full((len(prompts), numbers.shape[1]), codec.pad_id, device=device)
+        return decode_on_gpu(Decoding(policy, output, mask, next_position, uniforms, temperature, codec))
+    make_room(cache, uniforms.shape[1])
+    responses = torch.full((len(prompts), uniforms.shape[1]), codec.pad_id, device=device)
     lengths = torch.zeros(len(prompts), dtype=torch.long, device=device)
     active = torch.arange(len(prompts), device=device)  # the rows of `responses` still in the batch
     ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)  # of the rows in the batch
     sound = torch.ones((), dtype=torch.bool, device=device)
 
-    for step in range(numbers.shape[1]):
-        drawn = draw(output.logits[:, -1], numbers[active, step], temperature, sound)
+    for step in range(uniforms.shape[1]):
+        drawn = draw(output.logits[:, -1], uniforms[active, step], temperature, sound)
         running = active[~ended]
         responses[running, step] = drawn[~ended]
         lengths[running] = step + 1
         ended = ended | codec.is_stop(drawn)
         ended_count = int(ended.sum())
-        if ended_count == len(active) or step + 1 == numbers.shape[1]:
+        if ended_count == len(active) or step + 1 == uniforms.shape[1]:
             break
         if ended_count >= _COMPACTION_SHARE * len(active):
             keep = (~ended).nonzero().squeeze(1)

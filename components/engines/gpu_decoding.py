@@ -62,7 +62,7 @@ class Decoding:
         output: what the policy gave for the prompts, with a cache that `can_decode_on_gpu`.
         mask: (B, P) which of the prompts' tokens count.
         next_position: (B, 1) of each response's first token.
-        numbers: (B, T) uniform numbers.
+        uniforms: (B, T) uniform numbers.
     """
 
     def __init__(
@@ -71,12 +71,12 @@ class Decoding:
         output: Any,
         mask: Tensor,
         next_position: Tensor,
-        numbers: Tensor,
+        uniforms: Tensor,
         temperature: float,
         codec: Codec,
     ) -> None:
         count, filled = mask.shape
-        length = numbers.shape[1]
+        length = uniforms.shape[1]
         capacity = -(-(filled + length) // _ALIGNMENT) * _ALIGNMENT
         self._policy, self._temperature, self._codec, self._pad_id = policy, temperature, codec, codec.pad_id
         self._slot = torch.full((1,), filled, device=mask.device)
@@ -87,7 +87,7 @@ class Decoding:
         ]
         self._mask = mask.new_zeros(count, 1, 1, capacity)  # (B, heads, queries, capacity), as Hugging Face takes it
         self._mask[:, 0, 0, :filled] = mask
-        self._logits, self._position, self._numbers = output.logits[:, -1].clone(), next_position.clone(), numbers
+        self._logits, self._position, self._uniforms = output.logits[:, -1].clone(), next_position.clone(), uniforms
         self.rows = torch.arange(count, device=mask.device)
         self.sound = torch.ones((), dtype=torch.bool, device=mask.device)
         self.ended = torch.zeros(count, dtype=torch.bool, device=mask.device)
@@ -95,8 +95,8 @@ class Decoding:
         self.responses = torch.full((count, length), codec.pad_id, device=mask.device)
 
     def step(self) -> None:
-        numbers = self._numbers.index_select(1, self._step).squeeze(1)
-        drawn = draw(self._logits, numbers, self._temperature, self.sound)
+        uniforms = self._uniforms.index_select(1, self._step).squeeze(1)
+        drawn = draw(self._logits, uniforms, self._temperature, self.sound)
         drawn = torch.where(self.ended, self._pad_id, drawn)
         self.responses.index_copy_(1, self._step, drawn[:, None])
         self.lengths += ~self.ended
@@ -117,7 +117,7 @@ class Decoding:
         """Go on with some of the rows."""
         for layer in self._cache.layers:
             layer.keys, layer.values = layer.keys[rows], layer.values[rows]
-        for name in ("_mask", "_logits", "_position", "_numbers", "rows", "ended", "lengths", "responses"):
+        for name in ("_mask", "_logits", "_position", "_uniforms", "rows", "ended", "lengths", "responses"):
             setattr(self, name, getattr(self, name)[rows])
 
 

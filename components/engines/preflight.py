@@ -13,7 +13,7 @@ import transformers
 from components.config import LanguageModel
 from components.core.checks import require_finite
 from components.engines.generation import generate
-from components.engines.sampling import uniforms
+from components.engines.sampling import draw_uniforms
 from components.errors import ConfigError
 from components.models.checkpoint_tokenizer import bad_checkpoint
 from components.models.loading import ScalarModel, positions_of, scalar_class
@@ -90,8 +90,8 @@ def require_usable(codec: Codec, policy: Any, config: LanguageModel) -> None:
         if getattr(policy(input_ids=tokens, use_cache=True, **inputs), "past_key_values", None) is None:
             raise _no_cache(config, name)
     count = min(2, config.max_response_tokens)
-    numbers = uniforms(1, count, torch.Generator().manual_seed(0))
-    generate(policy, codec, [prompt], numbers, temperature=1.0, batch_size=1)
+    uniforms = draw_uniforms(1, count, torch.Generator().manual_seed(0))
+    generate(policy, codec, [prompt], uniforms, temperature=1.0, batch_size=1)
 
 
 def _with_head(policy: Any) -> ScalarModel:

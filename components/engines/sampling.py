@@ -10,12 +10,12 @@ from components.errors import TrainingError
 _WHOLE = 2.0**50  # a number in [0, 1) times this is rounded to less than this
 
 
-def uniforms(count: int, length: int, generator: torch.Generator) -> Tensor:
+def draw_uniforms(count: int, length: int, generator: torch.Generator) -> Tensor:
     """Uniform numbers in [0, 1), one per response token. Shapes: (count, length)."""
     return torch.rand(count, length, generator=generator, dtype=torch.float64)
 
 
-def draw(logits: Tensor, numbers: Tensor, temperature: float, sound: Tensor) -> Tensor:
+def draw(logits: Tensor, uniforms: Tensor, temperature: float, sound: Tensor) -> Tensor:
     """Invert the distribution function at the given numbers; at temperature 0 take the likeliest token.
 
     The function is summed up in whole numbers: a sum of floating-point numbers depends on its order, which on a GPU
@@ -34,7 +34,7 @@ def draw(logits: Tensor, numbers: Tensor, temperature: float, sound: Tensor) -> 
     probabilities = torch.softmax(logits.double() / temperature, dim=-1)
     sound &= ~probabilities[:, 0].isnan().any()  # softmax of a row with one makes all of them so
     distribution = (probabilities * _WHOLE).long().cumsum(dim=-1)
-    thresholds = (numbers[:, None] * distribution[:, -1:]).long()
+    thresholds = (uniforms[:, None] * distribution[:, -1:]).long()
     drawn = torch.searchsorted(distribution, thresholds, right=True).squeeze(1)
     return drawn.clamp(max=logits.shape[-1] - 1)
 

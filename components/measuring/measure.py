@@ -14,7 +14,7 @@ from components.config import Shared
 from components.core.stats import masked_mean, masked_sum
 from components.data.rows import Prompt
 from components.engines.generation import generate
-from components.engines.sampling import uniforms
+from components.engines.sampling import draw_uniforms
 from components.measuring.metrics import ENDED, ENTROPY, KL, RESPONSE_TOKENS, REWARD
 from components.measuring.records import Record, means
 from components.measuring.rubric import load_rubric
@@ -86,7 +86,7 @@ def measure(
 
     Args:
         stream: names the random numbers. Two policies measured with one stream answer the same prompts with the same
-            numbers, so that their difference has little noise.
+            uniforms, so that their difference has little noise.
     Returns:
         len(prompts) * samples_per_prompt records, a prompt's samples together. Of a policy that chooses among
         responses, kl is at most the mean of these, and entropy that of the policy it chooses from.
@@ -95,14 +95,14 @@ def measure(
     """
     codec, settings, rubric = frozen.codec, shared.measurement, load_rubric(shared.data)
     rows = [(row, sample) for row in prompts for sample in range(samples_per_prompt)]
-    numbers = uniforms(
+    uniforms = draw_uniforms(
         len(rows), shared.language_model.max_response_tokens, generator(shared.seed, "measurement", stream)
     )
     sequences = generate(
         policy,
         codec,
         codec.encode_prompts([row.prompt for row, _ in rows]),
-        numbers,
+        uniforms,
         temperature=settings.temperature,
         batch_size=settings.batch_size,
     ).to(next(policy.parameters()).device)

@@ -43,7 +43,7 @@ def kl_of_choice(policy: nn.Module) -> float:
     return best_of_n_kl(policy.n) if isinstance(policy, BestOfNPolicy) else 0.0
 
 
-def candidate_numbers(numbers: Tensor, n: int) -> Tensor:
+def candidate_uniforms(uniforms: Tensor, n: int) -> Tensor:
     """Uniform numbers for n responses to every prompt: the row's own, and n - 1 rows that follow from it alone.
 
     So the choice depends on the row's numbers only, the best of 1 is what the policy answers without a choice, and
@@ -52,7 +52,7 @@ def candidate_numbers(numbers: Tensor, n: int) -> Tensor:
     Shapes: (B, T) -> (B * n, T), the n rows of a prompt together.
     """
     rows = []
-    for row in numbers:
+    for row in uniforms:
         own = generator(0, "best_of_n", row.numpy().tobytes().hex())
         rows.append(torch.cat([row[None], torch.rand(n - 1, len(row), generator=own, dtype=row.dtype)]))
     return torch.cat(rows)

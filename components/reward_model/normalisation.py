@@ -8,7 +8,7 @@ from pathlib import Path
 from components.config import RewardModel, Shared
 from components.data.rows import Prompt
 from components.engines.generation import generate
-from components.engines.sampling import uniforms
+from components.engines.sampling import draw_uniforms
 from components.errors import TrainingError
 from components.models.loading import ScalarModel, load_policy
 from components.models.text import Codec
@@ -28,14 +28,14 @@ def normalise_members(
     """Shift and scale each member's scores to mean 0 and standard deviation 1 on the same samples of the SFT policy."""
     policy = load_policy(policy_folder).to(next(members[0].parameters()).device)
     chosen = prompts[: settings.normalisation_prompts]
-    numbers = uniforms(
+    uniforms = draw_uniforms(
         len(chosen), shared.language_model.max_response_tokens, generator(shared.seed, label, "normalisation")
     )
     samples = generate(
         policy,
         codec,
         codec.encode_prompts([row.prompt for row in chosen]),
-        numbers,
+        uniforms,
         temperature=shared.measurement.temperature,
         batch_size=shared.measurement.batch_size,
     )

@@ -12,7 +12,7 @@ from components.alignment.policy_gradient.actor_critic import ActorCritic
 from components.config import Data, PolicyGradientMethod, Shared
 from components.core.checks import require_finite
 from components.engines.generation import generate
-from components.engines.sampling import uniforms
+from components.engines.sampling import draw_uniforms
 from components.measuring.measure import FrozenModels
 from components.measuring.rubric import load_rubric
 from components.models.text import Codec
@@ -82,7 +82,7 @@ class Collector:
         shared = self._shared
         codec = self._frozen.codec
         tokens = [prompt.tokens for prompt in prompts]
-        numbers = uniforms(
+        uniforms = draw_uniforms(
             len(prompts),
             shared.language_model.max_response_tokens,
             generator(shared.seed, "ppo", "responses", iteration),
@@ -93,7 +93,7 @@ class Collector:
                 self._model.policy,
                 codec,
                 tokens[share],
-                numbers[share],
+                uniforms[share],
                 temperature=self._settings.temperature,
                 batch_size=shared.measurement.batch_size,
             ).to(accelerator.device)

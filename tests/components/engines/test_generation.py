@@ -12,7 +12,7 @@ from torch import Tensor
 
 from components.engines import generation
 from components.engines.generation import generate
-from components.engines.sampling import draw, uniforms
+from components.engines.sampling import draw, draw_uniforms
 from components.models.loading import load_policy
 from components.models.text import Codec
 from components.passes.forward import response_logprobs
@@ -24,7 +24,7 @@ PROMPTS = [[A, B, C], [B], [D, D, A, B], [C, A], [A], [B, C, D, A], [D, C], [C, 
 
 
 def numbers_of(count: int, length: int, seed: int = 11) -> Tensor:
-    return uniforms(count, length, torch.Generator().manual_seed(seed))
+    return draw_uniforms(count, length, torch.Generator().manual_seed(seed))
 
 
 def sample(policy: Any, codec: Codec, prompts: list[list[int]], numbers: Tensor, **changes: Any) -> list[list[int]]:

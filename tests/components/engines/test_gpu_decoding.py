@@ -12,7 +12,7 @@ from torch import Tensor
 from components.engines import generation, gpu_decoding
 from components.engines.generation import generate
 from components.engines.gpu_decoding import can_decode_on_gpu
-from components.engines.sampling import uniforms
+from components.engines.sampling import draw_uniforms
 from components.models.loading import load_policy
 from components.models.text import Codec
 
@@ -26,7 +26,7 @@ def sample(policy: Any, codec: Codec, numbers: Tensor) -> list[list[int]]:
 
 
 def numbers() -> Tensor:
-    return uniforms(len(PROMPTS), LONGEST, torch.Generator().manual_seed(11))
+    return draw_uniforms(len(PROMPTS), LONGEST, torch.Generator().manual_seed(11))
 
 
 def eager_replay(decoding: Any, most: int) -> int:

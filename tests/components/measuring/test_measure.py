@@ -58,12 +58,12 @@ def test_every_number_is_hugging_faces(
 ) -> None:
     """The tokens of a response cannot be had back from its text, so they are drawn once more."""
     from components.engines.generation import generate
-    from components.engines.sampling import uniforms
+    from components.engines.sampling import draw_uniforms
     from components.seeding import generator
 
     codec = frozen.codec
     rows = codec.encode_prompts([row.prompt for row in prompts for _ in range(5)])
-    numbers = uniforms(20, 6, generator(params.seed, "measurement", "validation"))
+    numbers = draw_uniforms(20, 6, generator(params.seed, "measurement", "validation"))
     sequences = generate(policy, codec, rows, numbers, temperature=TEMPERATURE, batch_size=20)
 
     def distribution(model: Any, tokens: list[int], start: int) -> torch.distributions.Categorical:

@@ -14,9 +14,9 @@ from scipy.stats import chisquare, kstest
 
 from components.engines.answering import Answerer
 from components.engines.generation import generate
-from components.engines.sampling import uniforms
+from components.engines.sampling import draw_uniforms
 from components.errors import ArtifactError, TrainingError
-from components.models.best_of_n import BestOfNPolicy, candidate_numbers
+from components.models.best_of_n import BestOfNPolicy, candidate_uniforms
 from components.models.loading import (
     ScalarModel,
     load_policy,
@@ -47,7 +47,7 @@ def scorer(stored: Path) -> ScalarModel:
 
 
 def numbers_of(count: int, length: int = 5, seed: int = 11) -> torch.Tensor:
-    return uniforms(count, length, torch.Generator().manual_seed(seed))
+    return draw_uniforms(count, length, torch.Generator().manual_seed(seed))
 
 
 def rows_of(sequences: Sequences) -> Rows:
@@ -66,7 +66,7 @@ def test_each_response_is_the_one_of_n_that_scores_best(
     n, numbers = 4, numbers_of(len(PROMPTS))
     policy = BestOfNPolicy(word_policy, scorer, n)
     found = rows_of(generate(policy, word_codec, PROMPTS, numbers, temperature=0.8, batch_size=3))
-    every = candidate_numbers(numbers, n)
+    every = candidate_uniforms(numbers, n)
     places = set()
     for row, prompt in enumerate(PROMPTS):
         own = every[row * n : row * n + n]
@@ -162,11 +162,11 @@ def test_responses_are_as_frequent_as_the_choice_makes_them(
 
 def test_the_further_numbers_are_even_and_of_their_row_alone() -> None:
     numbers = numbers_of(50, 8)
-    every = candidate_numbers(numbers, 4)
+    every = candidate_uniforms(numbers, 4)
     assert every.shape == (200, 8) and every.dtype == torch.float64
     assert torch.equal(every[::4], numbers)
-    assert torch.equal(candidate_numbers(numbers[[7, 3]], 4), torch.cat([every[28:32], every[12:16]]))
-    assert torch.equal(candidate_numbers(numbers, 9).reshape(50, 9, 8)[:, :4], every.reshape(50, 4, 8))
+    assert torch.equal(candidate_uniforms(numbers[[7, 3]], 4), torch.cat([every[28:32], every[12:16]]))
+    assert torch.equal(candidate_uniforms(numbers, 9).reshape(50, 9, 8)[:, :4], every.reshape(50, 4, 8))
     further = every.reshape(50, 4, 8)[:, 1:].flatten()
     assert len(further.unique()) == len(further)
     assert kstest(further.tolist(), "uniform").pvalue > 0.01

@@ -11,7 +11,7 @@ import torch
 
 from components.engines.answering import Answerer
 from components.engines.generation import generate
-from components.engines.sampling import draw, require_sound, uniforms
+from components.engines.sampling import draw, draw_uniforms, require_sound
 from components.errors import ConfigError, TrainingError
 from components.models.control_texts import without_end
 from components.models.loading import load_codec, save_policy
@@ -118,7 +118,7 @@ def test_every_stop_token_ends_a_response(word_policy: Any, word_codec: Codec, t
     save_policy(word_policy, stopping, tmp_path / "policy")
     stored = load_codec(tmp_path / "policy")
     assert stored.format == stopping.format and stored.stop_ids == (word_codec.eos_id, b, d)
-    numbers = uniforms(60, 6, torch.Generator().manual_seed(2))
+    numbers = draw_uniforms(60, 6, torch.Generator().manual_seed(2))
     rows = generate(word_policy, stored, [[2, 4]] * 60, numbers, temperature=1.0, batch_size=7).responses()
     ends = [row[-1] for row in rows if row[-1] in stored.stop_ids]
     assert set(ends) == {word_codec.eos_id, b, d} and len(ends) > 40
@@ -150,6 +150,6 @@ def test_a_policy_of_broken_weights_answers_nothing(word_policy: Any, word_codec
     broken = random_model("llama", 6, 5)
     with torch.no_grad():
         broken.lm_head.weight[3, 0] = torch.nan
-    numbers = uniforms(2, 3, torch.Generator().manual_seed(2))
+    numbers = draw_uniforms(2, 3, torch.Generator().manual_seed(2))
     with pytest.raises(TrainingError, match="logits"):
         generate(broken, word_codec, [[2], [3]], numbers, temperature=1.0, batch_size=2)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from components.digests import digest
 from components.engines.answering import Answerer
 from components.engines.generation import generate
-from components.engines.sampling import uniforms
+from components.engines.sampling import draw_uniforms
 from components.errors import ArtifactError
 from components.models.guided import GuidedPolicy, new_heads
 from components.models.loading import load_policy, save_policy
@@ -76,7 +76,7 @@ def test_responses_are_sampled_from_the_guided_distribution(word_policy: Any, wo
         for head in model.target_q_heads:
             head[2].bias[EOS] += 3.0
     prompts = [[2, 3, 4], [3], [5, 5, 2, 3], [4, 2], [2]]
-    numbers = uniforms(5, 9, torch.Generator().manual_seed(3))
+    numbers = draw_uniforms(5, 9, torch.Generator().manual_seed(3))
     sampled = generate(model, word_codec, prompts, numbers, temperature=0.8, batch_size=4)
     lengths = sampled.response_mask.sum(dim=1).tolist()
     for prompt, row, length, drawn in zip(prompts, numbers, lengths, sampled.response_tokens.tolist(), strict=True):
@@ -97,7 +97,7 @@ def test_beta_zero_is_the_policy_itself(word_policy: Any, word_codec: Codec, seq
     # Two routes to one float32 number, a log softmax apart: up to 16 last bits of it, of 3e-7 at a logprob of 2.5.
     rounding = 16 * torch.finfo(torch.float32).eps
     torch.testing.assert_close(found, expected, rtol=rounding, atol=rounding)  # reason: 1.9e-6, as said above
-    prompts, numbers = [[2, 3, 4], [3], [5, 5, 2, 3]] * 10, uniforms(30, 9, torch.Generator().manual_seed(3))
+    prompts, numbers = [[2, 3, 4], [3], [5, 5, 2, 3]] * 10, draw_uniforms(30, 9, torch.Generator().manual_seed(3))
     settings = {"temperature": 1.0, "batch_size": 8}
     responses = [
         generate(each, word_codec, prompts, numbers, **settings) for each in (model, word_policy, guided(word_policy))

@@ -17,7 +17,7 @@ from components.artifacts import read_jsonl
 from components.config import Params
 from components.digests import digest
 from components.engines.generation import generate
-from components.engines.sampling import uniforms
+from components.engines.sampling import draw_uniforms
 from components.models.loading import load_codec, load_policy
 from components.place import Place
 from components.seeding import generator
@@ -43,7 +43,7 @@ def test_the_members_of_an_ensemble_differ_and_are_normalised_on_the_same_sample
         load_policy(Place().sft / "policy"),
         codec,
         codec.encode_prompts([row["prompt"] for row in rows]),
-        uniforms(len(rows), 6, generator(params.seed, stage, "normalisation")),
+        draw_uniforms(len(rows), 6, generator(params.seed, stage, "normalisation")),
         temperature=params.measurement.temperature,
         batch_size=3,
     )

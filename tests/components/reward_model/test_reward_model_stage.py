@@ -17,7 +17,7 @@ from components.artifacts import read_jsonl, write_jsonl
 from components.config import Params, load_params
 from components.digests import digest
 from components.engines.generation import generate
-from components.engines.sampling import uniforms
+from components.engines.sampling import draw_uniforms
 from components.errors import ArtifactError, ProximalError
 from components.models.loading import load_policy
 from components.place import Place
@@ -72,7 +72,7 @@ def test_scores_of_sft_samples_have_mean_zero_and_standard_deviation_one(world: 
         load_policy(Place().sft / "policy"),
         scorer.codec,
         scorer.codec.encode_prompts([row["prompt"] for row in rows]),
-        uniforms(len(rows), 6, generator(params.seed, stage, "normalisation")),
+        draw_uniforms(len(rows), 6, generator(params.seed, stage, "normalisation")),
         temperature=params.measurement.temperature,
         batch_size=3,
     )
