@@ -26,7 +26,9 @@ def claims(source: str) -> list[str]:
 
 @pytest.mark.parametrize("module", MODULES)
 def test_each_claim_has_its_test(module):
-    tests = (TESTS / f"test_{module}.py").read_text()
+    """The tests of a module may be split by subject: test_losses.py, test_losses_value.py."""
+    files = [TESTS / f"test_{module}.py", *TESTS.glob(f"test_{module}_*.py")]
+    tests = "".join(file.read_text() for file in files)
     proven = set(re.findall(r"^def test_([a-z0-9_]+)\(", tests, flags=re.MULTILINE))
     assert set(claims((CORE / f"{module}.py").read_text())) - proven == set()
 
