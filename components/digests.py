@@ -38,15 +38,23 @@ def _of_file(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def _files_in(folder: Path) -> dict[Path, str]:
-    if not folder.is_dir():
+def require_input(path: Path) -> None:
+    """
+    Raises:
+        ArtifactError: the path does not exist.
+    """
+    if not path.exists():
         raise ArtifactError(
             "an input is missing",
-            where=str(folder),
+            where=str(path),
             expected="a file or folder that an earlier stage writes",
             found="nothing",
             do="run `dvc repro`, which makes whatever is missing",
         )
+
+
+def _files_in(folder: Path) -> dict[Path, str]:
+    require_input(folder)
     return {file: _of_file(file) for file in folder.rglob("*") if file.is_file()}
 
 

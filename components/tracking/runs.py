@@ -15,7 +15,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from components.config import Params
-from components.digests import digest
+from components.digests import digest, require_input
 from components.errors import ConfigError, EnvironmentFault
 from components.tracking import store
 from components.tracking.history import tagged
@@ -153,6 +153,8 @@ def stage_run(
         EnvironmentFault: the tracking store fails.
     """
     if os.environ.get("RANK", "0") != "0":
+        for path in inputs:  # the first process finds it missing, too, and whoever is quicker says the same
+            require_input(path)
         yield StageRun()
         return
     read = _checked(stage, inputs, root)
