@@ -11,15 +11,13 @@ from components.artifacts import atomic_folder, write_json
 from components.config import Params
 from components.config.accelerate import accelerate_config
 from components.data.rows import Prompt, read_rows
-from components.digests import digest
 from components.errors import ArtifactError, ConfigError
 from components.measuring.compare import Comparison, compare
 from components.measuring.records import write_records
 from components.place import Place
+from components.promotion.champion import unlike_tokens
 from components.stage import set_up
 from components.tracking.registry import fetch_policy, find_version
-
-_SAME_TOKENS = ("tokenizer.json", "proximal.json")
 
 
 def evaluate(policy: str, params: Params, place: Place, out: Path | None = None) -> Comparison:
@@ -77,12 +75,7 @@ def _folder_of(policy: str) -> Iterator[Path]:
 
 def _require_same_tokens(policy: str, folder: Path, reference: Path) -> None:
     """KL to the SFT policy is a sum over tokens: it needs the same ones."""
-    other = [
-        name
-        for name in _SAME_TOKENS
-        if not (folder / name).exists() or digest(folder / name) != digest(reference / name)
-    ]
-    if other:
+    if other := unlike_tokens(folder, reference):
         raise ConfigError(
             "the policy has other tokens than the SFT policy, so that there is no KL between them",
             where=f"{policy}: {', '.join(other)}",

@@ -30,7 +30,7 @@ def measure_champion(
     samples = shared.measurement.test_samples_per_prompt
     with tempfile.TemporaryDirectory() as scratch:
         folder = fetch_policy(champion, Path(scratch))
-        if _same_tokens(folder, folders.reference):
+        if not unlike_tokens(folder, folders.reference):
             from components.measuring.measure import TEST_STREAM, measure_policy
 
             return prompt_means(measure_policy(folder, folders, shared, prompts, samples, TEST_STREAM), metric.name)
@@ -38,8 +38,13 @@ def measure_champion(
     return {row.id: fmean(values[number :: len(prompts)]) for number, row in enumerate(prompts)}
 
 
-def _same_tokens(one: Path, other: Path) -> bool:
-    return all(digest(one / name) == digest(other / name) for name in ("tokenizer.json", "proximal.json"))
+def unlike_tokens(folder: Path, reference: Path) -> list[str]:
+    """The files by which a stored policy has other tokens than the reference; none where they are the same."""
+    return [
+        name
+        for name in ("tokenizer.json", "proximal.json")
+        if not (folder / name).exists() or digest(folder / name) != digest(reference / name)
+    ]
 
 
 def _measure_by_text(
