@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from components.artifacts import atomic_folder, write_json
 from components.config import Selection
-from components.errors import ArtifactError
 from components.selection.choose import CycleFigures, Decision, choose_cycle
 from components.selection.cycles import cost, cycle_rows
 from components.tracking import StageRun
@@ -26,7 +25,7 @@ def run(settings: Selection, inputs: Inputs, out: Path, tracked: StageRun) -> No
     """Write policy/, selection.json (the decision) and cycles.json (what it rests on) to `out`.
 
     Raises:
-        ArtifactError: a cycle's metrics or the chosen policy are absent, corrupt or incomplete.
+        ArtifactError: a cycle's metrics are absent, corrupt or incomplete.
     """
     max_kl = settings.max_kl_nats_per_sequence
     rows = cycle_rows(inputs.metrics)
@@ -37,7 +36,7 @@ def run(settings: Selection, inputs: Inputs, out: Path, tracked: StageRun) -> No
     record = _record(decision, max_kl, judge_of_sft=rows[0]["judge"])
     record["cost"] = cost(inputs.metrics[:chosen])
     with atomic_folder(out) as folder:
-        _copy_policy(inputs.policies[chosen - 1], folder / "policy")
+        shutil.copytree(inputs.policies[chosen - 1], folder / "policy")
         write_json(folder / "selection.json", record)
         write_json(folder / "cycles.json", rows)
     tracked.metrics({f"selected/{name}": record[name] for name in ("cycle", "judge", "kl")})
@@ -53,15 +52,3 @@ def _record(decision: Decision, max_kl: float, judge_of_sft: float) -> dict[str,
         "reason": decision.reason,
         "rejected": [asdict(other) for other in decision.rejected],
     }
-
-
-def _copy_policy(source: Path, target: Path) -> None:
-    if not source.is_dir():
-        raise ArtifactError(
-            "the policy of the chosen cycle is missing",
-            where=str(source),
-            expected="the folder that the cycle writes",
-            found="nothing",
-            do="run `dvc repro`, which makes whatever is missing",
-        )
-    shutil.copytree(source, target)

@@ -64,7 +64,7 @@ def test_a_missing_policy_leaves_nothing_behind(params: Params) -> None:
     Path("artifacts/alignment/2/policy/model.safetensors").unlink()
     Path("artifacts/alignment/2/policy").rmdir()
 
-    with pytest.raises(ArtifactError, match="policy of the chosen cycle"):
+    with pytest.raises(ArtifactError, match="an input is missing\n  where:      artifacts/alignment/2/policy"):
         perform("selection", params, Place())
 
     assert not list(Path("artifacts").glob("*selection*"))

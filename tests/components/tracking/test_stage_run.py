@@ -13,6 +13,7 @@ from recorded_runs import ROOT, id_of, run_of, runs
 
 from components.config import Params
 from components.digests import digest
+from components.errors import ArtifactError
 from components.tracking import finish_pipeline_run, stage_run, start_pipeline_run
 from components.tracking import store as tracking_store
 from components.tracking.provenance import flatten
@@ -122,7 +123,7 @@ def test_metrics_of_a_training_loop_arrive_in_few_writes_and_complete(workspace:
 def test_other_ranks_record_nothing(workspace: Path, params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
     before = len(runs(""))
     monkeypatch.setenv("RANK", "1")
-    with stage_run("sft", params, inputs=[Path("no/such/file")]) as run:
+    with stage_run("sft", params, inputs=[workspace]) as run:
         run.metrics({"loss": 1.0})
         run.table("t.json", [{"a": 1}])
         run.figure(Path("none.png"))
@@ -135,6 +136,17 @@ def test_other_ranks_record_nothing(workspace: Path, params: Params, monkeypatch
     with stage_run("sft", params):
         pass
     assert len(runs("")) == before + 1
+
+
+@pytest.mark.parametrize("rank", ["0", "1"])
+def test_every_rank_names_a_missing_input(
+    workspace: Path, params: Params, monkeypatch: pytest.MonkeyPatch, rank: str
+) -> None:
+    monkeypatch.setenv("RANK", rank)
+    missing = workspace / "no/such/file"
+    with pytest.raises(ArtifactError, match=f"an input is missing\n  where:      {missing}"):
+        with stage_run("sft", params, inputs=[missing]):
+            pass
 
 
 def test_flatten_by_hand() -> None:
