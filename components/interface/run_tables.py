@@ -8,9 +8,9 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from components.interface.cells import interval, number
+from components.interface.cells import interval
 from components.interface.seeds import criteria
-from components.measuring.metrics import KL, WIN_RATE, Metric, metrics_among, parts_among, rubric_metrics
+from components.measuring.metrics import KL, WIN_RATE, Metric, metrics_among, number, parts_among, rubric_metrics
 
 
 def evaluation_table(evaluation: dict[str, Any]) -> Table:
