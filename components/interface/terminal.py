@@ -6,13 +6,11 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, RenderableType
 
+from components.interface.fitting import reader
 from components.interface.run_tables import evaluation_table
 from components.place import Place
-
-_ROOMY = 1000  # columns, more than any table takes
 
 
 def show_result(repository: Path | None, evaluation: dict[str, Any] | None) -> None:
@@ -43,8 +41,6 @@ def lock_has_changed(repository: Path) -> bool:
     return asked.returncode == 0 and bool(asked.stdout.strip())
 
 
-def print_whole(table: Table) -> None:
-    """Print a table so that it keeps one line a row, also where the terminal says it is narrower."""
-    console = Console()
-    console.width = max(console.width, Console(width=_ROOMY).measure(table).maximum)
-    console.print(table)
+def print_whole(table: RenderableType) -> None:
+    """Print a table in the form that fits the terminal; whole where there is none."""
+    reader().print(table)
