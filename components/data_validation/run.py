@@ -51,7 +51,8 @@ def run(settings: DataValidation, shared: Shared, inputs: Inputs, out: Path, tra
         atomic_write_text(folder / "report.html", page_of(raw, validated, report))
     for line in price_of_the_split(report):
         logger.info("%s", line)
-    logger.info("%d warnings; see %s", report["warnings"], out / "report.html")
+    count = report["warnings"]
+    logger.info("%s; see %s", "1 warning" if count == 1 else f"{count} warnings", out / "report.html")
     tracked.metrics(flat_metrics(report))
     for file in FILES:
         tracked.dataset(file, inputs.data / f"{file}.jsonl")
