@@ -17,6 +17,8 @@ from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from components.errors import ProximalError
+from components.interface.terminal import Ending
+from flows.ending import ending
 from flows.environment import set_environment, stage_variables
 from flows.graph import read_stages, sort_lock
 from flows.outcome import PipelineFailure, failed
@@ -38,11 +40,13 @@ class Result:
         stages: what became of each stage.
         evaluation: components.evaluation's metrics.json; None in a pipeline that does not evaluate.
         cost: what the chosen policy took; see `read_cost`.
+        ending: what to tell whoever asked for the run.
     """
 
     stages: dict[str, str]
     evaluation: dict[str, Any] | None
     cost: dict[str, float]
+    ending: Ending
 
 
 @flow(name="rlhf", task_runner=ThreadPoolTaskRunner(max_workers=CONCURRENT_STAGES))  # type: ignore[arg-type]
@@ -81,7 +85,8 @@ def rlhf(
                 stages[PROMOTION] = promote.submit(folder, variables, list(stages.values()))
             conclude(stages, run.stages)
             sort_lock(folder, graph)
-            return Completed(data=Result(run.stages, read_evaluation(folder), read_cost(folder)))
+            told = ending(folder, repository, run.run_id, offered=promotion)
+            return Completed(data=Result(run.stages, read_evaluation(folder), read_cost(folder), told))
     except (ProximalError, PipelineFailure) as failure:
         return failed(failure)
 
