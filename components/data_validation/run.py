@@ -51,8 +51,9 @@ def run(settings: DataValidation, shared: Shared, inputs: Inputs, out: Path, tra
         atomic_write_text(folder / "report.html", page_of(raw, validated, report))
     for line in price_of_the_split(report):
         logger.info("%s", line)
-    count = report["warnings"]
-    logger.info("%s; see %s", "1 warning" if count == 1 else f"{count} warnings", out / "report.html")
+    if count := report["warnings"]:
+        need = "1 check needs" if count == 1 else f"{count} checks need"
+        logger.warning("%s a look: %s", need, out / "report.html")
     tracked.metrics(flat_metrics(report))
     for file in FILES:
         tracked.dataset(file, inputs.data / f"{file}.jsonl")

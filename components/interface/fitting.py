@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.measure import Measurement
@@ -25,6 +26,6 @@ class Fitting:
 def reader() -> Console:
     """Who reads what is printed: a terminal of its width, or a file or pipe, which has room for everything."""
     console = Console()
-    if not console.is_terminal and "COLUMNS" not in os.environ:
+    if not sys.stdout.isatty() and "COLUMNS" not in os.environ:
         console.width = _ROOMY
     return console
