@@ -96,9 +96,10 @@ class Progress:
 
     def heard(self, name: str, line: str) -> None:
         """A stage said something."""
-        with self._lock:
-            self.at_work[name].hear(line, self._clock())
-        if self._view is not None and line.lstrip().startswith("warning: "):
+        if not line.lstrip().startswith("warning: "):
+            with self._lock:
+                self.at_work[name].hear(line, self._clock())
+        elif self._view is not None:
             self._view.warned(name, line.strip())
 
     def ended(self, name: str, outcome: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from rich.console import Console, RenderableType
 from rich.text import Text
 
-from components.interface.fitting import reader
+from components.interface.fitting import Fitting, reader
 from components.interface.run_tables import evaluation_table
 from components.measuring.metrics import interval_text, metric_that_counts
 from components.promotion.verdict import Verdict
@@ -72,11 +72,15 @@ def _show_ending(console: Console, ending: Ending, evaluation: dict[str, Any] | 
     _line(console, "run", f"{ending.run_id} in MLflow{_way_to(ending.run_id)}")
 
 
-def verdict_text(verdict: Verdict | None) -> Text:
-    """The verdict in the colour of what it means."""
+def verdict_text(verdict: Verdict | None) -> Fitting:
+    """The verdict in the colour of what it means, in several lines where one does not hold it."""
     if verdict is None:
-        return Text("NOT OFFERED for promotion: the champion stays as it is (--no-promotion)", style="bold yellow")
-    return Text(verdict.sentence(), style="bold green" if verdict.is_champion else "bold red")
+        lines = ["NOT OFFERED for promotion: the champion stays as it is (--no-promotion)"]
+        style = "bold yellow"
+    else:
+        lines = verdict.lines()
+        style = "bold green" if verdict.is_champion else "bold red"
+    return Fitting(Text(" ".join(lines), style), Text("\n  ".join(lines), style))
 
 
 def _model(ending: Ending) -> str:

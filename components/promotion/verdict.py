@@ -41,16 +41,22 @@ class Verdict:
 
     def sentence(self) -> str:
         """The verdict with why, against whom, and by how much."""
-        who, why = f"{self.model} version {self.version}", "; ".join(self.reasons)
-        measured = self._measured()
+        return " ".join(self.lines())
+
+    def lines(self) -> list[str]:
+        """The same where a line is short: what was decided, then each reason and figure."""
+        who, measured = f"{self.model} version {self.version}", self._measured()
         if self.decision == PROMOTED:
-            return f"PROMOTED: {who} is the champion: {measured} against {self.opponent}"
+            return [f"PROMOTED: {who} is the champion:", f"{measured} against {self.opponent}"]
         if self.decision == ALREADY_CHAMPION:
-            return f"ALREADY CHAMPION: {who} is this very policy, and nothing was decided anew"
+            return [f"ALREADY CHAMPION: {who} is this very policy;", "nothing was decided anew"]
+        *others, last = self.reasons
+        reasons = [f"{reason};" for reason in others]
         if self.decision == ALREADY_REFUSED:
-            return f"ALREADY REFUSED: {who} stays a candidate, because {why}; nothing was decided anew"
-        against = f" ({measured} against {self.opponent})" if measured else ""
-        return f"REFUSED: {who} stays a candidate, because {why}{against}"
+            end = [f"{last};", "nothing was decided anew"]
+            return [f"ALREADY REFUSED: {who} stays a candidate, because", *reasons, *end]
+        against = [f"({measured} against {self.opponent})"] if measured else []
+        return [f"REFUSED: {who} stays a candidate, because", *reasons, last, *against]
 
     def _measured(self) -> str:
         if not self.figures:

@@ -113,6 +113,7 @@ def test_warnings_are_shown_and_other_lines_are_not(tmp_path: Path) -> None:
     for line in ("step 1 of 2", "  warning: it repeats itself", "warning: it does not end", "no warning: this"):
         run.progress.heard("a", line)
     assert run.shown == [("a", "warning: it repeats itself"), ("a", "warning: it does not end")]
+    assert run.progress.at_work["a"].line == "no warning: this"
 
 
 def test_another_try_of_a_stage_is_not_done_before_it_ends(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from rich.style import Style
+from rich.text import Text
 
 from components.interface.terminal import Ending, show_result, verdict_text
 from components.promotion.verdict import Verdict
@@ -66,7 +67,17 @@ def test_at_80_columns_lines_break_between_words_and_paths_stay_whole(told: Any)
     assert f"report: {long}" in lines
     assert all(len(line) <= 80 for line in lines if long not in line)
     start = lines.index(next(line for line in lines if line.startswith("PROMOTED")))
-    assert " ".join(line.strip() for line in lines[start : start + 2]) == PROMOTED.sentence()
+    assert lines[start : start + 2] == [
+        "PROMOTED: policy version 1 is the champion:",
+        "  gold 0.507 -> 0.717, +0.210 [+0.178, +0.244] against the SFT policy",
+    ]
+    lines = told(Ending("abc", REFUSED), columns=80)
+    start = lines.index("REFUSED: policy version 2 stays a candidate, because")
+    assert lines[start + 1 : start + 4] == [
+        f"  {FELL};",
+        "  KL is high",
+        "  (gold 0.507 -> 0.717, +0.210 [+0.178, +0.244] against policy version 1)",
+    ]
 
 
 def test_what_is_wrong_with_a_policy_stands_before_the_verdict(told: Any) -> None:
@@ -107,4 +118,5 @@ def test_on_a_server_the_run_has_an_address_there(told: Any, monkeypatch: pytest
     ],
 )
 def test_the_verdict_has_the_colour_of_what_it_means(verdict: Verdict | None, colour: str) -> None:
-    assert Style.parse(str(verdict_text(verdict).style)) == Style(bold=True, color=colour)
+    for form in verdict_text(verdict).forms:
+        assert isinstance(form, Text) and Style.parse(str(form.style)) == Style(bold=True, color=colour)
