@@ -60,7 +60,7 @@ def run(promotion: bool, changes: tuple[str, ...], figures: Path | None) -> None
     result = run_flow(rlhf, repository=repository, promotion=promotion, overrides=overrides)
     if figures is not None:
         write_json(figures, {"evaluation": result.evaluation, "cost": result.cost})
-    show_result(None if overrides else repository, result.evaluation)
+    show_result(None if overrides else repository, result.evaluation, result.ending)
 
 
 @commands.command()

@@ -20,6 +20,7 @@ from flows.environment import set_environment, stage_variables
 from flows.graph import Stage, read_stages
 from flows.outcome import PipelineFailure, failed
 from flows.processes import processes
+from flows.progress import followed
 from flows.server import orderly
 from flows.stages import conclude, run_stage
 from flows.workspace import whole_repository
@@ -38,10 +39,12 @@ def compare(repository: Path, methods: Sequence[str], seeds: Sequence[int]) -> S
         with orderly(), whole_repository(repository), processes(str(flow_run.id)):
             variables = stage_variables(repository)
             runs: dict[str, PrefectFuture[Any]] = {}
-            for stage in _stages(repository, wanted):
-                upstream = [runs[name] for name in stage.upstream]
-                runs[stage.name] = run_stage.submit(stage, repository, variables, upstream)
-            conclude(runs, {})
+            stages = _stages(repository, wanted)
+            with followed(str(flow_run.id), stages, repository):
+                for stage in stages:
+                    upstream = [runs[name] for name in stage.upstream]
+                    runs[stage.name] = run_stage.submit(stage, repository, variables, upstream)
+                conclude(runs, {})
             figures: Figures = {
                 (method, seed): read_json(repository / FIGURES / f"{method}-{seed}.json")
                 for method, seed in wanted.values()

@@ -29,12 +29,14 @@ class Stage:
         upstream: the stages whose outputs it reads.
         changed: DVC finds that its dependencies, params, command or outputs differ from dvc.lock.
         timeout_minutes: `meta.timeout_minutes` of the stage in dvc.yaml; None where it has none.
+        description: its `desc` in dvc.yaml.
     """
 
     name: str
     upstream: tuple[str, ...]
     changed: bool
     timeout_minutes: float | None
+    description: str = ""
 
 
 def read_stages(repository: Path, pipeline: Path = PIPELINE) -> list[Stage]:
@@ -64,6 +66,7 @@ def read_stages(repository: Path, pipeline: Path = PIPELINE) -> list[Stage]:
                 upstream=tuple(_name(needed) for needed in upstream[stage]),
                 changed=_has_changed(stage),
                 timeout_minutes=(stage.meta or {}).get("timeout_minutes"),
+                description=stage.desc or "",
             )
             for stage in TopologicalSorter(upstream).static_order()
         ]

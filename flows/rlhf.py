@@ -17,13 +17,16 @@ from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from components.errors import ProximalError
+from components.interface.terminal import Ending
+from flows.ending import ending
 from flows.environment import set_environment, stage_variables
 from flows.graph import read_stages, sort_lock
 from flows.outcome import PipelineFailure, failed
 from flows.processes import processes
+from flows.progress import followed
 from flows.record import read_cost, read_evaluation, recorded
 from flows.server import orderly
-from flows.stages import PROMOTION, conclude, promote, run_stage
+from flows.stages import PROMOTION, conclude, promote, promotion_after, run_stage
 from flows.workspace import RUNS, whole_repository, workspace
 
 # Stages that need nothing of each other run side by side: the reward model and the judge.
@@ -38,11 +41,13 @@ class Result:
         stages: what became of each stage.
         evaluation: components.evaluation's metrics.json; None in a pipeline that does not evaluate.
         cost: what the chosen policy took; see `read_cost`.
+        ending: what to tell whoever asked for the run.
     """
 
     stages: dict[str, str]
     evaluation: dict[str, Any] | None
     cost: dict[str, float]
+    ending: Ending
 
 
 @flow(name="rlhf", task_runner=ThreadPoolTaskRunner(max_workers=CONCURRENT_STAGES))  # type: ignore[arg-type]
@@ -74,14 +79,16 @@ def rlhf(
             )
             graph = read_stages(folder)
             stages: dict[str, PrefectFuture[Any]] = {}
-            for stage in graph:
-                upstream = [stages[name] for name in stage.upstream]
-                stages[stage.name] = run_stage.submit(stage, folder, variables, upstream)
-            if promotion:
-                stages[PROMOTION] = promote.submit(folder, variables, list(stages.values()))
-            conclude(stages, run.stages)
+            with followed(str(flow_run.id), [*graph, *([promotion_after(graph)] if promotion else [])], repository):
+                for stage in graph:
+                    upstream = [stages[name] for name in stage.upstream]
+                    stages[stage.name] = run_stage.submit(stage, folder, variables, upstream)
+                if promotion:
+                    stages[PROMOTION] = promote.submit(folder, variables, list(stages.values()))
+                conclude(stages, run.stages)
             sort_lock(folder, graph)
-            return Completed(data=Result(run.stages, read_evaluation(folder), read_cost(folder)))
+            told = ending(folder, repository, run.run_id, offered=promotion)
+            return Completed(data=Result(run.stages, read_evaluation(folder), read_cost(folder), told))
     except (ProximalError, PipelineFailure) as failure:
         return failed(failure)
 
