@@ -22,11 +22,18 @@ from flows.outcome import PipelineFailure, failed
 from flows.processes import processes
 from flows.progress import followed
 from flows.server import orderly
+from flows.shown import show_progress
 from flows.stages import conclude, run_stage
 from flows.workspace import whole_repository
 
 
-@flow(name="compare", task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]
+def _name() -> str:
+    """By what is compared."""
+    methods, seeds = (", ".join(map(str, flow_run.parameters[each])) for each in ("methods", "seeds"))
+    return f"{methods}: seeds {seeds}"
+
+
+@flow(name="compare", flow_run_name=_name, task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]
 def compare(repository: Path, methods: Sequence[str], seeds: Sequence[int]) -> State[Any]:
     """Bring the runs of these methods and seeds up to date; gives their `Figures`."""
     repository = repository.resolve()
@@ -40,6 +47,7 @@ def compare(repository: Path, methods: Sequence[str], seeds: Sequence[int]) -> S
                 for stage in stages:
                     upstream = [runs[name] for name in stage.upstream]
                     runs[stage.name] = run_stage.submit(stage, repository, variables, upstream)
+                show_progress(runs.values())
                 conclude(runs, {})
             figures: Figures = {
                 (method, seed): read_json(repository / FIGURES / f"{method}-{seed}.json")

@@ -80,7 +80,7 @@ def _show_ending(console: Console, ending: Ending, evaluation: dict[str, Any] | 
     if ending.report is not None:
         _line(console, "report", ending.report)
     _line(console, "model", _model(ending))
-    _line(console, "run", f"{ending.run_id} in MLflow{_way_to(ending.run_id)}")
+    _line(console, "run", f"{ending.run_id} in MLflow{way_to(ending.run_id)}")
 
 
 def verdict_text(verdict: Verdict | None) -> Text:
@@ -98,7 +98,7 @@ def _model(ending: Ending) -> str:
     return f"{name} ({ending.model})" if ending.model else name
 
 
-def _way_to(run_id: str) -> str:
+def way_to(run_id: str) -> str:
     """How to see a run: its page on the server that keeps it, or on the one that `proximal ui` starts."""
     from components.tracking import store
 
