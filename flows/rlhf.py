@@ -51,7 +51,7 @@ class Result:
     ending: Ending
 
 
-@flow(name="rlhf", task_runner=ThreadPoolTaskRunner(max_workers=CONCURRENT_STAGES))  # type: ignore[arg-type]
+@flow(name="rlhf", flow_run_name="rlhf", task_runner=ThreadPoolTaskRunner(max_workers=CONCURRENT_STAGES))  # type: ignore[arg-type]
 def rlhf(
     repository: Path,
     revision: str | None = None,

@@ -144,3 +144,14 @@ def test_methods_and_seeds_that_no_run_has_are_refused_before_anything_starts(pr
     assert done.returncode == 2
     assert "error: no such run\n" in done.stderr and "found:      pqo-1\n" in done.stderr
     assert not (project / ".prefect").exists()
+
+
+def test_a_rubric_in_the_root_is_found_from_below(project: Path) -> None:
+    """As a stage finds it; it is sound, so that what comes next is what a clone would lack."""
+    (project / "mine.py").write_text("def score(prompt, response):\n    return {'gold': 1.0}\n")
+    (project / "params.yaml").write_text((project / "params.yaml").read_text() + "# changed\n")
+    below = project / "infra"
+    for module, word in (("mine", "uses the last commit"), ("nobodys", "the rubric cannot be used")):
+        changes = (f"data.rubric={module}:score", f"data.rubric_files={module}.py")
+        done = proximal("run", *(part for change in changes for part in ("--set", change)), folder=below)
+        assert done.returncode == 2 and word in done.stderr

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ from rich.console import Console
 from components.config import Params, load_params
 from components.digests import digest
 from components.errors import ArtifactError
-from components.interface.lineage import print_lineage
+from components.interface.lineage import as_plain, print_lineage
 from components.tracking import stage_run
 from components.tracking import store as tracking_store
 from components.tracking.lineage import trace
@@ -129,6 +130,18 @@ def test_the_way_back_names_every_run_and_the_raw_rows(workspace: Path, params: 
     }
     order = [step.run.name for step in lineage.root.all_steps()]
     assert order == ["promotion", "selection", "alignment 2", "alignment 1", "judge", "sft", "data_validation"]
+
+    told = as_plain(lineage)
+    assert (told["model"], told["version"], told["aliases"]) == ("whole", 1, ["champion"])
+    assert [run["run_id"] for run in told["runs"]] == [ids[name] for name in order]
+    runs = {run["name"]: run for run in json.loads(json.dumps(told))["runs"]}
+    assert sorted(runs["alignment 1"]["made_from"]) == sorted([ids["judge"], ids["sft"]])
+    rows = {file["path"]: file["rows"] for file in runs["data_validation"]["raw_files"]}
+    assert rows == {"data/prompts.jsonl": 3, "data/demonstrations.jsonl": 1}
+
+    # Asked from another folder, the raw rows are still those of the repository.
+    elsewhere = trace("whole@champion", workspace.resolve()).root.all_steps()
+    assert {f.path: f.place for step in elsewhere for f in step.raw_files} == dict.fromkeys(files, "in data/")
 
     text = printed("whole@1")
     for run_id in ids.values():
