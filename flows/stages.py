@@ -50,13 +50,12 @@ def run_stage(stage: Stage, folder: Path, variables: dict[str, str], upstream: l
         upstream: the outcomes of the stages that it needs, given as futures.
     """
     with Talk(stage.name) as talk:
-        if all(outcome is Outcome.UNCHANGED for outcome in upstream):
-            changed = stage.changed
-        else:
-            changed = has_changed(folder, stage.name)  # what those made may be what they had made before
+        anew = any(outcome is not Outcome.UNCHANGED for outcome in upstream)
+        changed = has_changed(folder, stage.name) if anew else stage.changed  # what was made may be as it was before
         if not changed:
             talk.end(Outcome.UNCHANGED)
-            return Completed(name="Unchanged", data=Outcome.UNCHANGED)
+            # What comes after it may read what a stage before it has made, and has to look.
+            return Completed(name="Unchanged", data=Outcome.CONFIRMED if anew else Outcome.UNCHANGED)
         # Two stages may start or end at once: DVC holds its lock then, and releases it while a command runs.
         command = [sys.executable, "-P", "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name]
         return _run(stage.name, talk, command, folder, variables, stage.timeout_minutes)
@@ -80,7 +79,9 @@ def promote(folder: Path, variables: dict[str, str], upstream: list[Any]) -> Sta
 def promotion_after(stages: Sequence[Stage]) -> Stage:
     """Promotion as the last of a pipeline's stages, which DVC does not know."""
     meaning = "the candidate against the champion; the better one is the champion"
-    return Stage(PROMOTION, tuple(stage.name for stage in stages), True, None, meaning)
+    needed = {name for stage in stages for name in stage.upstream}
+    last = tuple(stage.name for stage in stages if stage.name not in needed)
+    return Stage(PROMOTION, last, True, None, meaning)
 
 
 def conclude(stages: Mapping[str, PrefectFuture[Any]], outcomes: dict[str, str]) -> None:

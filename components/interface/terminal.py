@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,17 @@ class Ending:
     report: Path | None = None
     model: Path | None = None
     before: dict[str, Any] | None = None
+
+    def below(self, root: Path) -> Ending:
+        """The same, its paths from the present folder on, which sees the repository at `root`."""
+        report, model = (path and root / path for path in (self.report, self.model))
+        return replace(self, report=report, model=model)
+
+    def plain(self) -> dict[str, Any]:
+        """What scripts want of it, as plain values."""
+        verdict = {**asdict(self.verdict), "sentence": self.verdict.sentence()} if self.verdict else None
+        paths = {name: str(path) if path else None for name, path in (("report", self.report), ("model", self.model))}
+        return {"run_id": self.run_id, "verdict": verdict, "warnings": self.warnings, **paths}
 
 
 def show_result(repository: Path | None, evaluation: dict[str, Any] | None, ending: Ending | None = None) -> None:
@@ -69,7 +80,7 @@ def _show_ending(console: Console, ending: Ending, evaluation: dict[str, Any] | 
     if ending.report is not None:
         _line(console, "report", ending.report)
     _line(console, "model", _model(ending))
-    _line(console, "run", f"{ending.run_id} in MLflow{_way_to(ending.run_id)}")
+    _line(console, "run", f"{ending.run_id} in MLflow{way_to(ending.run_id)}")
 
 
 def verdict_text(verdict: Verdict | None) -> Fitting:
@@ -91,7 +102,7 @@ def _model(ending: Ending) -> str:
     return f"{name} ({ending.model})" if ending.model else name
 
 
-def _way_to(run_id: str) -> str:
+def way_to(run_id: str) -> str:
     """How to see a run: its page on the server that keeps it, or on the one that `proximal ui` starts."""
     from components.tracking import store
 
