@@ -80,7 +80,7 @@ def _show_ending(console: Console, ending: Ending, evaluation: dict[str, Any] | 
     if ending.report is not None:
         _line(console, "report", ending.report)
     _line(console, "model", _model(ending))
-    _line(console, "run", f"{ending.run_id} in MLflow{way_to(ending.run_id)}")
+    _line(console, "run", _run(ending.run_id))
 
 
 def verdict_text(verdict: Verdict | None) -> Fitting:
@@ -100,6 +100,14 @@ def _model(ending: Ending) -> str:
         return str(ending.model) if ending.model else "not registered, and gone with the clone; DVC's cache has it"
     name = f"models:/{verdict.model}" + ("@champion" if verdict.is_champion else f"/{verdict.version}")
     return f"{name} ({ending.model})" if ending.model else name
+
+
+def _run(run_id: str) -> str:
+    from components.tracking.history import get_run
+
+    if get_run(run_id) is None:
+        return "MLflow keeps none of this one: nothing had changed"
+    return f"{run_id} in MLflow{way_to(run_id)}"
 
 
 def way_to(run_id: str) -> str:
