@@ -46,18 +46,20 @@ def project(tmp_path: Path) -> Path:
     folder = tmp_path / "project"
     (folder / "data").mkdir(parents=True)
     (folder / "compare").mkdir()
+    (folder / "infra").mkdir()
     run("git", "init", "-q", folder=folder)
     dvc("init", "-q", folder=folder)
     shutil.copy(ROOT / ".dvc" / "config", folder / ".dvc" / "config")
     shutil.copy(ROOT / "Makefile", folder)
+    shutil.copy(ROOT / "infra" / "make_venv.sh", folder / "infra")
     (folder / ".gitignore").write_text("/out\n/data\n/.venv\n")
     (folder / "data" / "rows").write_text("1\n")
     (folder / "dvc.yaml").write_text(PIPELINE)
     (folder / "compare" / "dvc.yaml").write_text("stages: {}\n")
     (folder / "value.json").write_text('{"gold": 1.0}')
     (folder / "curve.json").write_text('[{"step": 1, "loss": 2.0}]')
-    for name in ("pyproject.toml", "constraints.txt"):
-        (folder / name).touch()
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    (folder / "constraints.txt").touch()
     dvc("add", "-q", "data", folder=folder)
     dvc("repro", "-q", folder=folder)
     commit(folder)
@@ -69,10 +71,9 @@ def fresh_clone(project: Path) -> tuple[Path, str]:
     clone = project.parent / "clone"
     run("git", "clone", "-q", str(project), str(clone), folder=project)
     (clone / ".venv").mkdir()
+    (clone / ".venv" / "bin").symlink_to(Path(sys.executable).parent)  # as if `make` had installed there
     (clone / ".venv" / ".installed").touch()
-    made = subprocess.run(
-        ["make", ".venv/.data", f"BIN={Path(sys.executable).parent}"], cwd=clone, capture_output=True, text=True
-    )
+    made = subprocess.run(["make", ".venv/.data"], cwd=clone, capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
     return clone, made.stdout + made.stderr
 
