@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clones import lend_venv
 
 ROOT = Path(__file__).resolve().parents[1]
 PIPELINE = """
 stages:
   train:
-    cmd: mkdir -p out && cp value.json out/metrics.json && cp value.json out/model && cp curve.json out/curve.json
+    cmd: >-
+      mkdir -p out && cp value.json out/metrics.json && cp curve.json out/curve.json
+      && cat value.json curve.json > out/model
     deps: [value.json, curve.json]
     outs:
       - out/model: {push: false}
@@ -70,9 +73,7 @@ def fresh_clone(project: Path) -> tuple[Path, str]:
     """A clone after the part of `make setup` that fetches, and what that said."""
     clone = project.parent / "clone"
     run("git", "clone", "-q", str(project), str(clone), folder=project)
-    (clone / ".venv").mkdir()
-    (clone / ".venv" / "bin").symlink_to(Path(sys.executable).parent)  # as if `make` had installed there
-    (clone / ".venv" / ".installed").touch()
+    lend_venv(clone)
     made = subprocess.run(["make", ".venv/.data"], cwd=clone, capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
     return clone, made.stdout + made.stderr
