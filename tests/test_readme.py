@@ -61,7 +61,7 @@ def environment(folder: Path) -> dict[str, str]:
 def shell(line: str, folder: Path) -> str:
     """What a line of README prints; it must succeed."""
     done = subprocess.run(
-        ["bash", "-c", line], cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=300
+        ["bash", "-c", line], cwd=folder, env=environment(folder), capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
     return done.stdout + done.stderr
@@ -139,7 +139,7 @@ def _answers_until_ended(command: str, address: str, folder: Path) -> bool:
         start_new_session=True,
     )
     try:
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 300
         while time.monotonic() < deadline and server.poll() is None:
             try:
                 with urllib.request.urlopen(address.format(port=port), timeout=5) as response:
