@@ -45,12 +45,12 @@ venv:
 	@infra/make_venv.sh
 
 .venv/.installed: pyproject.toml constraints.txt | venv
-	@echo "installing into .venv: about 4 minutes and 2.6 GB, most of it torch (a build of torch for CUDA takes more)" >&2
+	@echo "installing into .venv: about 4 minutes and 2.1 GB (torch is the largest; its build for CUDA takes several GB more)" >&2
 	@$(PIP) -e .
 	@touch $@
 
 .venv/.installed-test: .venv/.installed
-	@echo "installing what the tests need: about a minute and 0.6 GB" >&2
+	@echo "installing what the tests need: about a minute and 0.5 GB" >&2
 	@$(PIP) -e '.[test]'
 	@touch $@
 
