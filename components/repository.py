@@ -26,7 +26,7 @@ def require_git(folder: Path) -> None:
     if asked.returncode != 0:
         raise ConfigError(
             "this folder is no git repository",
-            where=str(folder),
+            where=str(folder.resolve()),
             expected="a clone of the project: DVC and lineage rest on its commits",
             found=" ".join(asked.stderr.split()),
             do="`git clone` the project, or here: `git init`, `git add --all` and `git commit --message start`",
