@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
 
 README = Path(__file__).resolve().parents[1] / "README.md"
@@ -31,4 +32,4 @@ def commands(text: str) -> list[str]:
 
 def python_blocks(text: str) -> list[str]:
     """The Python that README shows."""
-    return [block for language, block in _BLOCK.findall(text) if language == "python"]
+    return [textwrap.dedent(block) for language, block in _BLOCK.findall(text) if language == "python"]
