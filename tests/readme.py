@@ -9,7 +9,7 @@ from pathlib import Path
 README = Path(__file__).resolve().parents[1] / "README.md"
 # What a command begins with; of text between backticks, what has more than this one word is a command.
 PROGRAMS = {".", "accelerate", "curl", "dvc", "export", "git", "make", "mlflow", "pip", "prefect", "proximal", "python"}
-PROGRAMS |= {".venv/bin/proximal", ".venv/bin/pytest", "peer.py", "pytest", "until"}
+PROGRAMS |= {".venv/bin/proximal", ".venv/bin/pytest", "eval", "peer.py", "pytest", "until"}
 _BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 
 
