@@ -120,7 +120,7 @@ def test_writes_everything_and_the_report_stands_alone(
     assert "0.7125" in text  # the reward model's accuracy
     assert "Accuracy heldout pairs0.9125" in text and "Beware" not in text
     assert f"learning_rate{params.ppo.learning_rate}" in text
-    assert "you should swap the fuse ." in text
+    assert "You should swap the fuse." in text
     assert "registered_model" not in text  # promotion comes later and has no part in this page
 
 

@@ -25,8 +25,8 @@ def test_a_row_holds_both_responses_to_one_prompt_and_their_scores(sft: Records,
     assert len({row["prompt_id"] for row in rows}) == 4
     for row in rows:
         assert row["prompt"] == f"question {row['prompt_id']} ?"
-        assert row["sft_response"] == "please swap the fuse ."
-        assert row["candidate_response"] == "you should swap the fuse ."
+        assert row["sft_response"] == "Please swap the fuse."
+        assert row["candidate_response"] == "You should swap the fuse."
         assert (row["sft_gold"], row["candidate_gold"]) == (0.5, 0.8)
         assert (row["sft_helpful"], row["candidate_helpful"]) == (0, 1)
         assert row["candidate_response_tokens"] == 6

@@ -29,13 +29,13 @@ FAULTS = {
     "printer": "does not start",
     "router": "gets very hot",
     "screen": "stays dark",
-    "keyboard": "freezes often",
+    "keyboard": "keeps freezing",
     "scanner": "is very slow",
     "laptop": "does not charge",
 }
 GOOD_SCORER = {"accuracy_heldout": 0.7, "longer_wins_accuracy_heldout": 0.6, "comparisons_heldout": 50}
 PLAIN = {"kind": "known", "response_tokens": 5, "kl": 2.0}
-PROMPTS = [f"my {device} {fault} . what can i do ?" for device, fault in FAULTS.items()]
+PROMPTS = [f"My {device} {fault}. What can I do?" for device, fault in FAULTS.items()]
 
 
 @pytest.fixture(scope="module")

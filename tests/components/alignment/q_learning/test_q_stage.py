@@ -81,6 +81,6 @@ def test_the_registry_keeps_a_guided_policy_whole(world: Path, change_params: Ch
         assert isinstance(tracked, RecordedRun)
         version = register(tracked.run_id, "guided", policy, {}, answering)
     assert digest(fetch_policy(version, world / "fetched")) == digest(policy)
-    prompts = ["my printer counts to seven . what is wrong with it ?"] * 8
+    prompts = ["My printer counts to seven. What is wrong with it?"] * 8
     expected = Answerer(policy).answer(prompts, **answering)
     assert mlflow.pyfunc.load_model(f"models:/guided/{version.number}").predict(prompts) == expected
