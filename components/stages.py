@@ -107,7 +107,8 @@ def task_of(
         out = place.evaluation
         return Task(inputs, out, partial(door.run, params, inputs, out))
     metrics = (scorer / "metrics.json" for scorer in (place.reward_model, place.judge))
-    inputs = door.Inputs(candidate, selected, place.evaluation / "records.jsonl", prompts, place.frozen, *metrics)
+    records, page = (place.evaluation / name for name in ("records.jsonl", "report.html"))
+    inputs = door.Inputs(candidate, selected, records, prompts, place.frozen, *metrics, page)
     kept = {"folder": place.promotion, "lock": place.root / "dvc.lock"}
     return Task(inputs, None, partial(door.run, params, inputs, **kept, start=partial(_start, config)))
 

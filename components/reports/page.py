@@ -33,8 +33,8 @@ def render_page(template: Path, **values: Any) -> str:
     return pages.get_template(template.name).render(**values)
 
 
-def with_part(page: Path, part: str) -> str:
-    """A stored page with a part put where it has its slot.
+def page_with_slot(page: Path) -> str:
+    """A stored page that can be added to.
 
     Raises:
         ArtifactError: the page is absent, or has no slot.
@@ -48,4 +48,9 @@ def with_part(page: Path, part: str) -> str:
             found="another page" if text else "no such file",
             do="run `dvc repro --force evaluation`",
         )
-    return text.replace(SLOT, part)
+    return text
+
+
+def with_part(page: str, part: str) -> str:
+    """A page with a part put where it has its slot."""
+    return page.replace(SLOT, part)

@@ -8,7 +8,7 @@ import pytest
 from jinja2 import UndefinedError
 
 from components.errors import ArtifactError
-from components.reports.page import SLOT, render_page, with_part
+from components.reports.page import SLOT, page_with_slot, render_page, with_part
 
 
 @pytest.fixture
@@ -36,7 +36,7 @@ def test_a_value_that_nobody_gave_is_an_error(template: Path) -> None:
 def test_a_part_is_put_where_the_page_has_its_slot(template: Path, tmp_path: Path) -> None:
     stored = tmp_path / "page.html"
     stored.write_text(render_page(template, name=SLOT))  # a text of the data that looks like the slot is none
-    page = with_part(stored, "<section>later</section>")
+    page = with_part(page_with_slot(stored), "<section>later</section>")
     assert page.count("</p><section>later</section></main>") == 1 and SLOT not in page
 
 
@@ -46,5 +46,5 @@ def test_a_page_without_a_slot_is_named(tmp_path: Path) -> None:
         if content is not None:
             stored.write_text(content)
         with pytest.raises(ArtifactError) as error:
-            with_part(stored, "later")
+            page_with_slot(stored)
         assert (error.value.where, error.value.found) == (str(stored), found)
