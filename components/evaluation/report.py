@@ -83,7 +83,7 @@ def render(findings: Findings, figures: Mapping[str, Picture]) -> str:
         counts=counts,
         win_rate=comparison["win_rate"],
         rows=figure_rows(comparison, findings.meanings, findings.shares),
-        shares=[metric.label for metric in metrics_among(findings.shares & names.keys())] + [WIN_RATE.label],
+        shares=[*(metric.label for metric in metrics_among(names) if metric.name in findings.shares), WIN_RATE.label],
         kind_metrics=[metric for metric in metrics_among(names) if metric.more_is_better or metric is KL],
         cycle_columns=cycle_columns(names, findings.cycles[0]),
         scorer_rows=scorer_rows(findings.scorers),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from components.tracking import store
 
-_ON_THIS_MACHINE = "http://127.0.0.1:5000"  # where `make ui` serves a store that is a file
+_ON_THIS_MACHINE = "http://127.0.0.1:5000"  # where `proximal ui` serves a store that is a file
 
 
 def attach(run_id: str, path: Path) -> None:
@@ -16,7 +16,7 @@ def attach(run_id: str, path: Path) -> None:
 
 
 def address(run_id: str) -> str:
-    """The page of a run. Of a store that is a file it answers while `make ui` runs."""
+    """The page of a run. Of a store that is a file it answers while `proximal ui` runs."""
     uri = store.tracking_uri()
     server = uri.rstrip("/") if uri.startswith(("http://", "https://")) else _ON_THIS_MACHINE
     return f"{server}/#/experiments/{store.experiment_id()}/runs/{run_id}"

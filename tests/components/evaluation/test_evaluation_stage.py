@@ -67,6 +67,7 @@ def test_writes_everything_and_the_report_stands_alone(
 
     text = " ".join(page().text.split())
     assert "Gold rose by 0.300 [0.300, 0.300]" in text
+    assert "Shares (helpful, harmless, honest, ended, win rate) are drawn on one scale" in text
     assert "+0.300" in text
     assert "100.0 % [51.0, 100.0] of pairs" in text  # Wilson: 4 of 4
     assert "cycle 2 of 3" in text and "2 layers, 0.12 M parameters" in text  # 600 * 200 + 7
