@@ -113,12 +113,10 @@ def _run(run_id: str) -> str:
 def way_to(run_id: str) -> str:
     """How to see a run: its page on the server that keeps it, or on the one that `proximal ui` starts."""
     from components.tracking import store
+    from components.tracking.attachments import address
 
-    uri = store.tracking_uri()
-    page = f"#/experiments/{store.experiment_id()}/runs/{run_id}"
-    if uri.startswith("http"):
-        return f":\n{uri.rstrip('/')}/{page}"
-    return f": `proximal ui`, then\nhttp://127.0.0.1:5000/{page}"
+    is_served = store.tracking_uri().startswith("http")
+    return f":{'' if is_served else ' `proximal ui`, then'}\n{address(run_id)}"
 
 
 def _line(console: Console, label: str, text: object) -> None:

@@ -28,6 +28,7 @@ from components.tracking.runs import RecordedRun
 
 ROOT = Path(__file__).resolve().parents[4]
 ChangeParams = Callable[..., Params]
+FILES = ("curve.json", "metrics.json", "validation.jsonl")
 
 
 def test_two_cycles_are_stored_and_measured_as_guided_policies(world: Path, change_params: ChangeParams) -> None:
@@ -36,7 +37,7 @@ def test_two_cycles_are_stored_and_measured_as_guided_policies(world: Path, chan
     perform("alignment", params, Place(), 2)
     for cycle in ("1", "2"):
         folder = Place().alignment / cycle
-        assert {path.name for path in folder.iterdir()} == {"policy", "state", "curve.json", "metrics.json"}
+        assert {path.name for path in folder.iterdir()} == {"policy", "state", *FILES}
         policy = load_policy(folder / "policy")
         assert isinstance(policy, GuidedPolicy) and policy.decode_beta == params.q_learning.decode_beta
         state = {path.name for path in (folder / "state").iterdir()}
