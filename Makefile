@@ -50,7 +50,7 @@ venv:
 	@touch $@
 
 .venv/.installed-test: .venv/.installed
-	@echo "installing what the tests need: about a minute and 0.5 GB" >&2
+	@echo "installing what the tests need: about a minute and 0.6 GB" >&2
 	@$(PIP) -e '.[test]'
 	@touch $@
 
