@@ -61,7 +61,7 @@ def test_the_worst_are_those_that_lost_most_and_no_others(sft: Records, candidat
 def test_the_page_holds_every_pair_in_the_order_of_the_records(sft: Records, candidate: Records) -> None:
     pairs = all_pairs(sft, candidate)
     rows = json.loads(for_page(pairs, pairs[3:4], "gold", ["gold", "helpful"]))
-    plain = ["known", "question p1 ?", "please swap the fuse .", "you should swap the fuse .", [0.5, 0.0], [0.8, 1.0]]
+    plain = ["known", "question p1 ?", "Please swap the fuse.", "You should swap the fuse.", [0.5, 0.0], [0.8, 1.0]]
     assert rows[0] == [*plain, 0.3, None]
     assert [row[1] for row in rows] == [
         f"question {name} ?" for name in ("p1", "p1", "p2", "p2", "p3", "p3", "p4", "p4")

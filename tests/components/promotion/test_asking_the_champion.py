@@ -63,7 +63,7 @@ def test_it_is_served_over_http(root: Path, tmp_path: Path) -> None:
             stderr=log,
             start_new_session=True,
         )
-    question = json.dumps({"inputs": ["my printer does not start ."]}).encode()
+    question = json.dumps({"inputs": ["My printer does not start."]}).encode()
     request = urllib.request.Request(
         f"http://127.0.0.1:{port}/invocations", data=question, headers={"Content-Type": "application/json"}
     )
