@@ -144,9 +144,11 @@ def test_every_rank_names_a_missing_input(
 ) -> None:
     monkeypatch.setenv("RANK", rank)
     missing = workspace / "no/such/file"
-    with pytest.raises(ArtifactError, match=f"an input is missing\n  where:      {missing}"):
-        with stage_run("sft", params, inputs=[missing]):
-            pass
+    with (
+        pytest.raises(ArtifactError, match=f"an input is missing\n  where:      {missing}"),
+        stage_run("sft", params, inputs=[missing]),
+    ):
+        pass
 
 
 def test_flatten_by_hand() -> None:
