@@ -11,9 +11,10 @@ from components.config import Params
 from components.data.rows import Prompt, read_rows
 from components.evaluation import figures
 from components.evaluation.curves import standardised, training_rows
+from components.evaluation.recording import description, pair_rows, record_curves, record_figures
 from components.evaluation.report import Findings, render
 from components.evaluation.samples import before_and_after
-from components.measuring.compare import Comparison, compare, compare_by_kind, flat, headline
+from components.measuring.compare import Comparison, compare, compare_by_kind, headline
 from components.measuring.measure import TEST_STREAM, measure_policy
 from components.measuring.metrics import parts_among
 from components.measuring.records import Record, write_records
@@ -76,12 +77,17 @@ def run(params: Params, inputs: Inputs, out: Path, tracked: StageRun) -> None:
         for policy in (inputs.sft, inputs.candidate)
     )
     comparison = write_evaluation(params, inputs, out, sft, candidate)
-    tracked.metrics(flat(comparison) | {f"test/{name}": value for name, value in cut.items()})
-    tracked.table("samples.json", read_json(out / "samples.json"))
+    for run in (tracked, tracked.pipeline):
+        record_figures(run, comparison)
+    record_curves(tracked.pipeline, training_rows(inputs.curves), read_json(inputs.cycles))
+    tracked.metrics({f"eval_more/{name}": value for name, value in cut.items()})
+    tracked.table("samples.json", pair_rows(sft, candidate))
     for name in FIGURES:
         tracked.figure(out / "plots" / f"{name}.png")
     for name in ("report.html", "metrics.json", "by_kind.json"):
         tracked.artifact(out / name)
+    for run in (tracked, tracked.pipeline):
+        run.describe(description(comparison, None, tracked.page("report.html")))
 
 
 def write_evaluation(

@@ -2,15 +2,44 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from components.config import Promotion
 from components.measuring.metrics import Metric
 from components.promotion.decision import Decision, percent
 from components.tracking.registry import ModelVersion
 
 
+def title(version: ModelVersion) -> str:
+    """E.g. "policy version 3"."""
+    return f"{version.name} version {version.number}"
+
+
 def opponent(champion: ModelVersion | None) -> str:
     """Whom the candidate is held against, in words."""
-    return "the SFT policy" if champion is None else f"{champion.name} version {champion.number}"
+    return "the SFT policy" if champion is None else title(champion)
+
+
+def description(tags: Mapping[str, str], metric: Metric, run: str) -> str:
+    """What a registered version says of itself, as Markdown.
+
+    Args:
+        tags: of the version.
+        run: the page of the run that decided on it.
+    """
+    measured = "gain" in tags and tags["gain"] != "not measured"
+    old, new = (tags.get(f"{side}_{metric.name}") for side in ("opponent", "candidate"))
+    gain = f"{tags['gain']} [{tags['gain_low']}, {tags['gain_high']}]"
+    rows = [f"| {metric.label} | {old} -> {new}: {gain} |", f"| KL to SFT | {tags['kl']} nats per sequence |"]
+    rows.append(f"| Length ratio to SFT | {tags['length_ratio']} |")
+    because = "" if tags["reasons"] == "none" else f", because {tags['reasons']}"
+    lines = [
+        f"**{tags['decision'].capitalize()}** against {tags['opponent']}{because}. [The run that decided]({run})",
+        "",
+        f"Cycle {tags['cycle']}; try {tags['try']}.",
+        *(["", "| | |", "|:--|:--|", *rows] if measured else []),
+    ]
+    return "\n".join(lines)
 
 
 def report(
@@ -25,7 +54,7 @@ def report(
     """Say what was decided, on what, and against whom."""
     figures = decision.figures
     max_kl = limits.max_kl_nats_per_sequence
-    end = f"{version.name} version {version.number}"
+    end = title(version)
     measured = (
         [
             f"  {metric.name:<14}{figures[f'opponent_{metric.name}']:.3f} -> "

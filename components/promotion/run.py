@@ -27,9 +27,11 @@ from components.promotion.decision import (
     percent,
     refuse_too_few,
 )
-from components.promotion.report import opponent, report
+from components.promotion.report import description, opponent, report, title
 from components.tracking.dvc_files import locked_outputs
 from components.tracking.history import RunRecord, get_run
+from components.tracking.recorder import StageRun
+from components.tracking.registration import register
 from components.tracking.registry import (
     CANDIDATE,
     CHAMPION,
@@ -38,13 +40,12 @@ from components.tracking.registry import (
     PROMOTION_RUN,
     ModelVersion,
     decisions_on,
-    register,
+    describe,
     set_alias,
     set_tags,
     version_at,
     version_of_policy,
 )
-from components.tracking.runs import StageRun
 
 _MEASURED = ("gain", "gain_low", "gain_high", "kl", "length_ratio")
 _PROVENANCE = ("git_commit", "git_dirty", "data_md5", "params_sha256", "prefect_flow_run_id", "parent_run_id")
@@ -75,17 +76,22 @@ def run(params: Params, inputs: Inputs, tracked: StageRun, *, lock: Path, start:
     Raises:
         ArtifactError: an output of an earlier stage, or the champion's files, are absent or corrupt.
     """
-    tracked.tags({"decision": _promote(params, inputs, tracked, lock, start)})
+    decided = _promote(params, inputs, tracked, lock, start)
+    for run in (tracked, tracked.pipeline):
+        run.tags(decided)
 
 
-def _promote(params: Params, inputs: Inputs, tracked: StageRun, lock: Path, start: Callable[[], None]) -> str:
+def _promote(
+    params: Params, inputs: Inputs, tracked: StageRun, lock: Path, start: Callable[[], None]
+) -> dict[str, str]:
+    """What was decided, of which model, and why, as tags of the run."""
     name, policy_digest = params.promotion.registered_model, digest(inputs.candidate)
     champion, known = version_at(name, CHAMPION), version_of_policy(name, policy_digest)
     champion_digest = champion.tags.get(POLICY_DIGEST, f"version {champion.number}") if champion else None
     if champion is not None and champion_digest == policy_digest:
         set_alias(champion, CANDIDATE)
         print(f"already champion: {name} version {champion.number} is this policy", flush=True)
-        return "already champion"
+        return {"decision": "already champion", "model": title(champion)}
 
     record = get_run(tracked.run_id)
     assert record is not None, "the run was opened a moment ago"
@@ -94,7 +100,7 @@ def _promote(params: Params, inputs: Inputs, tracked: StageRun, lock: Path, star
     if known is not None and known.tags.get("grounds") == grounds and known.tags["decision"] == "refused":
         set_alias(known, CANDIDATE)
         print(f"already refused: {name} version {known.number}: {known.tags['reasons']}", flush=True)
-        return "already refused"
+        return {"decision": "already refused", "model": title(known), "reasons": known.tags["reasons"]}
 
     weak = _weak_scorers(inputs)
     split = digest(inputs.prompts)
@@ -106,22 +112,27 @@ def _promote(params: Params, inputs: Inputs, tracked: StageRun, lock: Path, star
     if "judge" in weak and metric is JUDGE and not params.promotion.allow_weak_judge:
         refusal = f"{weak['judge']}, and it decides here (promotion.allow_weak_judge)"
         decision = replace(decision, promoted=False, reasons=(*decision.reasons, refusal))
-    tracked.metrics({f"promotion/{name}": value for name, value in decision.figures.items()})
+    figures = {name: value for name, value in decision.figures.items() if not name.endswith(("_low", "_high"))}
+    tracked.metrics({f"promotion/{name}": value for name, value in figures.items()})
     outcome = "promoted" if decision.promoted else "refused"
-    tags = _tags(record, decision, inputs.selection, lock) | {
-        "decision": outcome,
-        "grounds": grounds,
-        "opponent": opponent(champion),
-        "weak_scorers": "; ".join(weak.values()) or "none",
-        "try": f"{number} on these test prompts, decided at {percent(confidence)}",
-        DECISIONS_ON + split: str(1 + int(known.tags.get(DECISIONS_ON + split, 0) if known else 0)),
-        POLICY_DIGEST: policy_digest,
-    }
+    tags = (
+        {"decision": outcome, "opponent": opponent(champion)}
+        | _tags(record, decision, inputs.selection, lock)
+        | {
+            "grounds": grounds,
+            "weak_scorers": "; ".join(weak.values()) or "none",
+            "try": f"{number} on these test prompts, decided at {percent(confidence)}",
+            DECISIONS_ON + split: str(1 + int(known.tags.get(DECISIONS_ON + split, 0) if known else 0)),
+            POLICY_DIGEST: policy_digest,
+        }
+    )
+    told = description(tags, metric, tracked.page())
     if known is None:
-        version = register(tracked.run_id, name, inputs.candidate, tags, _answering(params))
+        version = register(tracked.run_id, name, inputs.candidate, tags, _answering(params), told, figures)
     else:
         version = known
         set_tags(known, tags)
+        describe(known, told)
     set_alias(version, CANDIDATE)
     if decision.promoted:
         _require_same_champion(name, champion)
@@ -130,7 +141,7 @@ def _promote(params: Params, inputs: Inputs, tracked: StageRun, lock: Path, star
     for warning in weak.values():
         if not any(reason.startswith(warning) for reason in decision.reasons):
             print(f"  warning: {warning}", flush=True)
-    return outcome
+    return {"decision": outcome, "model": title(version), **{name: tags[name] for name in ("opponent", "reasons")}}
 
 
 def _weak_scorers(inputs: Inputs) -> dict[str, str]:

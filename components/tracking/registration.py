@@ -1,0 +1,105 @@
+"""A policy as a model that MLflow serves, and as a version in its registry."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+
+from components.tracking import store
+from components.tracking.registry import ModelVersion
+from components.tracking.tag_names import all_stored
+
+_LOADER = "components.engines.policy_model"  # MLflow calls its `_load_pyfunc`
+# What `_LOADER` and what it imports need from outside, and what MLflow needs to load it.
+_REQUIRED = (
+    *("mlflow-skinny", "pandas", "torch", "transformers", "accelerate", "tokenizers", "safetensors"),
+    *("numpy", "psutil", "pydantic", "ruamel.yaml"),
+)
+_MODEL = (
+    "Policies that `proximal run` aligned with human preferences. `champion` is the last one that beat the one before "
+    "it on held-out prompts; `candidate` is the last one that was tried. `proximal lineage NAME@champion` prints the "
+    "way from a version back to the raw rows."
+)
+
+
+def register(
+    run_id: str,
+    name: str,
+    policy_folder: Path,
+    tags: Mapping[str, str],
+    answering: Mapping[str, float | int],
+    description: str = "",
+    figures: Mapping[str, float] | None = None,
+) -> ModelVersion:
+    """Copy a policy into MLflow as a model that `mlflow.pyfunc.load_model` loads, and register a version.
+
+    The model carries the code that answers, and names what else that needs with its versions: an environment that is
+    made from its requirements.txt is enough, without this repository.
+
+    Args:
+        run_id: the run that registers it.
+        answering: the defaults of `components.engines.policy_model`'s params, which callers of `predict` may change.
+        description: of the version, Markdown.
+        figures: by which MLflow compares models.
+    """
+    import mlflow.pyfunc
+    from mlflow.entities import LoggedModelOutput, Metric
+    from mlflow.exceptions import MlflowException
+    from mlflow.models import Model, ModelSignature
+    from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+
+    client = store.client()
+    kinds = {float: "double", int: "long"}
+    schema = ParamSchema([ParamSpec(key, kinds[type(value)], value) for key, value in answering.items()])
+    text = Schema([ColSpec("string")])  # a column of prompts in, one of responses out
+    with store.tracking_faults(), tempfile.TemporaryDirectory() as scratch:
+        logged = client.create_logged_model(store.experiment_id(), name=name, source_run_id=run_id)
+        mlflow.pyfunc.save_model(
+            path=f"{scratch}/model",
+            loader_module=_LOADER,
+            data_path=str(policy_folder),
+            mlflow_model=Model(run_id=run_id, model_uuid=logged.model_id, model_id=logged.model_id),
+            signature=ModelSignature(inputs=text, outputs=text, params=schema),
+            input_example=["how do i fix this?"],
+            code_paths=[_copy_of_code(Path(scratch))],
+            pip_requirements=_requirements(),
+        )
+        client.log_model_artifacts(logged.model_id, f"{scratch}/model")
+        client.finalize_logged_model(logged.model_id, "READY")
+        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+        now = int(time.time() * 1000)
+        metrics = [
+            Metric(key, value, now, 0, model_id=logged.model_id, run_id=run_id)
+            for key, value in (figures or {}).items()
+        ]
+        client.log_batch(run_id, metrics=metrics)
+        try:
+            client.create_registered_model(name, description=_MODEL)
+        except MlflowException as fault:
+            if fault.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        version = client.create_model_version(
+            name,
+            f"models:/{logged.model_id}",
+            run_id,
+            tags=all_stored(tags),
+            model_id=logged.model_id,
+            description=description,
+        )
+    return ModelVersion(name, int(version.version), run_id, dict(tags), ())
+
+
+def _copy_of_code(scratch: Path) -> str:
+    """This package without compiled files, in a folder that MLflow may copy."""
+    copy = scratch / "code" / "components"
+    shutil.copytree(Path(__file__).parents[1], copy, ignore=shutil.ignore_patterns("__pycache__"))
+    return str(copy)
+
+
+def _requirements() -> list[str]:
+    """The versions that are installed here, without the name of a build ("+cpu") that another machine need not have."""
+    return [f"{name}=={metadata.version(name).partition('+')[0]}" for name in _REQUIRED]

@@ -1,0 +1,41 @@
+"""Which tags are for people: MLflow's pages leave out what begins with `mlflow.`, so that is where digests go.
+
+Everybody in this package reads and writes the plain names; they are changed on the way to the store and back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+OUT_OF_SIGHT = "mlflow.proximal."
+_FAMILIES = (
+    *("in:", "out:", "checkpoint:", "made_by:", "outcome:", "decisions_on:"),
+    *("candidate_", "opponent_"),  # figures of a registered version, whose description has them
+)
+_SINGLE = frozenset(
+    {
+        *("process_host", "process_pid", "process_started", "dvc_invocation"),
+        *("data_md5", "params_sha256", "prefect_flow_run_id", "parent_run_id"),
+        *("policy_digest", "promotion_run_id", "grounds", "gain_low", "gain_high"),
+    }
+)
+
+
+def stored(name: str) -> str:
+    """The name under which a tag is kept."""
+    return OUT_OF_SIGHT + name if name in _SINGLE or name.startswith(_FAMILIES) else name
+
+
+def all_stored(tags: Mapping[str, str]) -> dict[str, str]:
+    """Tags as they are kept."""
+    return {stored(name): value for name, value in tags.items()}
+
+
+def all_plain(tags: Mapping[str, str]) -> dict[str, str]:
+    """Tags under their plain names, also those of stores that kept all of them in sight."""
+    return {name.removeprefix(OUT_OF_SIGHT): value for name, value in tags.items()}
+
+
+def spellings(name: str) -> tuple[str, ...]:
+    """What to search a tag by: as it is kept now, and as it was when all tags were in sight."""
+    return tuple(dict.fromkeys((stored(name), name)))
