@@ -146,8 +146,18 @@ def ui(port: int) -> None:
     """Open the MLflow UI on this machine."""
     repository = require_repository()
     set_environment(repository)
-    arguments = ["mlflow", "ui", "--backend-store-uri", tracking_uri(repository), "--host", "127.0.0.1"]
-    os.execv(sys.executable, [sys.executable, "-m", *arguments, "--port", str(port)])
+    from components.tracking import runs_url
+
+    store = tracking_uri(repository)
+    click.echo(f"open {runs_url(port)}")
+    if store.startswith("http"):  # a server of its own
+        return
+    # One person looks: one process, none for jobs that nothing here asks for, and no word of what it is made of.
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_LOGGING_LEVEL": "ERROR", "PYTHONWARNINGS": "ignore"}
+    stores = ("--backend-store-uri", store, "--registry-store-uri", store)
+    server = ("--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--uvicorn-opts", "--log-level warning")
+    command = [sys.executable, "-m", "mlflow", "ui", *stores, *server]
+    os.execve(sys.executable, command, {**quiet, **os.environ})
 
 
 @commands.command()

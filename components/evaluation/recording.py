@@ -77,7 +77,7 @@ def _pair(sft: Record, candidate: Record) -> dict[str, Any]:
     first = [metric.name for metric in _PAIRED if metric.name in new]
     row: dict[str, Any] = {"prompt": sft.prompt, "sft": sft.response, "candidate": candidate.response}
     for name in (*first, *(name for name in new if name not in first)):
-        row |= {f"{name} sft": old[name], f"{name} candidate": new[name]}
+        row |= {f"{name} sft": round(old[name], 4), f"{name} candidate": round(new[name], 4)}
     return row | {"kind": sft.kind, "sample": sft.sample, "prompt_id": sft.prompt_id}
 
 

@@ -68,7 +68,8 @@ def run(params: Params, inputs: Inputs, out: Path, tracked: StageRun) -> None:
     Raises:
         ArtifactError, DataError: an output of an earlier stage is absent or corrupt.
     """
-    tracked.dataset("prompts_test", inputs.prompts)
+    for run in (tracked, tracked.pipeline):
+        run.dataset("prompts_test", inputs.prompts)
     prompts = read_rows(inputs.prompts, Prompt)
     cut = cut_fractions(load_codec(inputs.sft), "evaluation", [row.prompt for row in prompts])
     samples = params.measurement.test_samples_per_prompt

@@ -14,6 +14,7 @@ from components.measuring.records import Record, prompt_means, prompt_win_rates
 
 # {"sft" | "candidate" | "difference": {metric: {"mean", "low", "high"}}, "win_rate": {"mean", "low", "high"}}
 Comparison = dict[str, Any]
+_DECIMALS = 4
 
 
 def compare(sft: Sequence[Record], candidate: Sequence[Record], settings: Evaluation) -> Comparison:
@@ -78,12 +79,12 @@ def flat(comparison: Comparison) -> dict[str, float]:
     """The comparison's means under the names that every method shares in MLflow, which puts names in order by letter.
 
     eval/... are the few that policies are compared by, the candidate's; eval_more/... are its others; gain/... is
-    candidate minus SFT.
+    candidate minus SFT. Rounded to _DECIMALS: MLflow's tables show every digit that there is.
     """
-    values = {name: interval["mean"] for name, interval in comparison["candidate"].items()}
-    values[WIN_RATE.name] = comparison["win_rate"]["mean"]
+    values = {name: round(interval["mean"], _DECIMALS) for name, interval in comparison["candidate"].items()}
+    values[WIN_RATE.name] = round(comparison["win_rate"]["mean"], _DECIMALS)
     first = [metric.name for metric in COMPARED_BY if metric.name in values]
-    gains = {name: interval["mean"] for name, interval in comparison["difference"].items()}
+    gains = {name: round(interval["mean"], _DECIMALS) for name, interval in comparison["difference"].items()}
     return {
         **{f"eval/{name}": values[name] for name in first},
         **{f"gain/{name}": gains[name] for name in first if name in gains},

@@ -128,7 +128,9 @@ def _promote(
     )
     told = description(tags, metric, tracked.page())
     if known is None:
-        version = register(tracked.run_id, name, inputs.candidate, tags, _answering(params), told, figures)
+        version = register(
+            tracked.run_id, name, inputs.candidate, tags, _answering(params), told, figures, tracked.pipeline.run_id
+        )
     else:
         version = known
         set_tags(known, tags)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 import time
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from components.tracking import store
 from components.tracking.registry import ModelVersion
-from components.tracking.tag_names import all_stored
+from components.tracking.tag_names import packed
 
 _LOADER = "components.engines.policy_model"  # MLflow calls its `_load_pyfunc`
 # What `_LOADER` and what it imports need from outside, and what MLflow needs to load it.
@@ -34,6 +35,7 @@ def register(
     answering: Mapping[str, float | int],
     description: str = "",
     figures: Mapping[str, float] | None = None,
+    pipeline: str = "",
 ) -> ModelVersion:
     """Copy a policy into MLflow as a model that `mlflow.pyfunc.load_model` loads, and register a version.
 
@@ -45,6 +47,7 @@ def register(
         answering: the defaults of `components.engines.policy_model`'s params, which callers of `predict` may change.
         description: of the version, Markdown.
         figures: by which MLflow compares models.
+        pipeline: the run of the whole pipeline, whose page names the model too; "" where there is none.
     """
     import mlflow.pyfunc
     from mlflow.entities import LoggedModelOutput, Metric
@@ -70,10 +73,11 @@ def register(
         )
         client.log_model_artifacts(logged.model_id, f"{scratch}/model")
         client.finalize_logged_model(logged.model_id, "READY")
-        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+        for run in filter(None, (run_id, pipeline)):
+            client.log_outputs(run, [LoggedModelOutput(logged.model_id, step=0)])
         now = int(time.time() * 1000)
         metrics = [
-            Metric(key, value, now, 0, model_id=logged.model_id, run_id=run_id)
+            Metric(key, round(value, 4), now, 0, model_id=logged.model_id, run_id=run_id)
             for key, value in (figures or {}).items()
         ]
         client.log_batch(run_id, metrics=metrics)
@@ -86,10 +90,13 @@ def register(
             name,
             f"models:/{logged.model_id}",
             run_id,
-            tags=all_stored(tags),
+            tags=packed(tags),
             model_id=logged.model_id,
             description=description,
         )
+        # MLflow's own way to tell a logged model of its versions, which only its fluent functions go.
+        of_model = json.dumps([{"name": name, "version": version.version}])
+        client.set_logged_model_tags(logged.model_id, {"mlflow.modelVersions": of_model})
     return ModelVersion(name, int(version.version), run_id, dict(tags), ())
 
 

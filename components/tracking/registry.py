@@ -6,11 +6,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from components.errors import ArtifactError
 from components.tracking import store
-from components.tracking.tag_names import all_plain, spellings, stored
+from components.tracking.tag_names import all_plain, packed
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import RegisteredModel
@@ -65,8 +65,8 @@ def version_of_policy(name: str, policy_digest: str) -> ModelVersion | None:
     model = _model(name)
     if model is None:
         return None
-    queries = (f"name = '{name}' AND tags.`{key}` = '{policy_digest}'" for key in spellings(POLICY_DIGEST))
-    return _version(model, next(filter(None, map(_last_number, queries)), None))
+    numbers = (int(version.version) for version, tags in _versions(name) if tags.get(POLICY_DIGEST) == policy_digest)
+    return _version(model, max(numbers, default=None))
 
 
 def decisions_on(name: str, split: str) -> int:
@@ -75,9 +75,14 @@ def decisions_on(name: str, split: str) -> int:
     Args:
         split: the digest of the test prompts.
     """
+    return sum(int(tags.get(DECISIONS_ON + split, 0)) for _, tags in _versions(name))
+
+
+def _versions(name: str) -> list[tuple[Any, dict[str, str]]]:
+    """All versions of a model, with their plain tags."""
     with store.tracking_faults():
-        versions = store.client().search_model_versions(f"name = '{name}'")
-    return sum(int(all_plain(version.tags).get(DECISIONS_ON + split, 0)) for version in versions)
+        found = store.client().search_model_versions(f"name = '{name}'")
+    return [(version, all_plain(version.tags)) for version in found]
 
 
 def set_alias(version: ModelVersion, alias: str) -> None:
@@ -89,8 +94,8 @@ def set_alias(version: ModelVersion, alias: str) -> None:
 def set_tags(version: ModelVersion, tags: Mapping[str, str]) -> None:
     """Write tags of a version, over those of the same name."""
     with store.tracking_faults():
-        for key, value in tags.items():
-            store.client().set_model_version_tag(version.name, str(version.number), stored(key), value)
+        for key, value in packed({**version.tags, **tags}).items():
+            store.client().set_model_version_tag(version.name, str(version.number), key, value)
 
 
 def describe(version: ModelVersion, description: str) -> None:

@@ -1,13 +1,17 @@
-"""Which tags are for people: MLflow's pages leave out what begins with `mlflow.`, so that is where digests go.
+"""Which tags are for people, and how the others are kept out of their sight.
 
-Everybody in this package reads and writes the plain names; they are changed on the way to the store and back.
+MLflow's pages of runs leave out what begins with `mlflow.`; its table of a registered model's versions does not, so
+there all that is not for people is one tag. Everybody else reads and writes plain names, which change on the way to the
+store and back.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 
 OUT_OF_SIGHT = "mlflow.proximal."
+_PACKED = "digests"
 _FAMILIES = (
     *("in:", "out:", "checkpoint:", "made_by:", "outcome:", "decisions_on:"),
     *("candidate_", "opponent_"),  # figures of a registered version, whose description has them
@@ -31,9 +35,16 @@ def all_stored(tags: Mapping[str, str]) -> dict[str, str]:
     return {stored(name): value for name, value in tags.items()}
 
 
+def packed(tags: Mapping[str, str]) -> dict[str, str]:
+    """Tags of a registered version as they are kept."""
+    aside = {name: value for name, value in tags.items() if stored(name) != name}
+    return {name: value for name, value in tags.items() if name not in aside} | {_PACKED: json.dumps(aside)}
+
+
 def all_plain(tags: Mapping[str, str]) -> dict[str, str]:
     """Tags under their plain names, also those of stores that kept all of them in sight."""
-    return {name.removeprefix(OUT_OF_SIGHT): value for name, value in tags.items()}
+    aside: dict[str, str] = json.loads(tags.get(_PACKED, "{}"))
+    return {name.removeprefix(OUT_OF_SIGHT): value for name, value in tags.items() if name != _PACKED} | aside
 
 
 def spellings(name: str) -> tuple[str, ...]:
