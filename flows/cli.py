@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -138,6 +139,30 @@ def lineage(model: str) -> None:
     from components.interface.lineage import print_lineage
 
     print_lineage(model)
+
+
+@commands.command()
+def stages() -> None:
+    """Print the stages in the order in which they run, what would run now, and what each waits for."""
+    repository = require_repository()
+    from flows.graph import read_stages
+    from flows.tables import stage_lines
+
+    click.echo("\n".join(stage_lines(read_stages(repository))))
+
+
+@commands.command()
+def experiments() -> None:
+    """Print DVC's experiments: gold, judge, KL, win rate, and the params in which they differ."""
+    require_repository()
+    from components.config import load_params
+    from components.place import Place
+    from flows.tables import experiment_lines
+
+    shown = subprocess.run([sys.executable, "-m", "dvc", "exp", "show", "--csv"], stdout=subprocess.PIPE, text=True)
+    if shown.returncode:  # DVC has said why
+        sys.exit(shown.returncode)
+    click.echo("\n".join(experiment_lines(shown.stdout, load_params(Place().params).model_dump())))
 
 
 @commands.command()
