@@ -34,7 +34,7 @@ def description(tags: Mapping[str, str], metric: Metric, run: str) -> str:
     rows.append(f"| Length ratio to SFT | {tags['length_ratio']} |")
     because = "" if tags["reasons"] == "none" else f", because {tags['reasons']}"
     lines = [
-        f"**{tags['decision'].capitalize()}** against {tags['opponent']}{because}. [The run that decided]({run})",
+        f"{tags['decision'].capitalize()} against {tags['opponent']}{because}. [The run that decided]({run})",
         "",
         f"Cycle {tags['cycle']}; try {tags['try']}.",
         *(["", "| | |", "|:--|:--|", *rows] if measured else []),
