@@ -69,6 +69,11 @@ class Place:
         return self.root / "artifacts" / "evaluation"
 
     @property
+    def promotion(self) -> Path:
+        """What promotion decided last; it is no output of DVC's."""
+        return self.root / "artifacts" / "promotion"
+
+    @property
     def work(self) -> Path:
         """Iteration checkpoints of unfinished cycles: no stage's output; see components.alignment.work_folder."""
         return self.root / ".work"

@@ -28,9 +28,19 @@ def arguments_of_a_stage(command: Callable[..., None]) -> Callable[..., None]:
     return click.argument("stage", type=click.Choice(list(STAGES)))(cycle(command))
 
 
+class _Lines(logging.Formatter):
+    """A stage's lines as they are, and its warnings by that word: a terminal keeps them in sight."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        return f"warning: {text}" if record.levelno >= logging.WARNING else text
+
+
 def log_to_stderr() -> None:
     """What a stage says of itself."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    shown = logging.StreamHandler(sys.stderr)
+    shown.setFormatter(_Lines("%(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[shown])
     for noisy in ("alembic", "mlflow", "httpx", "urllib3", "matplotlib"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
 

@@ -109,9 +109,8 @@ def task_of(
         return Task(inputs, out, partial(door.run, params, inputs, out))
     metrics = (scorer / "metrics.json" for scorer in (place.reward_model, place.judge))
     inputs = door.Inputs(candidate, selected, place.evaluation / "records.jsonl", prompts, place.frozen, *metrics)
-    return Task(
-        inputs, None, partial(door.run, params, inputs, lock=place.root / "dvc.lock", start=partial(_start, config))
-    )
+    kept = {"folder": place.promotion, "lock": place.root / "dvc.lock"}
+    return Task(inputs, None, partial(door.run, params, inputs, **kept, start=partial(_start, config)))
 
 
 def perform(

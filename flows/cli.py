@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,9 +12,25 @@ import click
 
 from components import status_file
 from components.errors import USER_ERROR_STATUS, ProximalError
-from flows.environment import set_environment, tracking_uri
+from flows import completion, output
 from flows.local_run import run_flow, start
-from flows.preconditions import parse_change, require_committed, require_repository, require_sound
+from flows.looking import LOOKING
+from flows.preconditions import (
+    parse_changes,
+    require_committed,
+    require_repository,
+    require_sound,
+)
+from flows.version import print_version
+
+_EPILOG = """\b
+Exit status:
+  0    done, also where a candidate was refused
+  1    a fault of ours, of a stage or of the machine
+  2    yours to mend: the message says how
+  130  interrupted; another signal n gives 128 + n
+Tab completion: eval "$(_PROXIMAL_COMPLETE=bash_source proximal)"
+"""
 
 
 def main() -> None:
@@ -23,177 +38,143 @@ def main() -> None:
     status_file.begin()  # a comparison's stages are whole runs
     status: Any = 1
     try:
-        commands()
+        status = commands(standalone_mode=False) or 0
     except ProximalError as error:
         click.echo(f"error: {error}", err=True)
         status = USER_ERROR_STATUS
-    except SystemExit as ended:  # click's way to end, also after success
+    except click.ClickException as error:  # a command line that says nothing
+        error.show()
+        status = error.exit_code
+    except click.Abort:
+        click.echo("interrupted", err=True)
+        status = 128 + signal.SIGINT
+    except SystemExit as ended:
         status = ended.code or 0
     finally:
         status_file.end(status)
     sys.exit(status)
 
 
-@click.group()
+@click.group(epilog=_EPILOG)
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=print_version,
+              help="Print the version and the commit.")  # fmt: skip
 def commands() -> None:
-    """From human preferences to an aligned language model. Run from the root of the repository."""
+    """From human preferences to an aligned language model. Run it anywhere in a clone of the project."""
 
 
-@commands.command()
+@commands.command(short_help="Run what has changed since the last run.")
 @click.option("--promotion/--no-promotion", default=True, help="Offer the result for promotion to champion.")
 @click.option(
-    "--set", "changes", metavar="KEY=VALUE", multiple=True,
+    "--set", "changes", metavar="KEY=VALUE", multiple=True, shell_complete=completion.keys,
     help="Another value for a dotted key of params.yaml, in a clone of the last commit; may be given several times.",
 )  # fmt: skip
-@click.option("--figures", type=click.Path(path_type=Path), help="Write the final figures there too, as JSON.")
-def run(promotion: bool, changes: tuple[str, ...], figures: Path | None) -> None:
+@click.option("--figures", "figures_file", type=click.Path(path_type=Path),
+              help="Write the figures alone there, too: what DVC keeps of a comparison's run.")  # fmt: skip
+@output.as_json
+def run(promotion: bool, changes: tuple[str, ...], figures_file: Path | None, as_json: bool) -> None:
     """Bring the whole pipeline up to date: runs what has changed since the last run, and nothing else."""
-    repository = require_repository()
-    overrides = dict(parse_change(text) for text in changes)
-    require_sound(repository, overrides)
-    if overrides:
-        require_committed(repository)
-    start(repository)
-    from components.artifacts import write_json
-    from components.interface.terminal import show_result
-    from flows.rlhf import rlhf
+    with output.answering(as_json) as tell:
+        repository = require_repository()
+        overrides = parse_changes(changes)
+        require_sound(repository, overrides)
+        if overrides:
+            require_committed(repository)
+        else:
+            _fetch_absent_data(repository)
+        start(repository)
+        from components.artifacts import write_json
+        from components.interface.terminal import show_result
+        from flows.rlhf import rlhf
 
-    result = run_flow(rlhf, repository=repository, promotion=promotion, overrides=overrides)
-    if figures is not None:
-        write_json(figures, {"evaluation": result.evaluation, "cost": result.cost})
-    show_result(None if overrides else repository, result.evaluation)
+        result = run_flow(rlhf, repository=repository, promotion=promotion, overrides=overrides)
+        figures = {"evaluation": result.evaluation, "cost": result.cost}
+        if figures_file is not None:
+            write_json(figures_file, figures)
+        ending = result.ending.below(repository)
+        if as_json:
+            tell({**figures, "stages": result.stages, **ending.plain()})
+        else:
+            show_result(None if overrides else repository, result.evaluation, ending)
 
 
-@commands.command()
-@click.option("--method", "methods", multiple=True, help="May be given several times; all of them without it.")
+@commands.command(short_help="Run several methods on the same data.")
+@click.option("--method", "methods", multiple=True, shell_complete=completion.methods,
+              help="May be given several times; all of them without it.")  # fmt: skip
 @click.option("--seed", "seeds", type=int, multiple=True, default=(1, 2, 3), show_default=True)
-def compare(methods: tuple[str, ...], seeds: tuple[int, ...]) -> None:
+@output.as_json
+def compare(methods: tuple[str, ...], seeds: tuple[int, ...], as_json: bool) -> None:
     """Run several methods on the same data, each with several seeds, and print their figures side by side."""
-    repository = require_repository()
-    from components.config import METHODS
+    with output.answering(as_json) as tell:
+        repository = require_repository()
+        from components.config import METHODS
 
-    figures = _compare(repository, methods or METHODS, seeds)
-    from components.interface.comparison_plot import draw_comparison
-    from components.interface.comparison_tables import comparison_tables
-    from components.interface.terminal import print_whole
-    from flows.compare import FIGURES
+        figures = _compare(repository, methods or METHODS, seeds)
+        from components.interface.comparison_plot import draw_comparison
+        from components.interface.comparison_tables import comparison_tables
+        from components.interface.terminal import print_whole
+        from flows.matrix import FIGURES
 
-    click.echo("Held-out prompts, mean [95 % interval, paired by prompt]\n")
-    for table in comparison_tables(figures):
-        print_whole(table)
-    plot = FIGURES / "comparison.png"
-    draw_comparison(figures, repository / plot)
-    click.echo(f"plot: {plot}")
+        plot = repository / FIGURES / "comparison.png"
+        draw_comparison(figures, plot)
+        if as_json:
+            tell({"runs": _runs(figures), "plot": str(plot)})
+            return
+        click.echo("Held-out prompts, mean [95 % interval, paired by prompt]\n")
+        for table in comparison_tables(figures):
+            print_whole(table)
+        click.echo(f"plot: {plot}")
 
 
-@commands.command()
-def seeds() -> None:
+@commands.command(short_help="Run three seeds; print the table of README.")
+@output.as_json
+def seeds(as_json: bool) -> None:
     """Run the pipeline with three seeds, each in a clone of its own, and print the table of README."""
-    repository = require_repository()
-    from components.config import load_params
-    from components.interface.seeds import SEEDS, criteria
-    from components.place import Place
+    with output.answering(as_json) as tell:
+        repository = require_repository()
+        from components.config import load_params
+        from components.interface.seeds import SEEDS, criteria
+        from components.place import Place
 
-    figures = _compare(repository, [load_params(Place().params).method], SEEDS)
-    from components.interface.run_tables import seeds_table
-    from components.interface.terminal import print_whole
+        figures = _compare(repository, [load_params(Place(repository).params).method], SEEDS)
+        from components.interface.run_tables import seeds_table
+        from components.interface.terminal import print_whole
 
-    evaluations = {seed: content["evaluation"] for (_, seed), content in figures.items()}
-    print_whole(seeds_table(evaluations))
-    if not all(claim.holds for evaluation in evaluations.values() for claim in criteria(evaluation)):
-        sys.exit(1)
-
-
-@commands.command()
-@click.argument("policy", metavar="FOLDER_OR_MODEL")
-@click.option("--out", type=click.Path(path_type=Path), help="A new folder for the figures and the records.")
-def evaluate(policy: str, out: Path | None) -> None:
-    """Measure any policy, a folder or NAME@ALIAS, against the SFT policy on the held-out prompts."""
-    repository = require_repository()
-    set_environment(repository)
-    from components.config import load_params
-    from components.interface.evaluate import evaluate as measured
-    from components.interface.run_tables import evaluation_table
-    from components.interface.terminal import print_whole
-    from components.place import Place
-
-    place = Place()
-    print_whole(evaluation_table(measured(policy, load_params(place.params), place, out)))
+        evaluations = {seed: content["evaluation"] for (_, seed), content in figures.items()}
+        claims = {seed: criteria(evaluation) for seed, evaluation in evaluations.items()}
+        if as_json:
+            held = {seed: {claim.claim: claim.holds for claim in found} for seed, found in claims.items()}
+            tell({"runs": _runs(figures), "claims": held})
+        else:
+            print_whole(seeds_table(evaluations))
+        if not all(claim.holds for found in claims.values() for claim in found):
+            sys.exit(1)
 
 
-@commands.command()
-def doctor() -> None:
-    """Look at what a run here rests on, from Python to the servers, and say what to mend."""
-    set_environment(Path.cwd())
-    from components.interface.doctor import print_findings
-
-    if not print_findings(Path.cwd()):
-        sys.exit(USER_ERROR_STATUS)
-
-
-@commands.command()
-@click.argument("model", metavar="NAME@ALIAS")
-def lineage(model: str) -> None:
-    """Print the way from a registered model, e.g. policy@champion, back to the raw rows."""
-    set_environment(require_repository())
-    from components.interface.lineage import print_lineage
-
-    print_lineage(model)
-
-
-@commands.command()
-def stages() -> None:
-    """Print the stages in the order in which they run, what would run now, and what each waits for."""
-    repository = require_repository()
-    from flows.graph import read_stages
-    from flows.tables import stage_lines
-
-    click.echo("\n".join(stage_lines(read_stages(repository))))
-
-
-@commands.command()
-def experiments() -> None:
-    """Print DVC's experiments: gold, judge, KL, win rate, and the params in which they differ."""
-    require_repository()
-    from components.config import load_params
-    from components.place import Place
-    from flows.tables import experiment_lines
-
-    shown = subprocess.run([sys.executable, "-m", "dvc", "exp", "show", "--csv"], stdout=subprocess.PIPE, text=True)
-    if shown.returncode:  # DVC has said why
-        sys.exit(shown.returncode)
-    click.echo("\n".join(experiment_lines(shown.stdout, load_params(Place().params).model_dump())))
-
-
-@commands.command()
-@click.option("--port", default=5000, show_default=True)
-def ui(port: int) -> None:
-    """Open the MLflow UI on this machine."""
-    repository = require_repository()
-    set_environment(repository)
-    from components.tracking import runs_url
-
-    store = tracking_uri(repository)
-    click.echo(f"open {runs_url(port)}")
-    if store.startswith("http"):  # a server of its own
-        return
-    # One person looks: one process, none for jobs that nothing here asks for, and no word of what it is made of.
-    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_LOGGING_LEVEL": "ERROR", "PYTHONWARNINGS": "ignore"}
-    stores = ("--backend-store-uri", store, "--registry-store-uri", store)
-    server = ("--host", "127.0.0.1", "--port", str(port), "--workers", "1", "--uvicorn-opts", "--log-level warning")
-    command = [sys.executable, "-m", "mlflow", "ui", *stores, *server]
-    os.execve(sys.executable, command, {**quiet, **os.environ})
-
-
-@commands.command()
+@commands.command(short_help="Make the databases of Prefect and MLflow.")
 def prepare() -> None:
     """Make the databases of Prefect and MLflow, so that the first run need not (`make setup` does this)."""
     start(require_repository())
 
 
+for command in LOOKING:
+    commands.add_command(command)
+
+
+def _fetch_absent_data(repository: Path) -> None:
+    from flows.workspace import absent_data, fill_in
+
+    if absent := absent_data(repository):
+        click.echo(f"data is absent: fetching what {', '.join(absent)} pins ...", err=True)
+        fill_in(repository, absent)
+
+
 def _compare(repository: Path, methods: Sequence[str], seeds: Sequence[int]) -> dict[tuple[str, int], dict[str, Any]]:
     require_sound(repository, {})
+    _fetch_absent_data(repository)
     require_committed(repository)
+    from flows.matrix import read_runs
+
+    read_runs(repository, methods, seeds)  # refused here, it leaves no flow run behind
     start(repository)
     from flows.compare import compare
 
@@ -201,6 +182,10 @@ def _compare(repository: Path, methods: Sequence[str], seeds: Sequence[int]) -> 
         compare, repository=repository, methods=list(methods), seeds=list(seeds)
     )
     return figures
+
+
+def _runs(figures: dict[tuple[str, int], dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{"method": method, "seed": seed, **content} for (method, seed), content in figures.items()]
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ _LINE = "%(asctime)s  %(task_run_name)-16s %(message)s"
 def set_environment(repository: Path) -> None:
     """Say where this run keeps its records, and switch telemetry off; what the user has set stays."""
     chosen = {
-        "PREFECT_HOME": str(repository / ".prefect"),
+        "PREFECT_HOME": str(repository.resolve() / ".prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
         "DO_NOT_TRACK": "true",

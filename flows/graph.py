@@ -26,15 +26,17 @@ class Stage:
 
     Args:
         name: what `dvc repro` calls it.
-        upstream: the stages whose outputs it reads.
+        upstream: the stages whose outputs it reads, but for those that another of these needs.
         changed: DVC finds that its dependencies, params, command or outputs differ from dvc.lock.
         timeout_minutes: `meta.timeout_minutes` of the stage in dvc.yaml; None where it has none.
+        description: its `desc` in dvc.yaml.
     """
 
     name: str
     upstream: tuple[str, ...]
     changed: bool
     timeout_minutes: float | None
+    description: str = ""
 
 
 def read_stages(repository: Path, pipeline: Path = PIPELINE) -> list[Stage]:
@@ -58,14 +60,23 @@ def read_stages(repository: Path, pipeline: Path = PIPELINE) -> list[Stage]:
             stage = pending.pop(0)
             upstream[stage] = sorted(graph.successors(stage), key=_name)
             pending += [needed for needed in upstream[stage] if needed not in upstream]
+        order = list(TopologicalSorter(upstream).static_order())
+        before: dict[DvcStage, set[DvcStage]] = {}
+        for stage in order:
+            before[stage] = set(upstream[stage]).union(*(before[needed] for needed in upstream[stage]))
         return [
             Stage(
                 name=_name(stage),
-                upstream=tuple(_name(needed) for needed in upstream[stage]),
+                upstream=tuple(
+                    _name(needed)
+                    for needed in upstream[stage]
+                    if not any(needed in before[other] for other in upstream[stage])
+                ),
                 changed=_has_changed(stage),
                 timeout_minutes=(stage.meta or {}).get("timeout_minutes"),
+                description=stage.desc or "",
             )
-            for stage in TopologicalSorter(upstream).static_order()
+            for stage in order
         ]
 
 

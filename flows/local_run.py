@@ -6,14 +6,19 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from components.errors import ProximalError
 from flows.environment import set_environment
-from flows.server import start_local_server
+from flows.server import API_VARIABLE, start_local_server
+
+if TYPE_CHECKING:
+    from rich.console import Console
 
 _ENGINE = (
     "Beginning flow run",
@@ -27,16 +32,19 @@ _ENGINE = (
 def start(repository: Path) -> None:
     """Get going, at the same time, what a run needs: Prefect's server, imports, MLflow's database."""
     set_environment(repository)
-    click.echo("starting Prefect, DVC and MLflow ...", err=True)
-    server = start_local_server(Path(os.environ["PREFECT_HOME"]))
-    import dvc.repo  # noqa: F401  the flow reads the graph with it
+    home = Path(os.environ["PREFECT_HOME"])
+    is_first = API_VARIABLE not in os.environ and not (home / "prefect.db").exists()
+    what = "making the databases of Prefect and MLflow, once" if is_first else "starting Prefect, DVC and MLflow"
+    with _interruptible("interrupted before anything had begun"), _busy(f"{what} ..."):
+        server = start_local_server(home)
+        import dvc.repo  # noqa: F401  the flow reads the graph with it
 
-    import flows.rlhf  # noqa: F401
-    from components.tracking import reconcile_dead_runs
+        import flows.rlhf  # noqa: F401
+        from components.tracking import reconcile_dead_runs
 
-    _quiet_engine()
-    reconcile_dead_runs()
-    server.wait()
+        _quiet_engine()
+        reconcile_dead_runs()
+        server.wait()
 
 
 def run_flow(flow: Any, **parameters: Any) -> Any:
@@ -48,15 +56,12 @@ def run_flow(flow: Any, **parameters: Any) -> Any:
     """
     from flows.outcome import PipelineFailure
 
-    try:
+    kept = (
+        "interrupted: finished stages are kept, and a cycle goes on after its last iteration; "
+        "the same command goes on from there"
+    )
+    with _interruptible(kept), _at_the_desk():
         state = flow(**parameters, return_state=True)
-    except KeyboardInterrupt:
-        click.echo(
-            "interrupted: finished stages are kept, and a cycle goes on after its last iteration; "
-            "the same command goes on from there",
-            err=True,
-        )
-        sys.exit(128 + signal.SIGINT)
     result = state.result(raise_on_failure=False)
     if not isinstance(result, Exception):
         return result
@@ -66,8 +71,62 @@ def run_flow(flow: Any, **parameters: Any) -> Any:
     sys.exit(result.status if isinstance(result, PipelineFailure) else 1)
 
 
+@contextmanager
+def _interruptible(message: str) -> Iterator[None]:
+    """Ctrl-C is no fault: say what it means, and end."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        _say(message)
+        sys.exit(128 + signal.SIGINT)
+
+
+def _terminal() -> Console | None:
+    """The terminal of a person who looks on; None where lines go to a file, a pipe, or a terminal that cannot move."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    return console if sys.stderr.isatty() and not console.is_dumb_terminal else None
+
+
+def _say(message: str) -> None:
+    """One line, which breaks between words where a terminal is narrower."""
+    if (console := _terminal()) is None:
+        click.echo(message, err=True)
+    else:
+        console.print(message, highlight=False, markup=False)
+
+
+@contextmanager
+def _busy(what: str) -> Iterator[None]:
+    """Show that something goes on which takes a while."""
+    console = _terminal()
+    if console is None:
+        _say(what)
+        yield
+        return
+    with console.status(what, spinner="line"):
+        yield
+
+
+@contextmanager
+def _at_the_desk() -> Iterator[None]:
+    """Show how far the run has come, where somebody looks on."""
+    console = _terminal()
+    if console is None:
+        yield
+        return
+    from flows.desk import Desk, quiet_handlers
+    from flows.progress import shown_by
+
+    with Desk(console) as desk, quiet_handlers(console), shown_by(desk):
+        yield
+
+
 def _quiet_engine() -> None:
-    """Leave out of the terminal what Prefect's engine says of itself; its own records keep it all."""
+    """Leave out of the terminal what Prefect's engine and DVC's bars say; Prefect's own records keep it all."""
+    logging.getLogger("dvc.progress").setLevel(logging.CRITICAL)  # by it DVC decides whether bars are drawn
+    logging.getLogger("dvc.rwlock").setLevel(logging.ERROR)  # that it cleared the locks of a run that was stopped
 
     def is_news(record: logging.LogRecord) -> bool:
         return not record.getMessage().startswith(_ENGINE)

@@ -18,6 +18,7 @@ class Outcome(StrEnum):
     """What a stage's task did."""
 
     UNCHANGED = "unchanged"  # nothing to do
+    CONFIRMED = "confirmed"  # nothing to do either, though something before it was made anew
     RESTORED = "restored"  # DVC had the result and put it in place
     PINNED = "pinned"  # new raw data, now named by its .dvc file
     RAN = "ran"

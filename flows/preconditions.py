@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,31 +12,68 @@ from components.errors import ConfigError
 
 # What a run in a clone takes from the last commit: with changes here, it would not run what is seen.
 COMMITTED = ("components", "flows", "infra/accelerate", "params.yaml", "dvc.yaml", "data.dvc")
+_ROOT = ("dvc.yaml", "params.yaml")  # what lies in a project's root
+
+
+def find_root() -> Path | None:
+    """The root of the project that the present folder is in, as git finds it; None outside of all projects.
+
+    It is a relative path, so that every path from it on can be used from the present folder.
+    """
+    here = Path.cwd()
+    for up, folder in enumerate((here, *here.parents)):
+        if all((folder / name).exists() for name in _ROOT):
+            return Path(*[".."] * up)
+    return None
 
 
 def require_repository() -> Path:
-    """The present folder.
+    """The root of the project that the present folder is in, relative to it.
 
     Raises:
-        ConfigError: it holds no pipeline, its params are not valid, or it is no git repository.
+        ConfigError: the folder is in none, the project's params are not valid, or it is no git repository.
     """
     from components.config import load_params
     from components.place import Place
 
-    load_params(Place().params)
-    if subprocess.run(["git", "rev-parse"], capture_output=True, check=False).returncode != 0:
+    root = find_root()
+    if root is None:
+        raise ConfigError(
+            "this folder is in no project",
+            where=str(Path.cwd()),
+            expected=f"a folder with {' and '.join(_ROOT)}, or one below it",
+            found="neither here nor above",
+            do="go into a clone of the project; a deleted file comes back with `git checkout FILE`",
+        )
+    load_params(Place(root).params)
+    if subprocess.run(["git", "rev-parse"], cwd=root, capture_output=True, check=False).returncode != 0:
         raise ConfigError(
             "this folder is no git repository",
-            where=str(Path.cwd()),
+            where=str(root.resolve()),
             expected="a clone of the project: DVC and lineage rest on its commits",
             found="files without a .git folder",
             do="`git clone` the project, or here: `git init`, `git add --all` and `git commit --message start`",
         )
-    return Path.cwd()
+    sys.path.insert(0, str(root.resolve()))  # modules of the project's own, such as a rubric's, as a stage has them
+    return root
 
 
-def parse_change(text: str) -> tuple[str, Any]:
-    """A dotted key and its value, read as YAML, from KEY=VALUE."""
+def parse_changes(texts: Iterable[str]) -> dict[str, Any]:
+    """Dotted keys and their values, read as YAML, from several KEY=VALUE.
+
+    Raises:
+        ConfigError: one has not that form, or two have one key.
+    """
+    changes: dict[str, Any] = {}
+    for text in texts:
+        key, value = _parse_change(text)
+        if key in changes:
+            raise ConfigError("a key is given twice", where=f"--set {key}", expected="one value", found=text)
+        changes[key] = value
+    return changes
+
+
+def _parse_change(text: str) -> tuple[str, Any]:
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
@@ -70,12 +108,13 @@ def require_sound(repository: Path, overrides: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: a key or value that cannot be, or an Accelerate config that would not be obeyed in every stage.
     """
+    from components.config import load_params
     from components.config.accelerate import accelerate_config
     from components.config.shares import TRAINING_STAGES, require_shares
     from components.measuring.rubric import load_rubric
-    from flows.workspace import overridden
+    from components.place import Place
 
-    params = overridden(repository, overrides)
+    params = load_params(Place(repository).params, overrides)
     config = accelerate_config(repository / params.compute.accelerate_config)
     for stage in TRAINING_STAGES:
         require_shares(stage, params, config)

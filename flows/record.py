@@ -79,7 +79,7 @@ def read_cost(folder: Path) -> dict[str, float]:
 def _record_result(run_id: str, folder: Path) -> None:
     """Figures, curves and cost, by which pipelines compare; the stage has told them where it ran in this one."""
     from components.evaluation.curves import training_rows
-    from components.evaluation.recording import decision_line, description, record_curves, record_figures
+    from components.evaluation.recording import description, record_curves, record_figures
     from components.tracking.history import get_run
     from components.tracking.recorder import RecordedRun
 
@@ -92,7 +92,7 @@ def _record_result(run_id: str, folder: Path) -> None:
         curves = [place.alignment / cycle / "curve.json" for cycle in load_params(place.params).cycles]
         record_curves(run, training_rows(curves), read_json(place.selection / "cycles.json"))
     run.metrics({f"spent/{name}": value for name, value in read_cost(folder).items()})
-    run.describe(description(evaluation, decision_line(recorded.tags), _report_page(folder)))
+    run.describe(description(evaluation, recorded.tags.get("verdict"), _report_page(folder)))
     run.flush()
 
 

@@ -17,13 +17,17 @@ from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from components.errors import ProximalError
+from components.interface.terminal import Ending
+from flows.ending import ending
 from flows.environment import set_environment, stage_variables
 from flows.graph import read_stages, sort_lock
 from flows.outcome import PipelineFailure, failed
 from flows.processes import processes
+from flows.progress import followed
 from flows.record import read_cost, read_evaluation, recorded
 from flows.server import orderly
-from flows.stages import PROMOTION, conclude, promote, run_stage
+from flows.shown import name_run, show_progress, show_result
+from flows.stages import PROMOTION, conclude, promote, promotion_after, run_stage
 from flows.workspace import RUNS, whole_repository, workspace
 
 # Stages that need nothing of each other run side by side: the reward model and the judge.
@@ -38,14 +42,16 @@ class Result:
         stages: what became of each stage.
         evaluation: components.evaluation's metrics.json; None in a pipeline that does not evaluate.
         cost: what the chosen policy took; see `read_cost`.
+        ending: what to tell whoever asked for the run.
     """
 
     stages: dict[str, str]
     evaluation: dict[str, Any] | None
     cost: dict[str, float]
+    ending: Ending
 
 
-@flow(name="rlhf", task_runner=ThreadPoolTaskRunner(max_workers=CONCURRENT_STAGES))  # type: ignore[arg-type]
+@flow(name="rlhf", flow_run_name="rlhf", task_runner=ThreadPoolTaskRunner(max_workers=CONCURRENT_STAGES))  # type: ignore[arg-type]
 def rlhf(
     repository: Path,
     revision: str | None = None,
@@ -69,19 +75,26 @@ def rlhf(
             recorded(folder, str(flow_run.id)) as run,
             processes(str(flow_run.id)),
         ):
+            name_run(folder, overrides or {})
             variables = stage_variables(
                 repository, PROXIMAL_PARENT_RUN_ID=run.run_id, PROXIMAL_FLOW_RUN_ID=str(flow_run.id)
             )
             graph = read_stages(folder)
             stages: dict[str, PrefectFuture[Any]] = {}
-            for stage in graph:
-                upstream = [stages[name] for name in stage.upstream]
-                stages[stage.name] = run_stage.submit(stage, folder, variables, upstream)
-            if promotion:
-                stages[PROMOTION] = promote.submit(folder, variables, list(stages.values()))
-            conclude(stages, run.stages)
+            last = promotion_after(graph)
+            with followed(str(flow_run.id), [*graph, *([last] if promotion else [])], repository):
+                for stage in graph:
+                    upstream = [stages[name] for name in stage.upstream]
+                    stages[stage.name] = run_stage.submit(stage, folder, variables, upstream)
+                if promotion:
+                    stages[PROMOTION] = promote.submit(folder, variables, [stages[name] for name in last.upstream])
+                show_progress(stages.values())
+                conclude(stages, run.stages)
             sort_lock(folder, graph)
-            return Completed(data=Result(run.stages, read_evaluation(folder), read_cost(folder)))
+            told = ending(folder, repository, run.run_id, offered=promotion)
+            evaluation = read_evaluation(folder)
+            show_result(evaluation, told, repository)
+            return Completed(data=Result(run.stages, evaluation, read_cost(folder), told))
     except (ProximalError, PipelineFailure) as failure:
         return failed(failure)
 

@@ -30,6 +30,7 @@ _UNUSED = (
     "REPOSSESSOR",
     "TRIGGERS",
 )
+WITHOUT_SERVICES = {f"PREFECT_SERVER_SERVICES_{service}_ENABLED": "false" for service in _UNUSED}
 _PATIENCE_S = 45.0  # longer than it takes to end the processes of a run
 _ORDERLY = threading.Event()  # no flow of this process is at work
 _ORDERLY.set()
@@ -124,11 +125,10 @@ def start_local_server(home: Path) -> LocalServer:
     home.mkdir(parents=True, exist_ok=True)
     port = free_port()
     url = f"http://127.0.0.1:{port}/api"
-    settings = {f"PREFECT_SERVER_SERVICES_{service}_ENABLED": "false" for service in _UNUSED}
     with log.open("wb") as output:
         process = subprocess.Popen(
             [*supervised(), sys.executable, "-P", *_START, "--port", str(port)],
-            env={**os.environ, **settings, API_VARIABLE: url},
+            env={**os.environ, **WITHOUT_SERVICES, API_VARIABLE: url},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,6 @@ from prefect import task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.futures import PrefectFuture, wait
-from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from prefect.tasks import Task
@@ -25,6 +23,7 @@ from flows.environment import stage_environment
 from flows.graph import Stage, has_changed
 from flows.outcome import Outcome, PipelineFailure, StageFailure, failure, outcome
 from flows.processes import processes_of
+from flows.talk import Talk
 from flows.transcript import Transcript
 
 PROMOTION = "promotion"
@@ -50,16 +49,16 @@ def run_stage(stage: Stage, folder: Path, variables: dict[str, str], upstream: l
         variables: what the stage's command must know of its run.
         upstream: the outcomes of the stages that it needs, given as futures.
     """
-    if all(outcome is Outcome.UNCHANGED for outcome in upstream):
-        changed = stage.changed
-    else:
-        changed = has_changed(folder, stage.name)  # what those made may be what they had made before
-    if not changed:
-        get_run_logger().info("unchanged")
-        return Completed(name="Unchanged", data=Outcome.UNCHANGED)
-    # Two stages may start or end at once: DVC holds its lock then, and releases it while a command runs.
-    command = [sys.executable, "-P", "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name]
-    return _run(stage.name, command, folder, variables, stage.timeout_minutes)
+    with Talk(stage.name) as talk:
+        anew = any(outcome is not Outcome.UNCHANGED for outcome in upstream)
+        changed = has_changed(folder, stage.name) if anew else stage.changed  # what was made may be as it was before
+        if not changed:
+            talk.end(Outcome.UNCHANGED)
+            # What comes after it may read what a stage before it has made, and has to look.
+            return Completed(name="Unchanged", data=Outcome.CONFIRMED if anew else Outcome.UNCHANGED)
+        # Two stages may start or end at once: DVC holds its lock then, and releases it while a command runs.
+        command = [sys.executable, "-P", "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name]
+        return _run(stage.name, talk, command, folder, variables, stage.timeout_minutes)
 
 
 @task(
@@ -73,7 +72,16 @@ def run_stage(stage: Stage, folder: Path, variables: dict[str, str], upstream: l
 def promote(folder: Path, variables: dict[str, str], upstream: list[Any]) -> State[Any]:
     """Offer the candidate for promotion: no DVC stage, for the registry is outside of DVC's sight."""
     del upstream  # needed for the order only
-    return _run(PROMOTION, [sys.executable, "-m", "components.launch", PROMOTION], folder, variables, None)
+    with Talk(PROMOTION) as talk:
+        return _run(PROMOTION, talk, [sys.executable, "-m", "components.launch", PROMOTION], folder, variables, None)
+
+
+def promotion_after(stages: Sequence[Stage]) -> Stage:
+    """Promotion as the last of a pipeline's stages, which DVC does not know."""
+    meaning = "the candidate against the champion; the better one is the champion"
+    needed = {name for stage in stages for name in stage.upstream}
+    last = tuple(stage.name for stage in stages if stage.name not in needed)
+    return Stage(PROMOTION, last, True, None, meaning)
 
 
 def conclude(stages: Mapping[str, PrefectFuture[Any]], outcomes: dict[str, str]) -> None:
@@ -101,11 +109,14 @@ def conclude(stages: Mapping[str, PrefectFuture[Any]], outcomes: dict[str, str])
 
 
 def _run(
-    name: str, command: list[str], folder: Path, variables: dict[str, str], timeout_minutes: float | None
+    name: str,
+    talk: Talk,
+    command: list[str],
+    folder: Path,
+    variables: dict[str, str],
+    timeout_minutes: float | None,
 ) -> State[Any]:
-    logger = get_run_logger()
-    transcript = Transcript(logger.info)
-    start = time.monotonic()
+    transcript = Transcript(talk.line)
     with tempfile.TemporaryDirectory(prefix="proximal-") as scratch:
         file = Path(scratch) / "status"
         ended = processes_of(str(flow_run.id)).run(
@@ -121,13 +132,13 @@ def _run(
     if ended.status:
         fault = failure(name, told, ended, transcript, timeout_minutes)
         why = f": {fault.message}" if fault.environment else ""  # it is tried again: nobody else would tell
-        logger.error("failed, %.0f s%s", time.monotonic() - start, why)
+        talk.fail(why, stopped=ended.stopped)
         return Failed(message=str(fault), data=fault)
     became = outcome(name, told)
     if became is Outcome.RESTORED and (damage := _damage(name, folder)) is not None:
-        logger.error("restored, and damaged")
+        talk.fail(": restored, and damaged")
         return Failed(message=str(damage), data=damage)
-    logger.info("%s, %.0f s", became, time.monotonic() - start)
+    talk.end(became)
     return Completed(name=became.capitalize(), data=became)
 
 

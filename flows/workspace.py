@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,8 @@ from typing import Any
 from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
 
-from components.config import Params, load_params, parse_params
+from components.config import load_params
+from components.config.reading import put
 from components.errors import ConfigError, EnvironmentFault
 from components.place import Place
 
@@ -57,7 +58,7 @@ def workspace(repository: Path, *, name: str, revision: str, overrides: Mapping[
         overrides: values for dotted keys of params.yaml, in the clone only.
 
     Raises:
-        ConfigError: no such revision, or no such key.
+        ConfigError: no such revision, no such key, or a value that cannot be.
         EnvironmentFault: git or DVC cannot make the clone or fill in the pinned data.
     """
     folder = repository / RUNS / name
@@ -68,10 +69,11 @@ def workspace(repository: Path, *, name: str, revision: str, overrides: Mapping[
         _git(repository, "clone", "--quiet", "--no-checkout", str(repository), str(folder))
         _git(folder, "checkout", "--quiet", "--detach", commit)
         if overrides:
+            load_params(Place(folder).params, overrides)
             _override(Place(folder).params, overrides)
         _share_credentials(repository, folder)
         _share_cache(repository, folder)
-        _fill_in_pinned_data(folder)
+        fill_in(folder, absent_data(folder))
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)  # nothing has run in it: nothing to look into
         raise
@@ -92,7 +94,7 @@ def _command(folder: Path, *command: str) -> str:
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     if done.returncode:
         raise EnvironmentFault(
-            "a command failed while the workspace was made",
+            "a command failed that the run needs",
             where=f"`{' '.join(command)}` in {folder}",
             found=" ".join(done.stderr.split()),
         )
@@ -112,41 +114,11 @@ def _commit(repository: Path, revision: str) -> str:
         ) from fault
 
 
-def overridden(repository: Path, overrides: Mapping[str, Any]) -> Params:
-    """The repository's params with other values for dotted keys, as a workspace would have them.
-
-    Raises:
-        ConfigError: no such key, or a value that cannot be.
-    """
-    if not overrides:
-        return load_params(Place(repository).params)
-    content = YAML(typ="safe").load(Place(repository).params)
-    _put(content, overrides)
-    changes = ", ".join(f"{key}={value}" for key, value in overrides.items())
-    return parse_params(content, f"{Place().params} with {changes}")
-
-
 def _override(params_file: Path, overrides: Mapping[str, Any]) -> None:
     yaml = YAML()  # keeps the comments
     content = yaml.load(params_file)
-    _put(content, overrides)
+    put(content, overrides, str(params_file))
     yaml.dump(content, params_file)
-
-
-def _put(content: Any, overrides: Mapping[str, Any]) -> None:
-    for dotted, value in overrides.items():
-        *sections, key = dotted.split(".")
-        place = content
-        for section in sections:
-            place = place.get(section) if isinstance(place, dict) else None
-        if not isinstance(place, dict) or key not in place:
-            raise ConfigError(
-                "no such key",
-                where=f"{Place().params}: {dotted}",
-                found=f"{dotted}={value!r}",
-                do="mend the key",
-            )
-        place[key] = value
 
 
 def _share_credentials(repository: Path, folder: Path) -> None:
@@ -162,8 +134,22 @@ def _share_cache(repository: Path, folder: Path) -> None:
         config["cache"]["dir"] = source.cache.local_cache_dir
 
 
-def _fill_in_pinned_data(folder: Path) -> None:
-    pins = _git(folder, "ls-files", "*.dvc").splitlines()
+def absent_data(folder: Path) -> list[str]:
+    """The `.dvc` files of a repository that pin what is not there."""
+    pins = {pin: YAML(typ="safe").load(folder / pin) for pin in _git(folder, "ls-files", "*.dvc").splitlines()}
+    return [
+        pin
+        for pin, content in pins.items()
+        if not all((folder / pin).parent.joinpath(output["path"]).exists() for output in content["outs"])
+    ]
+
+
+def fill_in(folder: Path, pins: Sequence[str]) -> None:
+    """Put in place what `.dvc` files pin, from DVC's cache or else from its remote.
+
+    Raises:
+        EnvironmentFault: DVC cannot.
+    """
     if not pins:
         return
     dvc = (sys.executable, "-m", "dvc", "--quiet")

@@ -17,8 +17,9 @@ from components.alignment.methods import room_of
 from components.artifacts import atomic_folder, link_or_copy, read_json, recover_folder, write_json
 from components.config import BestOfN, Dpo, Method, PolicyGradientMethod, QLearning, Shared
 from components.data.rows import Comparison, Prompt, read_rows
+from components.measuring.health import warn
 from components.measuring.measure import FrozenModels, measure
-from components.measuring.records import Record, means
+from components.measuring.records import Record, means, signs_of
 from components.models.cuts import cut_fractions, cut_fractions_of_pairs, distinct_pairs
 from components.models.loading import load_policy
 from components.place import ModelFolders
@@ -126,6 +127,7 @@ def run(
             shutil.copytree(folder, scratch, copy_function=link_or_copy, dirs_exist_ok=True)
             write_json(scratch / "metrics.json", metrics)
         work_folder.remove_all(work, cycle)
+        warn(f"the policy of cycle {cycle}", signs_of(records), len(codec.tokenizer))
         tracked.metrics({f"validation/{name}": value for name, value in metrics["validation"].items()}, step=cycle)
         tracked.metrics({"cost/seconds": seconds} | {f"cost/{name}": value for name, value in cost.items()}, step=cycle)
         tracked.table("validation_samples.json", [row.columns() for row in records[:: max(1, len(records) // 20)]])

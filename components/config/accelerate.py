@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, PrivateAttr, ValidationError, model_validator
-from pydantic_core import PydanticCustomError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -23,10 +22,6 @@ _NOT_BUILT = {
     *("tpu_env", "tpu_name", "tpu_vm", "tpu_zone", "tpu_use_sudo", "tpu_use_cluster"),
 }
 _NOTHING: tuple[Any, ...] = (None, False, "no", {}, [])
-
-
-def _refused(key: str, rule: str, found: object) -> PydanticCustomError:
-    return contradiction(key, f"{rule}; found {found}")
 
 
 class Fsdp(Section):
@@ -46,7 +41,7 @@ class Fsdp(Section):
     def classes_go_with_their_policy(self) -> Fsdp:
         policy, key = self.fsdp_auto_wrap_policy, "fsdp_transformer_layer_cls_to_wrap"
         if (classes := self.fsdp_transformer_layer_cls_to_wrap) is not None and policy == "NO_WRAP":
-            raise _refused(key, "given with TRANSFORMER_BASED_WRAP only", f"{classes} with {policy}")
+            raise contradiction(key, "given with TRANSFORMER_BASED_WRAP only", f"{classes} with {policy}")
         return self
 
 
@@ -94,23 +89,23 @@ class AccelerateConfig(Section):
     def devices_and_precision_fit(self) -> AccelerateConfig:
         kind, cpu, count = self.distributed_type, self.use_cpu, self.num_processes
         if kind == ("MULTI_GPU" if cpu else "MULTI_CPU"):
-            raise _refused("distributed_type", "MULTI_CPU goes with use_cpu true, MULTI_GPU with false", kind)
+            raise contradiction("distributed_type", "MULTI_CPU goes with use_cpu true, MULTI_GPU with false", kind)
         if kind == "NO" and count > 1:
-            raise _refused("num_processes", "1 with distributed_type NO", count)
+            raise contradiction("num_processes", "1 with distributed_type NO", count)
         if kind == "FSDP" and count == 1:
-            raise _refused("num_processes", "2 or more with distributed_type FSDP", count)
+            raise contradiction("num_processes", "2 or more with distributed_type FSDP", count)
         if self.mixed_precision == "fp16" and (cpu or kind == "FSDP"):
-            raise _refused("mixed_precision", "no or bf16 with use_cpu true and with FSDP", "fp16")
+            raise contradiction("mixed_precision", "no or bf16 with use_cpu true and with FSDP", "fp16")
         if self.mixed_precision == "auto" and (not cpu or self.num_machines > 1):
-            raise _refused("mixed_precision", "no, bf16 or fp16: auto is for CPUs of one machine", "auto")
+            raise contradiction("mixed_precision", "no, bf16 or fp16: auto is for CPUs of one machine", "auto")
         if self.gpu_ids is not None and (cpu or len(self.gpu_ids.split(",")) < self.processes_per_machine):
             rule = f"none with use_cpu true, else one a process, {self.processes_per_machine} on a machine"
-            raise _refused("gpu_ids", rule, self.gpu_ids)
+            raise contradiction("gpu_ids", rule, self.gpu_ids)
         if (kind == "FSDP") != (self.fsdp_config is not None):
             found = "given" if self.fsdp_config else "nothing"
-            raise _refused("fsdp_config", "given with distributed_type FSDP, and only then", found)
+            raise contradiction("fsdp_config", "given with distributed_type FSDP, and only then", found)
         if cpu and self.fsdp_config and self.fsdp_config.fsdp_offload_params:
-            raise _refused("fsdp_config.fsdp_offload_params", "false with use_cpu true", True)
+            raise contradiction("fsdp_config.fsdp_offload_params", "false with use_cpu true", True)
         return self
 
     @model_validator(mode="after")
@@ -118,12 +113,12 @@ class AccelerateConfig(Section):
         machines = self.num_machines
         if self.num_processes % machines:
             rule = f"a divisor of num_processes, {self.num_processes}, which are those of all machines"
-            raise _refused("num_machines", rule, machines)
+            raise contradiction("num_machines", rule, machines)
         if self.machine_rank >= machines:
-            raise _refused("machine_rank", f"below num_machines, {machines}", self.machine_rank)
+            raise contradiction("machine_rank", f"below num_machines, {machines}", self.machine_rank)
         for key in ("main_process_ip", "main_process_port"):
             if machines == 1 and (found := getattr(self, key)) is not None:
-                raise _refused(key, "none on one machine, whose processes find a port themselves", found)
+                raise contradiction(key, "none on one machine, whose processes find a port themselves", found)
         return self
 
 
@@ -164,8 +159,11 @@ def _refusal(path: Path, faults: list[Any]) -> ConfigError:
         own = [fault["ctx"]["key"]] if fault["type"] == "contradiction" else []
         keys.append(".".join(map(str, [*fault["loc"], *own])))
         missing, unknown = fault["type"] == "missing", fault["type"] == "extra_forbidden"
-        rules.append("this key" if missing else "no such key" if unknown else fault["msg"].partition("; found ")[0])
-        found.append("no such key" if missing else fault["msg"].partition("; found ")[2] or repr(fault["input"])[:80])
+        rule, value = (
+            (fault["ctx"]["rule"], str(fault["ctx"]["found"])) if own else (fault["msg"], repr(fault["input"]))
+        )
+        rules.append("this key" if missing else "no such key" if unknown else rule)
+        found.append("no such key" if missing else value[:80])
     do = "mend or take out these keys; infra/accelerate/ has examples"
     if "'DEEPSPEED'" in found:
         do = "take FSDP: DeepSpeed's engine clips and steps within its backward pass, which training does itself here"

@@ -23,6 +23,11 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-def contradiction(key: str, rule: str) -> PydanticCustomError:
-    """A broken rule between keys; `key` is the one that errors name, relative to the section of the validator."""
-    return PydanticCustomError("contradiction", "{rule}", {"rule": rule, "key": key})
+def contradiction(key: str, rule: str, found: object) -> PydanticCustomError:
+    """A broken rule between keys.
+
+    Args:
+        key: the one that errors name, relative to the section of the validator.
+        rule: what was expected there, in words.
+    """
+    return PydanticCustomError("contradiction", "{rule}; found {found}", {"rule": rule, "key": key, "found": found})

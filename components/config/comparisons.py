@@ -29,13 +29,11 @@ class ComparisonMethod(Section):
         if self.comparisons_per_iteration % self.batch_size:
             raise contradiction(
                 "batch_size",
-                f"batch_size {self.batch_size} must divide comparisons_per_iteration {self.comparisons_per_iteration}",
+                f"a divisor of comparisons_per_iteration, {self.comparisons_per_iteration}",
+                self.batch_size,
             )
         if self.microbatch_size > self.batch_size:
-            raise contradiction(
-                "microbatch_size",
-                f"microbatch_size {self.microbatch_size} is larger than batch_size {self.batch_size}",
-            )
+            raise contradiction("microbatch_size", f"at most batch_size, {self.batch_size}", self.microbatch_size)
         return self
 
 
@@ -51,7 +49,8 @@ class Dpo(ComparisonMethod):
         if self.loss == "ipo" and self.label_smoothing > 0:
             raise contradiction(
                 "label_smoothing",
-                f"label_smoothing {self.label_smoothing} belongs to loss sigmoid: with loss ipo it must be 0",
+                "0 with loss ipo: label_smoothing belongs to loss sigmoid",
+                self.label_smoothing,
             )
         return self
 

@@ -23,15 +23,19 @@ class Data(Section):
         """DVC knows the rubric by these files' content: a change elsewhere would not be seen."""
         if self.rubric is None:
             if self.rubric_options:
-                raise contradiction("rubric_options", "rubric_options belong to a rubric, and rubric is null")
+                raise contradiction(
+                    "rubric_options",
+                    "none: rubric_options belong to a rubric, and rubric is null",
+                    self.rubric_options,
+                )
             return self
         module = PurePosixPath(*self.rubric.partition(":")[0].split("."))
         places = (module, module.with_suffix(".py"), *module.parents)
         if PurePosixPath(self.rubric_files) not in places[:-1]:
             raise contradiction(
                 "rubric_files",
-                f"rubric_files must be {module}.py or a folder that it is in, or a change of the rubric would not be "
-                f"seen; found {self.rubric_files}",
+                f"{module}.py or a folder that it is in, or a change of the rubric would not be seen",
+                self.rubric_files,
             )
         return self
 
@@ -58,7 +62,7 @@ class DataValidation(Section):
         if self.validation_fraction + self.test_fraction >= 1.0:
             raise contradiction(
                 "test_fraction",
-                f"validation_fraction {self.validation_fraction} and test_fraction {self.test_fraction} "
-                "must leave prompts for training: their sum must be below 1",
+                f"below 1 - validation_fraction ({1.0 - self.validation_fraction:g}), to leave prompts for training",
+                self.test_fraction,
             )
         return self

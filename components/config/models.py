@@ -23,8 +23,9 @@ class ScratchModel(Section):
         if self.hidden_size % (2 * self.attention_heads):
             raise contradiction(
                 "hidden_size",
-                f"hidden_size {self.hidden_size} must be a multiple of 2 * attention_heads "
-                f"({2 * self.attention_heads}): rotary embeddings turn pairs of numbers in every head",
+                f"a multiple of 2 * attention_heads ({2 * self.attention_heads}): rotary embeddings turn pairs of "
+                "numbers in every head",
+                self.hidden_size,
             )
         return self
 
@@ -43,5 +44,5 @@ class LanguageModel(Section):
     @model_validator(mode="after")
     def template_holds_the_prompt(self) -> LanguageModel:
         if self.prompt_template.count("{prompt}") != 1:
-            raise contradiction("prompt_template", "prompt_template must contain {prompt} exactly once")
+            raise contradiction("prompt_template", "a text with {prompt} exactly once", repr(self.prompt_template))
         return self

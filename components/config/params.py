@@ -71,19 +71,18 @@ class Params(Section):
     @model_validator(mode="after")
     def the_chosen_method_has_a_section(self) -> Params:
         if getattr(self, self.method) is None:
-            raise contradiction(self.method, f"{self.method} is the chosen method: it must have a section of its name")
+            raise contradiction(self.method, f"a section: {self.method} is the chosen method", "none")
         return self
 
     @model_validator(mode="after")
     def cycles_form_a_chain(self) -> Params:
         numbers = list(self.cycles)
         if not numbers or numbers != [str(k) for k in range(1, len(numbers) + 1)]:
-            raise contradiction("cycles", f"cycles must be numbered '1', '2', ... in order; found {numbers}")
+            raise contradiction("cycles", "numbered '1', '2', ... in order", numbers)
         for k, cycle in enumerate(self.cycles.values(), start=1):
             before = "artifacts/sft" if k == 1 else f"artifacts/alignment/{k - 1}"
             if cycle.start != before:
-                key = f"cycles.{k}.start"
-                raise contradiction(key, f"{key} must be {before!r}; found {cycle.start!r}")
+                raise contradiction(f"cycles.{k}.start", repr(before), repr(cycle.start))
         return self
 
     @model_validator(mode="after")
@@ -91,7 +90,8 @@ class Params(Section):
         if self.judge.seed_offset == self.reward_model.seed_offset:
             raise contradiction(
                 "judge.seed_offset",
-                "judge.seed_offset must differ from reward_model.seed_offset: the judge must be independent",
+                "another than reward_model.seed_offset: the judge must be independent",
+                self.judge.seed_offset,
             )
         return self
 
@@ -100,8 +100,8 @@ class Params(Section):
         for method in POLICY_GRADIENT_METHODS:
             settings: PolicyGradientMethod | None = getattr(self, method)
             if settings and settings.reward == "rubric" and self.data.rubric is None:
-                key = f"{method}.reward"
-                raise contradiction(key, f"{key} is rubric and data.rubric is null: nobody knows the true reward")
+                rule = "reward_model: data.rubric is null, and nobody knows the true reward"
+                raise contradiction(f"{method}.reward", rule, settings.reward)
         return self
 
     @property

@@ -19,10 +19,7 @@ class LengthPenalty(Section):
     @model_validator(mode="after")
     def buffer_lies_below_the_limit(self) -> LengthPenalty:
         if self.buffer_tokens > self.limit_tokens:
-            raise contradiction(
-                "buffer_tokens",
-                f"buffer_tokens {self.buffer_tokens} is larger than limit_tokens {self.limit_tokens}",
-            )
+            raise contradiction("buffer_tokens", f"at most limit_tokens, {self.limit_tokens}", self.buffer_tokens)
         return self
 
 
@@ -83,16 +80,15 @@ class PolicyGradient(Section):
     @model_validator(mode="after")
     def batches_fit(self) -> PolicyGradient:
         if self.rollouts_per_iteration % self.minibatches:
-            raise contradiction(
-                "minibatches",
-                f"minibatches {self.minibatches} must divide rollouts_per_iteration {self.rollouts_per_iteration}",
-            )
+            rule = f"a divisor of rollouts_per_iteration, {self.rollouts_per_iteration}"
+            raise contradiction("minibatches", rule, self.minibatches)
         minibatch = self.rollouts_per_iteration // self.minibatches
         if self.microbatch_size > minibatch:
             raise contradiction(
                 "microbatch_size",
-                f"microbatch_size {self.microbatch_size} is larger than a minibatch ({self.rollouts_per_iteration} "
-                f"rollouts_per_iteration / {self.minibatches} minibatches = {minibatch})",
+                f"at most a minibatch, {minibatch} ({self.rollouts_per_iteration} rollouts_per_iteration / "
+                f"{self.minibatches} minibatches)",
+                self.microbatch_size,
             )
         return self
 
@@ -102,8 +98,9 @@ class PolicyGradient(Section):
         if reason is not None:
             raise contradiction(
                 "kl_estimator",
-                f"kl_estimator {self.kl_estimator} with kl_placement {self.kl_placement} does not hold the policy at "
-                f"the reference: {reason}. Take k1 in the reward, or k2 or k3 in the loss",
+                f"k1 with kl_placement reward, k2 or k3 with loss: {self.kl_estimator} with {self.kl_placement} does "
+                f"not hold the policy at the reference: {reason}",
+                self.kl_estimator,
             )
         return self
 
@@ -112,8 +109,9 @@ class PolicyGradient(Section):
         if self.kl_control == "adaptive" and self.kl_horizon_rollouts <= 0.2 * self.rollouts_per_iteration:
             raise contradiction(
                 "kl_horizon_rollouts",
-                f"kl_horizon_rollouts {self.kl_horizon_rollouts:g} must be more than 0.2 * rollouts_per_iteration "
-                f"({0.2 * self.rollouts_per_iteration:g}), or one step could turn the KL coefficient negative",
+                f"more than 0.2 * rollouts_per_iteration ({0.2 * self.rollouts_per_iteration:g}), or one step could "
+                "turn the KL coefficient negative",
+                self.kl_horizon_rollouts,
             )
         return self
 
@@ -123,8 +121,8 @@ class PolicyGradient(Section):
         if decay is not None and decay <= self.learning_rate_warmup_iterations:
             raise contradiction(
                 "learning_rate_decay_iterations",
-                f"learning_rate_decay_iterations {decay} must be larger than learning_rate_warmup_iterations "
-                f"{self.learning_rate_warmup_iterations}",
+                f"more than learning_rate_warmup_iterations, {self.learning_rate_warmup_iterations}",
+                decay,
             )
         return self
 
@@ -137,11 +135,8 @@ class PolicyGradientMethod(PolicyGradient):
     @model_validator(mode="after")
     def prompts_fit(self) -> PolicyGradientMethod:
         if self.rollouts_per_iteration % self.responses_per_prompt:
-            raise contradiction(
-                "responses_per_prompt",
-                f"responses_per_prompt {self.responses_per_prompt} must divide rollouts_per_iteration "
-                f"{self.rollouts_per_iteration}",
-            )
+            rule = f"a divisor of rollouts_per_iteration, {self.rollouts_per_iteration}"
+            raise contradiction("responses_per_prompt", rule, self.responses_per_prompt)
         return self
 
 
@@ -162,11 +157,8 @@ class CriticFree(PolicyGradientMethod):
     @model_validator(mode="after")
     def groups_have_something_to_compare(self) -> CriticFree:
         if self.responses_per_prompt < 2:
-            raise contradiction(
-                "responses_per_prompt",
-                "the responses to one prompt are compared: responses_per_prompt must be at least 2, found "
-                f"{self.responses_per_prompt}",
-            )
+            rule = "at least 2: the responses to one prompt are compared"
+            raise contradiction("responses_per_prompt", rule, self.responses_per_prompt)
         return self
 
 

@@ -23,10 +23,7 @@ class Optimisation(Section):
     @model_validator(mode="after")
     def microbatches_fill_the_batch(self) -> Optimisation:
         if self.microbatch_size > self.batch_size:
-            raise contradiction(
-                "microbatch_size",
-                f"microbatch_size {self.microbatch_size} is larger than batch_size {self.batch_size}",
-            )
+            raise contradiction("microbatch_size", f"at most batch_size, {self.batch_size}", self.microbatch_size)
         return self
 
 
@@ -47,7 +44,5 @@ class RewardModel(Optimisation):
     @model_validator(mode="after")
     def a_spread_takes_two_members(self) -> RewardModel:
         if self.ensemble == "mean_minus_std" and self.members < 2:
-            raise contradiction(
-                "members", f"members must be at least 2 for ensemble mean_minus_std, found {self.members}"
-            )
+            raise contradiction("members", "at least 2 for ensemble mean_minus_std", self.members)
         return self

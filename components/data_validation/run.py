@@ -51,7 +51,9 @@ def run(settings: DataValidation, shared: Shared, inputs: Inputs, out: Path, tra
         atomic_write_text(folder / "report.html", page_of(raw, validated, report))
     for line in price_of_the_split(report):
         logger.info("%s", line)
-    logger.info("%d warnings; see %s", report["warnings"], out / "report.html")
+    if count := report["warnings"]:
+        need = "1 check needs" if count == 1 else f"{count} checks need"
+        logger.warning("%s a look: %s", need, out / "report.html")
     tracked.metrics(flat_metrics(report))
     for file in FILES:
         tracked.dataset(file, inputs.data / f"{file}.jsonl")

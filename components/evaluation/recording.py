@@ -81,20 +81,6 @@ def _pair(sft: Record, candidate: Record) -> dict[str, Any]:
     return row | {"kind": sft.kind, "sample": sft.sample, "prompt_id": sft.prompt_id}
 
 
-def decision_line(tags: Mapping[str, str]) -> str | None:
-    """What promotion decided, from the tags that it leaves; None where there was none."""
-    if "decision" not in tags:
-        return None
-    decision, model = tags["decision"], tags["model"]
-    ends = {
-        "promoted": f"{model} is the champion; it beat {tags.get('opponent')}",
-        "refused": f"{model} stays a candidate, held against {tags.get('opponent')}: {tags.get('reasons')}",
-        "already champion": f"{model} is this policy",
-        "already refused": f"{model}, as before: {tags.get('reasons')}",
-    }
-    return f"**{decision.capitalize()}**: {ends[decision]}."
-
-
 def description(comparison: Comparison, decision: str | None, report: str | None) -> str:
     """Markdown for the page of a run: what was decided, the figures that count, where the report is.
 

@@ -15,9 +15,10 @@ from components.evaluation.recording import description, pair_rows, record_curve
 from components.evaluation.report import Findings, render
 from components.evaluation.samples import before_and_after
 from components.measuring.compare import Comparison, compare, compare_by_kind, headline
+from components.measuring.health import warn
 from components.measuring.measure import TEST_STREAM, measure_policy
 from components.measuring.metrics import parts_among
-from components.measuring.records import Record, write_records
+from components.measuring.records import Record, signs_of, write_records
 from components.measuring.rubric import load_rubric
 from components.models.cuts import cut_fractions
 from components.models.loading import load_codec
@@ -71,12 +72,15 @@ def run(params: Params, inputs: Inputs, out: Path, tracked: StageRun) -> None:
     for run in (tracked, tracked.pipeline):
         run.dataset("prompts_test", inputs.prompts)
     prompts = read_rows(inputs.prompts, Prompt)
-    cut = cut_fractions(load_codec(inputs.sft), "evaluation", [row.prompt for row in prompts])
+    codec = load_codec(inputs.sft)
+    cut = cut_fractions(codec, "evaluation", [row.prompt for row in prompts])
     samples = params.measurement.test_samples_per_prompt
     sft, candidate = (
         measure_policy(policy, inputs.frozen, params.shared, prompts, samples, TEST_STREAM)
         for policy in (inputs.sft, inputs.candidate)
     )
+    for whose, records in (("the SFT policy", sft), ("the candidate", candidate)):
+        warn(whose, signs_of(records), len(codec.tokenizer))
     comparison = write_evaluation(params, inputs, out, sft, candidate)
     for run in (tracked, tracked.pipeline):
         record_figures(run, comparison)

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from components.tracking.lineage import DELETED, IN_PLACE, Step, trace
+from components.tracking.lineage import DELETED, IN_PLACE, Lineage, Step
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.tree import Tree
 
 
-def print_lineage(reference: str, console: Console | None = None) -> None:
-    """Print `trace(reference)`: each run from the model back to the raw rows, and where the chain breaks."""
+def print_lineage(lineage: Lineage, console: Console | None = None) -> None:
+    """Print each run from the model back to the raw rows, and where the chain breaks."""
     from rich.console import Console
     from rich.tree import Tree
 
-    lineage = trace(reference)
     version, steps = lineage.version, lineage.root.all_steps()
     aliases = "".join(f" @{alias}" for alias in version.aliases)
     title = f"[bold]{version.name} version {version.number}[/bold]{aliases}"
@@ -30,6 +30,29 @@ def print_lineage(reference: str, console: Console | None = None) -> None:
     if not any(step.raw_files for step in steps):
         tree.add("[red]the chain does not reach data/: see above where it breaks[/red]")
     (console or Console()).print(tree)
+
+
+def as_plain(lineage: Lineage) -> dict[str, Any]:
+    """The same as plain values, each run with the runs that it was made from by their ids."""
+    version = lineage.version
+    return {
+        "model": version.name,
+        "version": version.number,
+        "aliases": list(version.aliases),
+        "decision": version.tags.get("decision"),
+        "runs": [
+            {
+                "run_id": step.run.run_id,
+                "name": step.run.name,
+                "status": step.run.status,
+                **{name: step.run.tags.get(name) for name in ("git_commit", "git_dirty", "params_sha256", "data_md5")},
+                "made_from": [source.run.run_id for source in step.made_from],
+                "raw_files": [asdict(file) for file in step.raw_files],
+                "broken": step.broken,
+            }
+            for step in lineage.root.all_steps()
+        ],
+    }
 
 
 def _add_run(tree: Tree, step: Step) -> None:

@@ -3,37 +3,119 @@
 from __future__ import annotations
 
 import subprocess
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, RenderableType
+from rich.text import Text
 
+from components.interface.fitting import Fitting, reader
 from components.interface.run_tables import evaluation_table
-from components.place import Place
+from components.measuring.metrics import interval_text, metric_that_counts
+from components.promotion.verdict import Verdict
 
-_ROOMY = 1000  # columns, more than any table takes
 
-
-def show_result(repository: Path | None, evaluation: dict[str, Any] | None) -> None:
-    """The end of a run: SFT against the candidate, where the report and the model are, and how to see more.
+@dataclass(frozen=True)
+class Ending:
+    """What there is to tell at the end of a run.
 
     Args:
-        repository: where these are; None when the run was in a clone, which is gone.
+        run_id: of the pipeline's run in MLflow.
+        verdict: of promotion; None where the candidate was not offered.
+        warnings: what is wrong with the policies.
+        report: where the page for people lies.
+        model: where the candidate's files lie; None where they are gone with a clone.
+        before: of a run in a clone, the evaluation of the last run in the repository itself.
     """
+
+    run_id: str
+    verdict: Verdict | None = None
+    warnings: list[str] = field(default_factory=list)
+    report: Path | None = None
+    model: Path | None = None
+    before: dict[str, Any] | None = None
+
+    def below(self, root: Path) -> Ending:
+        """The same, its paths from the present folder on, which sees the repository at `root`."""
+        report, model = (path and root / path for path in (self.report, self.model))
+        return replace(self, report=report, model=model)
+
+    def plain(self) -> dict[str, Any]:
+        """What scripts want of it, as plain values."""
+        verdict = {**asdict(self.verdict), "sentence": self.verdict.sentence()} if self.verdict else None
+        paths = {name: str(path) if path else None for name, path in (("report", self.report), ("model", self.model))}
+        return {"run_id": self.run_id, "verdict": verdict, "warnings": self.warnings, **paths}
+
+
+def show_result(repository: Path | None, evaluation: dict[str, Any] | None, ending: Ending | None = None) -> None:
+    """The end of a run: SFT against the candidate, the verdict, where the report and the model are.
+
+    Args:
+        repository: None when the run was in a clone, which is gone.
+    """
+    console = reader()
     if evaluation:
         print_whole(evaluation_table(evaluation))
-    console = Console()
-    for label, path in (("report", Place().evaluation / "report.html"), ("model", Place().selection / "policy")):
-        if repository is not None and (repository / path).exists():
-            console.print(f"{label + ':':<8}{path}", soft_wrap=True)
-    console.print(f"{'runs:':<8}`make ui` opens MLflow")
+    if ending is not None:
+        _show_ending(console, ending, evaluation)
     if repository is not None and lock_has_changed(repository):
         console.print(
-            f"{'lock:':<8}dvc.lock now holds this machine's results: with it committed, `dvc metrics diff` and "
-            "`dvc checkout` go by them",
-            soft_wrap=True,
+            f"{'lock:':<8}dvc.lock now holds this machine's results: commit it (git commit dvc.lock) to compare later "
+            "runs with it",
+            highlight=False,
         )
+
+
+def _show_ending(console: Console, ending: Ending, evaluation: dict[str, Any] | None) -> None:
+    if evaluation and ending.before:
+        metric = metric_that_counts(evaluation["candidate"])
+        for label, figures in (("this run", evaluation), ("the last run in this folder", ending.before)):
+            if metric.name in figures["candidate"]:
+                console.print(f"{metric.name} of {label}: {interval_text(figures['candidate'][metric.name], metric)}")
+    for warning in ending.warnings:
+        console.print(Text(f"warning: {warning}", style="yellow"))
+    if evaluation:
+        console.print(verdict_text(ending.verdict))
+    if ending.report is not None:
+        _line(console, "report", ending.report)
+    _line(console, "model", _model(ending))
+    _line(console, "run", f"{ending.run_id} in MLflow{way_to(ending.run_id)}")
+
+
+def verdict_text(verdict: Verdict | None) -> Fitting:
+    """The verdict in the colour of what it means, in several lines where one does not hold it."""
+    if verdict is None:
+        lines = ["NOT OFFERED for promotion: the champion stays as it is (--no-promotion)"]
+        style = "bold yellow"
+    else:
+        lines = verdict.lines()
+        style = "bold green" if verdict.is_champion else "bold red"
+    return Fitting(Text(" ".join(lines), style), Text("\n  ".join(lines), style))
+
+
+def _model(ending: Ending) -> str:
+    verdict = ending.verdict
+    if verdict is None:
+        return str(ending.model) if ending.model else "not registered, and gone with the clone; DVC's cache has it"
+    name = f"models:/{verdict.model}" + ("@champion" if verdict.is_champion else f"/{verdict.version}")
+    return f"{name} ({ending.model})" if ending.model else name
+
+
+def way_to(run_id: str) -> str:
+    """How to see a run: its page on the server that keeps it, or on the one that `proximal ui` starts."""
+    from components.tracking import store
+
+    uri = store.tracking_uri()
+    page = f"#/experiments/{store.experiment_id()}/runs/{run_id}"
+    if uri.startswith("http"):
+        return f":\n{uri.rstrip('/')}/{page}"
+    return f": `proximal ui`, then\nhttp://127.0.0.1:5000/{page}"
+
+
+def _line(console: Console, label: str, text: object) -> None:
+    """A label and a path, an address or a name, which is never broken in two."""
+    console.print(f"{label + ':':<8}{text}", soft_wrap=True, highlight=False, markup=False)
 
 
 def lock_has_changed(repository: Path) -> bool:
@@ -43,8 +125,6 @@ def lock_has_changed(repository: Path) -> bool:
     return asked.returncode == 0 and bool(asked.stdout.strip())
 
 
-def print_whole(table: Table) -> None:
-    """Print a table so that it keeps one line a row, also where the terminal says it is narrower."""
-    console = Console()
-    console.width = max(console.width, Console(width=_ROOMY).measure(table).maximum)
-    console.print(table)
+def print_whole(table: RenderableType) -> None:
+    """Print a table in the form that fits the terminal; whole where there is none."""
+    reader().print(table)

@@ -55,6 +55,17 @@ MEASURED = frozenset(
 _NAMED = {metric.name for metric in (GOLD, *MEANS, *DISTINCT.values(), WIN_RATE)}
 
 
+def number(value: float, metric: Metric, sign: str = "") -> str:
+    """A value as people read it, with the metric's decimals; `sign="+"` for a difference."""
+    return f"{value:{sign}.{metric.decimals}f}"
+
+
+def interval_text(figure: Mapping[str, float], metric: Metric, sign: str = "") -> str:
+    """mean [low, high], in every place of the same figure to the same digit."""
+    mean, low, high = (number(figure[key], metric, sign) for key in ("mean", "low", "high"))
+    return f"{mean} [{low}, {high}]"
+
+
 def parts_among(names: Iterable[str]) -> list[str]:
     """The parts of the rubric among the names of measured figures, in their order."""
     return [name for name in names if name not in _NAMED]

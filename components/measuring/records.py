@@ -12,7 +12,8 @@ from typing import Any
 
 from components.artifacts import read_jsonl, write_jsonl
 from components.errors import ArtifactError
-from components.measuring.metrics import MEANS
+from components.measuring.health import Signs
+from components.measuring.metrics import ENDED, ENTROPY, MEANS, part, parts_among
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,13 @@ def means(records: Sequence[Record]) -> dict[str, float]:
     """The mean of every number over all records."""
     columns = [record.numbers() for record in records]
     return {name: sum(column[name] for column in columns) / len(columns) for name in columns[0]}
+
+
+def signs_of(records: Sequence[Record]) -> Signs:
+    """What the responses of a policy show of its health."""
+    figures = means(records)
+    parts = {part(name).label: figures[name] for name in parts_among(records[0].rubric)}
+    return Signs([record.response for record in records], figures[ENDED.name], figures[ENTROPY.name], parts)
 
 
 def by_prompt(records: Sequence[Record]) -> dict[str, list[Record]]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 from components.errors import DataError
-from components.measuring.intervals import paired_interval
-from components.measuring.metrics import KL, RESPONSE_TOKENS, Metric
+from components.measuring.intervals import FEW_PROMPTS, Interval, mean_interval, paired_interval
+from components.measuring.metrics import KL, RESPONSE_TOKENS, Metric, interval_text, number
 from components.measuring.records import Record, means, prompt_means
 
 
@@ -19,18 +19,30 @@ class Limits:
     metric: on which it must win, see `metric_that_counts`.
     max_kl: nats per sequence, to the SFT policy.
     max_length_ratio: mean response length over the SFT policy's.
-    confidence: of the gain's interval in this try; see `confidence_of_try`.
+    attempt: the how manieth decision on the same test prompts this is, from 1; see `confidence_of_try`.
+    confidence: of the intervals that people are shown, here as in every table (evaluation.confidence).
     """
 
     metric: Metric
     max_kl: float
     max_length_ratio: float
+    attempt: int
     confidence: float
+
+    @property
+    def asked(self) -> float:
+        """The confidence at which the gain must lie above zero in this try, stricter than what is shown."""
+        return confidence_of_try(self.attempt, self.confidence)
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Promoted when no reason speaks against it; figures: means, the gain's interval; none if not measured."""
+    """Promoted when no reason speaks against it.
+
+    Args:
+        figures: means, the gain with the interval that every table shows, and `gain_low_asked`, the lower bound at the
+            confidence that this try asks for; empty if not measured.
+    """
 
     promoted: bool
     reasons: tuple[str, ...]
@@ -52,8 +64,8 @@ def decide(
 ) -> Decision:
     """Promote a candidate that beats the opponent beyond the interval, near the SFT policy and not by length.
 
-    The gain is the mean over prompts of the difference; its interval, paired by prompt, must lie
-    above zero. KL and length are means over responses.
+    The gain is the mean over prompts of the difference; its interval, paired by prompt and of the confidence that this
+    try asks for, must lie above zero. KL and length are means over responses.
 
     Args:
         opponent: what counts, of whom the candidate must beat: prompt id -> mean over the prompt's samples.
@@ -71,16 +83,15 @@ def decide(
             found=f"{len(odd)} prompts of only one of them, such as {odd[0]}",
             do="run `dvc repro evaluation`",
         )
-    gain = paired_interval(list(new.values()), [old[prompt] for prompt in new], confidence=limits.confidence)
+    pair = list(new.values()), [old[prompt] for prompt in new]
+    gain = paired_interval(*pair, confidence=limits.confidence)
+    asked_low = paired_interval(*pair, confidence=limits.asked).low
     of_candidate = means(candidate)
     kl = of_candidate[KL.name]
     length_ratio = of_candidate[RESPONSE_TOKENS.name] / means(sft)[RESPONSE_TOKENS.name]
     reasons = []
-    if not gain.low > 0.0:
-        reasons.append(
-            f"{name} does not rise beyond its interval: {gain.mean:+.3f}, "
-            f"{percent(limits.confidence)} interval [{gain.low:+.3f}, {gain.high:+.3f}]"
-        )
+    if not asked_low > 0.0:
+        reasons.append(_no_rise(gain, asked_low, len(new), limits))
     if not kl <= limits.max_kl:
         reasons.append(f"KL to the SFT policy is {kl:.2f} nats per sequence, above {limits.max_kl:g}")
     if not length_ratio <= limits.max_length_ratio:
@@ -88,15 +99,34 @@ def decide(
             f"responses are {length_ratio:.2f} times as long as the SFT policy's, above {limits.max_length_ratio:g}"
         )
     figures = {
-        f"candidate_{name}": sum(new.values()) / len(new),
-        f"opponent_{name}": sum(old.values()) / len(old),
+        **{
+            f"{whose}_{name}": mean_interval(values, confidence=limits.confidence).mean
+            for whose, values in zip(("candidate", "opponent"), pair, strict=True)
+        },
         "gain": gain.mean,
         "gain_low": gain.low,
         "gain_high": gain.high,
+        "gain_low_asked": asked_low,
         "kl": kl,
         "length_ratio": length_ratio,
     }
     return Decision(not reasons, tuple(reasons), figures)
+
+
+def _no_rise(gain: Interval, asked_low: float, prompts: int, limits: Limits) -> str:
+    """That it fell, that it may not have moved, or that it rose less surely than this try asks."""
+    name, shown = limits.metric.name, interval_text(asdict(gain), limits.metric, "+")
+    if gain.high < 0.0 and prompts >= FEW_PROMPTS:
+        return f"{name} fell: {shown}"
+    if not gain.low > 0.0:
+        return f"{name} does not rise beyond its interval: {shown}"
+    low = number(asked_low, limits.metric, "+")
+    return f"{name} rises by {shown}, not surely enough: {demand(limits)} is {low}, not above 0"
+
+
+def demand(limits: Limits) -> str:
+    """What a try asks of the gain, in words."""
+    return f"the lower bound at the {percent(limits.asked)} that try {limits.attempt} asks for"
 
 
 def refuse_too_few(candidate: Sequence[Record], least: int) -> Decision | None:

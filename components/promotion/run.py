@@ -14,7 +14,7 @@ from components.artifacts import read_json
 from components.config import Params
 from components.digests import digest, digest_of_values
 from components.errors import ArtifactError
-from components.measuring.metrics import JUDGE, Metric, metric_that_counts
+from components.measuring.metrics import JUDGE, metric_that_counts
 from components.measuring.records import Record, prompt_means, read_records
 from components.measuring.weak_scorers import weakness
 from components.place import ModelFolders
@@ -22,12 +22,12 @@ from components.promotion.champion import measure_champion
 from components.promotion.decision import (
     Decision,
     Limits,
-    confidence_of_try,
     decide,
     percent,
     refuse_too_few,
 )
-from components.promotion.report import description, opponent, report, title
+from components.promotion.report import description, opponent, report
+from components.promotion.verdict import ALREADY_CHAMPION, ALREADY_REFUSED, PROMOTED, REFUSED, Verdict
 from components.tracking.dvc_files import locked_outputs
 from components.tracking.history import RunRecord, get_run
 from components.tracking.recorder import StageRun
@@ -47,7 +47,7 @@ from components.tracking.registry import (
     version_of_policy,
 )
 
-_MEASURED = ("gain", "gain_low", "gain_high", "kl", "length_ratio")
+_MEASURED = ("gain", "gain_low", "gain_high", "gain_low_asked", "kl", "length_ratio")
 _PROVENANCE = ("git_commit", "git_dirty", "data_md5", "params_sha256", "prefect_flow_run_id", "parent_run_id")
 
 
@@ -63,69 +63,74 @@ class Inputs(NamedTuple):
     judge_metrics: Path
 
 
-def run(params: Params, inputs: Inputs, tracked: StageRun, *, lock: Path, start: Callable[[], None]) -> None:
+def run(
+    params: Params, inputs: Inputs, tracked: StageRun, *, folder: Path, lock: Path, start: Callable[[], None]
+) -> None:
     """Register the candidate and promote it, or say why not.
 
     Nothing is decided twice: a candidate that is the champion, or was refused before on the same grounds, is
     only reported, and no version is added.
 
     Args:
+        folder: where the `Verdict` is kept.
         lock: dvc.lock, which names the checkpoints of all cycles.
         start: called before a champion is measured, and only then: it loads what computes.
 
     Raises:
         ArtifactError: an output of an earlier stage, or the champion's files, are absent or corrupt.
     """
-    decided = _promote(params, inputs, tracked, lock, start)
+    verdict = _promote(params, inputs, tracked, lock, start)
     for run in (tracked, tracked.pipeline):
-        run.tags(decided)
+        run.tags(verdict.tags())
+    verdict.write(folder)
 
 
-def _promote(
-    params: Params, inputs: Inputs, tracked: StageRun, lock: Path, start: Callable[[], None]
-) -> dict[str, str]:
-    """What was decided, of which model, and why, as tags of the run."""
+def _promote(params: Params, inputs: Inputs, tracked: StageRun, lock: Path, start: Callable[[], None]) -> Verdict:
     name, policy_digest = params.promotion.registered_model, digest(inputs.candidate)
     champion, known = version_at(name, CHAMPION), version_of_policy(name, policy_digest)
     champion_digest = champion.tags.get(POLICY_DIGEST, f"version {champion.number}") if champion else None
     if champion is not None and champion_digest == policy_digest:
         set_alias(champion, CANDIDATE)
         print(f"already champion: {name} version {champion.number} is this policy", flush=True)
-        return {"decision": "already champion", "model": title(champion)}
+        return Verdict(ALREADY_CHAMPION, name, champion.number, champion.tags["opponent"])
 
     record = get_run(tracked.run_id)
     assert record is not None, "the run was opened a moment ago"
     origin = {key: record.tags[key] for key in ("git_commit", "params_sha256")}
     grounds = digest_of_values([record.inputs, origin, champion_digest])
-    if known is not None and known.tags.get("grounds") == grounds and known.tags["decision"] == "refused":
+    if known is not None and known.tags.get("grounds") == grounds and known.tags["decision"] == REFUSED:
         set_alias(known, CANDIDATE)
         print(f"already refused: {name} version {known.number}: {known.tags['reasons']}", flush=True)
-        return {"decision": "already refused", "model": title(known), "reasons": known.tags["reasons"]}
+        return Verdict(ALREADY_REFUSED, name, known.number, known.tags["opponent"], (known.tags["reasons"],))
 
     weak = _weak_scorers(inputs)
     split = digest(inputs.prompts)
-    number = 1 + decisions_on(name, split)
-    confidence = confidence_of_try(number, params.evaluation.confidence)
     records = _records(params, inputs.records)
     metric = metric_that_counts(records["candidate"][0].rubric)
-    decision = _decide(params, inputs.frozen, records, champion, metric, confidence, start)
+    limits = Limits(
+        metric=metric,
+        max_kl=params.promotion.max_kl_nats_per_sequence,
+        max_length_ratio=params.promotion.max_length_ratio,
+        attempt=1 + decisions_on(name, split),
+        confidence=params.evaluation.confidence,
+    )
+    decision = _decide(params, inputs.frozen, records, champion, limits, start)
     if "judge" in weak and metric is JUDGE and not params.promotion.allow_weak_judge:
         refusal = f"{weak['judge']}, and it decides here (promotion.allow_weak_judge)"
         decision = replace(decision, promoted=False, reasons=(*decision.reasons, refusal))
-    figures = {name: value for name, value in decision.figures.items() if not name.endswith(("_low", "_high"))}
+    figures = {name: value for name, value in decision.figures.items() if not name.startswith("gain_")}
     tracked.metrics({f"promotion/{name}": value for name, value in figures.items()})
-    outcome = "promoted" if decision.promoted else "refused"
-    tags = (
-        {"decision": outcome, "opponent": opponent(champion)}
-        | _tags(record, decision, inputs.selection, lock)
-        | {
-            "grounds": grounds,
-            "weak_scorers": "; ".join(weak.values()) or "none",
-            "try": f"{number} on these test prompts, decided at {percent(confidence)}",
-            DECISIONS_ON + split: str(1 + int(known.tags.get(DECISIONS_ON + split, 0) if known else 0)),
-            POLICY_DIGEST: policy_digest,
-        }
-    )
+    outcome = PROMOTED if decision.promoted else REFUSED
+    tags = {
+        "decision": outcome,
+        "opponent": opponent(champion),
+        **_tags(record, decision, inputs.selection, lock),
+        "grounds": grounds,
+        "weak_scorers": "; ".join(weak.values()) or "none",
+        "try": f"{limits.attempt} on these test prompts, decided at {percent(limits.asked)}",
+        DECISIONS_ON + split: str(1 + int(known.tags.get(DECISIONS_ON + split, 0) if known else 0)),
+        POLICY_DIGEST: policy_digest,
+    }
     told = description(tags, metric, tracked.page())
     if known is None:
         version = register(
@@ -139,11 +144,11 @@ def _promote(
     if decision.promoted:
         _require_same_champion(name, champion)
         set_alias(version, CHAMPION)
-    report(params.promotion, version, champion, decision, metric, number, confidence)
+    report(limits, version, champion, decision)
     for warning in weak.values():
         if not any(reason.startswith(warning) for reason in decision.reasons):
             print(f"  warning: {warning}", flush=True)
-    return {"decision": outcome, "model": title(version), **{name: tags[name] for name in ("opponent", "reasons")}}
+    return Verdict(outcome, name, version.number, opponent(champion), decision.reasons, metric.name, decision.figures)
 
 
 def _weak_scorers(inputs: Inputs) -> dict[str, str]:
@@ -158,24 +163,17 @@ def _decide(
     frozen: ModelFolders,
     records: Mapping[str, list[Record]],
     champion: ModelVersion | None,
-    metric: Metric,
-    confidence: float,
+    limits: Limits,
     start: Callable[[], None],
 ) -> Decision:
     candidate, sft = records["candidate"], records["sft"]
     too_few = refuse_too_few(candidate, params.promotion.min_prompts)
     if too_few is not None:  # before the champion is measured: it could not change the answer
         return too_few
-    limits = Limits(
-        metric=metric,
-        max_kl=params.promotion.max_kl_nats_per_sequence,
-        max_length_ratio=params.promotion.max_length_ratio,
-        confidence=confidence,
-    )
     if champion is None:
-        return decide(candidate, prompt_means(sft, metric.name), sft, limits)
+        return decide(candidate, prompt_means(sft, limits.metric.name), sft, limits)
     start()
-    means = measure_champion(champion, frozen, params.shared, candidate, metric)
+    means = measure_champion(champion, frozen, params.shared, candidate, limits.metric)
     return decide(candidate, means, sft, limits)
 
 

@@ -15,6 +15,7 @@ from components.data.rows import Demonstration, read_rows
 from components.digests import digest
 from components.engines.preflight import require_usable, require_usable_config
 from components.errors import ConfigError
+from components.measuring.health import warn
 from components.models.checkpoint_tokenizer import load_checkpoint_tokenizer
 from components.models.cuts import cut_fractions
 from components.models.loading import (
@@ -27,6 +28,7 @@ from components.models.text import Codec, TextFormat, train_tokenizer
 from components.passes.forward import response_logprobs
 from components.passes.sequences import Packed, Sequences, build_sequences
 from components.seeding import derive_seed, generator
+from components.sft.look import look
 from components.tracking import StageRun
 from components.training.accelerator import frame_of, start_accelerator, whole
 from components.training.fit import Examples, fit
@@ -81,6 +83,9 @@ def run(settings: Sft, shared: Shared, inputs: Inputs, out: Path, tracked: Stage
             save_policy(policy, codec, folder / "policy")
             write_json(folder / "metrics.json", metrics)
         tracked.metrics({f"sft/{name}": value for name, value in metrics.items()})
+        signs = look(policy, codec, [row.prompt for row in rows], settings.microbatch_size, shared.seed)
+        warn("the SFT policy", signs, len(codec.tokenizer))
+        tracked.metrics({"sft/ended": signs.ended, "sft/entropy": signs.entropy})
         tracked.tags({"base_model": base_model})
 
 

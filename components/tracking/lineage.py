@@ -59,8 +59,11 @@ class Lineage:
     root: Step
 
 
-def trace(reference: str) -> Lineage:
+def trace(reference: str, root: Path) -> Lineage:
     """Follow NAME@ALIAS or NAME@NUMBER back to the raw data.
+
+    Args:
+        root: of the repository, whose data and cache may hold the raw files.
 
     Raises:
         ArtifactError: no such model, alias or version.
@@ -69,20 +72,20 @@ def trace(reference: str) -> Lineage:
     record = get_run(version.tags.get(PROMOTION_RUN, version.run_id))
     if record is None:  # its run was deleted; the version carries the same digests
         record = RunRecord(version.run_id, DELETED, _AFTER_ALL, {"stage": "promotion", **version.tags})
-    return Lineage(version, _step(record, {}))
+    return Lineage(version, _step(record, root, {}))
 
 
-def _step(record: RunRecord, known: dict[str, Step]) -> Step:
+def _step(record: RunRecord, root: Path, known: dict[str, Step]) -> Step:
     """The step of a run; each is made once, for several later steps may share it."""
     if record.run_id not in known:
         known[record.run_id] = step = Step(record)
         raw = {path for path in record.inputs if Place().data in (Path(path), *Path(path).parents)}
         for path, md5 in record.inputs.items():
             if path in raw and not md5.endswith(".dir"):
-                step.raw_files.append(_raw_file(path, md5))
+                step.raw_files.append(_raw_file(path, md5, root))
         made = {path: value for path, value in record.inputs.items() if path not in raw}
         makers, step.broken = _makers(record, made)
-        step.made_from = [_step(maker, known) for maker in makers]
+        step.made_from = [_step(maker, root, known) for maker in makers]
     return known[record.run_id]
 
 
@@ -107,11 +110,11 @@ def _makers(record: RunRecord, inputs: dict[str, str]) -> tuple[list[RunRecord],
     return list(makers.values()), broken
 
 
-def _raw_file(path: str, md5: str) -> RawFile:
-    present = Path(path)
+def _raw_file(path: str, md5: str, root: Path) -> RawFile:
+    present = root / path
     if present.is_file() and digest(present) == md5:
         return RawFile(path, md5, _rows(present), IN_PLACE)
-    cached = cached_file(dvc_cache(Path()), md5)
+    cached = cached_file(dvc_cache(root), md5)
     if cached.is_file():
         return RawFile(path, md5, _rows(cached), "DVC's cache")
     return RawFile(path, md5, None, "not here: `dvc pull` may bring it")

@@ -59,7 +59,7 @@ def test_only_what_a_change_reaches_runs_again(tiny: Tiny, run_flow: Callable[..
     # New data: `a` must run; what it writes is the same, which DVC finds out for b and c when a has ended.
     (tiny.folder / "data" / "rows").write_text("1\n2\n")
     stages = run_flow().result().stages
-    assert stages == {"data.dvc": "pinned", "a": "ran", "b": "unchanged", "c": "unchanged", "d": "unchanged"}
+    assert stages == {"data.dvc": "pinned", "a": "ran", "b": "confirmed", "c": "confirmed", "d": "confirmed"}
 
     (tiny.folder / "d.out").unlink()  # DVC's cache has it
     assert run_flow().result().stages["d"] == "restored"
@@ -88,7 +88,7 @@ def test_a_damaged_file_of_dvcs_cache_is_not_restored_but_named(tiny: Tiny, run_
     advice = re.search("`(rm -rf [^`]*)`", str(failure))
     assert advice is not None and str(copy) in advice[1]
     subprocess.run(advice[1].split(), cwd=tiny.folder, check=True)
-    assert run_flow().result().stages == {"data.dvc": "unchanged", "a": "ran", "b": "unchanged"}
+    assert run_flow().result().stages == {"data.dvc": "unchanged", "a": "ran", "b": "confirmed"}
     assert output.read_bytes() == whole
 
 

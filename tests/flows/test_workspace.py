@@ -82,8 +82,9 @@ def test_a_failed_run_keeps_its_workspace(tiny: Tiny) -> None:
     [
         ("nowhere", {}, "tiny"),
         ("--help", {}, "tiny"),
-        ("HEAD", {"ppo.gama": 1.0}, "params.yaml: ppo.gama"),
+        ("HEAD", {"ppo.gama": 1.0}, "params.yaml with ppo.gama=1.0: ppo.gama"),
         ("HEAD", {"seed.more": 1}, "params.yaml: seed.more"),
+        ("HEAD", {"seed": "abc"}, "params.yaml with seed=abc: seed"),
     ],
 )
 def test_bad_requests(tiny: Tiny, revision: str, overrides: dict[str, object], where: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -121,8 +122,48 @@ def test_one_typo_is_one_finding_with_its_line_and_the_nearest_key(tmp_path: Pat
     with pytest.raises(ConfigError) as caught:
         load_params(tmp_path / "params.yaml")
     assert caught.value.where == f"{tmp_path}/params.yaml: policy_gradient.leraning_rate (line {number + 1})"
-    assert caught.value.expected == "policy_gradient.learning_rate, the nearest key"
+    assert caught.value.expected == "a key that exists; did you mean policy_gradient.learning_rate?"
     assert caught.value.found == "policy_gradient.leraning_rate"
+
+
+def test_what_sections_merge_from_one_place_is_told_once_and_there(tmp_path: Path) -> None:
+    shared = "shared: &shared\n  epochs: high\n  epohcs: 3\n"
+    text = (ROOT / "params.yaml").read_text()
+    for section in ("reward_model", "judge"):
+        head = f"\n{section}:\n"
+        before, after = text.split(head)
+        text = before + head + "  <<: *shared\n" + re.sub(r"  epochs: \d\n", "", after, count=1)
+    (tmp_path / "params.yaml").write_text(shared + text)
+    with pytest.raises(ConfigError) as caught:
+        load_params(tmp_path / "params.yaml")
+    told = "reward_model.epochs (line 2), reward_model.epohcs (line 3), shared (line 1)"
+    assert caught.value.where == f"{tmp_path}/params.yaml: {told}"
+    assert caught.value.found == (
+        "reward_model.epochs: 'high'; reward_model.epohcs: reward_model.epohcs; shared: shared"
+    )
+    assert "reward_model.epochs: a valid integer; reward_model.epohcs: a key that exists;" in caught.value.expected
+
+
+def test_a_value_of_a_wrong_type_that_methods_share_is_told_once(tmp_path: Path) -> None:
+    text = (ROOT / "params.yaml").read_text()
+    line = next(n for n, part in enumerate(text.splitlines(), 1) if part == "  clip_range_low: 0.2")
+    (tmp_path / "params.yaml").write_text(text.replace("  clip_range_low: 0.2\n", "  clip_range_low: high\n"))
+    with pytest.raises(ConfigError) as caught:
+        load_params(tmp_path / "params.yaml")
+    assert caught.value.where == f"{tmp_path}/params.yaml: policy_gradient.clip_range_low (line {line})"
+    assert (caught.value.expected, caught.value.found) == ("a valid number", "'high'")
+
+
+def test_changes_are_put_into_what_is_read() -> None:
+    """A method may be given a value of its own for what policy_gradient says."""
+    params = load_params(ROOT / "params.yaml", {"seed": 7, "ppo.learning_rate": 0.5})
+    assert (params.seed, params.ppo.learning_rate) == (7, 0.5)
+    assert params.grpo.learning_rate != 0.5
+    for key, meant in (("ppo.learnin_rate", "ppo.learning_rate"), ("seed.more", ""), ("sead", "seed")):
+        with pytest.raises(ConfigError) as caught:
+            load_params(ROOT / "params.yaml", {key: 1})
+        assert caught.value.where.endswith(f": {key}") and caught.value.found == key
+        assert f"did you mean {meant}" in caught.value.expected or not meant
 
 
 def test_a_method_has_the_shared_values_but_for_its_own(shipped: Values) -> None:

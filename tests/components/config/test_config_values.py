@@ -74,50 +74,58 @@ def test_a_wrong_type_or_value_is_named_with_what_was_found(refused: Any, key: s
 @pytest.mark.parametrize(
     ("key", "reason", "changes"),
     [
-        ("sft.microbatch_size", "65 is larger than batch_size 64", {"sft.batch_size": 64, "sft.microbatch_size": 65}),
-        ("judge.microbatch_size", "larger than batch_size", {"judge.microbatch_size": 1000}),
-        ("reward_model.microbatch_size", "larger than batch_size", {"reward_model.microbatch_size": 1000}),
+        ("sft.microbatch_size", "at most batch_size, 64; found 65", {"sft.batch_size": 64, "sft.microbatch_size": 65}),
+        ("judge.microbatch_size", "at most batch_size", {"judge.microbatch_size": 1000}),
+        ("reward_model.microbatch_size", "at most batch_size", {"reward_model.microbatch_size": 1000}),
         (
             "ppo.microbatch_size",
-            "65 is larger than a minibatch (256 rollouts_per_iteration / 4 minibatches = 64)",
+            "at most a minibatch, 64 (256 rollouts_per_iteration / 4 minibatches); found 65",
             {"ppo.rollouts_per_iteration": 256, "ppo.minibatches": 4, "ppo.microbatch_size": 65},
         ),
         (
             "ppo.minibatches",
-            "3 must divide rollouts_per_iteration 256",
+            "a divisor of rollouts_per_iteration, 256; found 3",
             {"ppo.rollouts_per_iteration": 256, "ppo.minibatches": 3},
         ),
-        ("ppo.minibatches", "512 must divide", {"ppo.rollouts_per_iteration": 256, "ppo.minibatches": 512}),
+        ("ppo.minibatches", "256; found 512", {"ppo.rollouts_per_iteration": 256, "ppo.minibatches": 512}),
         (
             "ppo.responses_per_prompt",
-            "5 must divide rollouts_per_iteration 256",
+            "a divisor of rollouts_per_iteration, 256; found 5",
             {"ppo.rollouts_per_iteration": 256, "ppo.responses_per_prompt": 5},
         ),
-        ("grpo.responses_per_prompt", "at least 2, found 1", {"grpo.responses_per_prompt": 1}),
-        ("rloo.responses_per_prompt", "at least 2, found 1", {"rloo.responses_per_prompt": 1}),
+        (
+            "grpo.responses_per_prompt",
+            "at least 2: the responses to one prompt are compared; found 1",
+            {"grpo.responses_per_prompt": 1},
+        ),
+        (
+            "rloo.responses_per_prompt",
+            "at least 2: the responses to one prompt are compared; found 1",
+            {"rloo.responses_per_prompt": 1},
+        ),
         (
             "dpo.batch_size",
-            "3 must divide comparisons_per_iteration 512",
+            "a divisor of comparisons_per_iteration, 512; found 3",
             {"dpo.batch_size": 3, "dpo.microbatch_size": 1},
         ),
         (
             "dpo.microbatch_size",
-            "64 is larger than batch_size 32",
+            "at most batch_size, 32; found 64",
             {"dpo.batch_size": 32, "dpo.microbatch_size": 64},
         ),
         (
             "dpo.label_smoothing",
-            "0.1 belongs to loss sigmoid",
+            "0 with loss ipo: label_smoothing belongs to loss sigmoid; found 0.1",
             {"dpo.loss": "ipo", "dpo.label_smoothing": 0.1},
         ),
         (
             "ppo.learning_rate_decay_iterations",
-            "5 must be larger than learning_rate_warmup_iterations 5",
+            "more than learning_rate_warmup_iterations, 5; found 5",
             {"ppo.learning_rate_warmup_iterations": 5, "ppo.learning_rate_decay_iterations": 5},
         ),
         (
             "ppo.kl_horizon_rollouts",  # the coefficient could turn negative, see components.core.kl
-            "must be more than 0.2 * rollouts_per_iteration",
+            "more than 0.2 * rollouts_per_iteration (51.2)",
             {"ppo.rollouts_per_iteration": 256, "ppo.kl_horizon_rollouts": 51.2},
         ),
         *(
@@ -131,17 +139,17 @@ def test_a_wrong_type_or_value_is_named_with_what_was_found(refused: Any, key: s
         ),
         (
             "ppo.length_penalty.buffer_tokens",
-            "9 is larger than limit_tokens 8",
+            "at most limit_tokens, 8; found 9",
             {"ppo.length_penalty": {"limit_tokens": 8, "buffer_tokens": 9, "factor": 1.0}},
         ),
         (
             "q_learning.batch_size",
-            "30 must divide comparisons_per_iteration 100",
+            "a divisor of comparisons_per_iteration, 100; found 30",
             {"q_learning.comparisons_per_iteration": 100, "q_learning.batch_size": 30},
         ),
         (
             "q_learning.microbatch_size",
-            "9 is larger than batch_size 8",
+            "at most batch_size, 8; found 9",
             {"q_learning.batch_size": 8, "q_learning.microbatch_size": 9},
         ),
         ("ppo.reward", "nobody knows the true reward", {"data.rubric": None, "ppo.reward": "rubric"}),
@@ -154,19 +162,27 @@ def test_a_wrong_type_or_value_is_named_with_what_was_found(refused: Any, key: s
         ),
         (
             "language_model.scratch.hidden_size",
-            "must be a multiple of 2 * attention_heads (8)",
+            "a multiple of 2 * attention_heads (8)",
             {"language_model.scratch.hidden_size": 92, "language_model.scratch.attention_heads": 4},
         ),
         (
             "data_validation.test_fraction",
-            "must leave prompts for training",
+            "below 1 - validation_fraction (0.5), to leave prompts for training; found 0.5",
             {"data_validation.validation_fraction": 0.5, "data_validation.test_fraction": 0.5},
         ),
         ("reward_model.members", "at least 2 for ensemble mean_minus_std", {"reward_model.ensemble": "mean_minus_std"}),
         ("judge.members", "at least 2 for ensemble mean_minus_std", {"judge.ensemble": "mean_minus_std"}),
-        ("judge.seed_offset", "must differ from reward_model.seed_offset", {"judge.seed_offset": 0}),
-        ("cycles.1.start", "must be 'artifacts/sft'", {"cycles.1.start": "artifacts/alignment/1"}),
-        ("cycles.2.start", "must be 'artifacts/alignment/1'", {"cycles.2.start": "artifacts/sft"}),
+        (
+            "judge.seed_offset",
+            "another than reward_model.seed_offset: the judge must be independent; found 0",
+            {"judge.seed_offset": 0},
+        ),
+        (
+            "cycles.1.start",
+            "'artifacts/sft'; found 'artifacts/alignment/1'",
+            {"cycles.1.start": "artifacts/alignment/1"},
+        ),
+        ("cycles.2.start", "'artifacts/alignment/1'; found 'artifacts/sft'", {"cycles.2.start": "artifacts/sft"}),
         ("cycles", "numbered '1', '2', ... in order; found []", {"cycles": {}}),
         ("cycles", "found ['2']", {"cycles": {"2": {"start": "artifacts/sft"}}}),
         (
@@ -179,7 +195,7 @@ def test_a_wrong_type_or_value_is_named_with_what_was_found(refused: Any, key: s
 def test_a_contradiction_is_named_with_its_reason(refused: Any, key: str, reason: str, changes: Values) -> None:
     error = refused(**changes)
     assert error.where == f"params.yaml: {key}"
-    assert reason in error.expected
+    assert reason in f"{error.expected}; found {error.found}"
 
 
 @pytest.mark.parametrize(("place", "estimator"), [("reward", "k1"), ("loss", "k2"), ("loss", "k3")])

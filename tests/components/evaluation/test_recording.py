@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from components.config import Evaluation
-from components.evaluation.recording import decision_line, description, figure_rows, pair_rows, record_curves
+from components.evaluation.recording import description, figure_rows, pair_rows, record_curves
 from components.measuring.compare import compare
 from components.measuring.records import Record
 from components.tracking import StageRun
@@ -61,9 +61,7 @@ def test_curves_go_through_all_cycles() -> None:
 def test_the_description_says_what_was_decided_and_where_the_report_is(
     sft: list[Record], candidate: list[Record], settings: Evaluation
 ) -> None:
-    tags = {"decision": "refused", "model": "policy version 3", "opponent": "policy version 2", "reasons": "KL is 9"}
-    decided = "**Refused**: policy version 3 stays a candidate, held against policy version 2: KL is 9."
-    assert decision_line(tags) == decided
+    decided = "REFUSED: policy version 3 stays a candidate, because KL is 9"
     lines = description(compare(sft, candidate, settings), decided, "#/report").split("\n")
     assert lines[0] == decided
     assert lines[2] == "Gold rose by 0.300 [0.300, 0.300]. [Report](#/report)"
@@ -74,6 +72,5 @@ def test_the_description_says_what_was_decided_and_where_the_report_is(
 def test_nothing_is_said_of_a_decision_that_there_was_not(
     sft: list[Record], candidate: list[Record], settings: Evaluation
 ) -> None:
-    assert decision_line({"stage": "pipeline"}) is None
     text = description(compare(sft, candidate, settings), None, None)
     assert text.startswith("Gold rose by 0.300") and "Report" not in text

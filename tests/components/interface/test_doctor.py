@@ -59,7 +59,7 @@ def test_what_stands_in_the_way_is_a_fault_and_says_what_mends_it(
     for what, words in {"data": "dvc pull", "Prefect": "PREFECT_API_URL", "params": "mend"}.items():
         finding = found(project, what)
         assert finding.state == "fault" and words in finding.do
-    assert "nearest key" in found(project, "params").found
+    assert "did you mean seed?" in found(project, "params").found
     assert not print_findings(project)
     assert "dvc pull data.dvc" in capsys.readouterr().out
 

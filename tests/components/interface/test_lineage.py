@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import subprocess
@@ -17,7 +18,7 @@ from rich.console import Console
 from components.config import Params, load_params
 from components.digests import digest
 from components.errors import ArtifactError
-from components.interface.lineage import print_lineage
+from components.interface.lineage import as_plain, print_lineage
 from components.tracking import stage_run
 from components.tracking import store as tracking_store
 from components.tracking.lineage import trace
@@ -105,13 +106,13 @@ def make_chain(params: Params, name: str, salt: str) -> dict[str, str]:
 
 def printed(reference: str) -> str:
     text = io.StringIO()
-    print_lineage(reference, Console(file=text, width=200))
+    print_lineage(trace(reference, Path()), Console(file=text, width=200))
     return text.getvalue()
 
 
 def test_the_way_back_names_every_run_and_the_raw_rows(workspace: Path, params: Params) -> None:
     ids = make_chain(params, "whole", "a")
-    lineage = trace("whole@champion")
+    lineage = trace("whole@champion", Path())
     steps = {step.run.name: step for step in lineage.root.all_steps()}
     assert {name: step.run.run_id for name, step in steps.items()} == ids
     assert {name: sorted(source.run.name for source in step.made_from) for name, step in steps.items()} == {
@@ -132,6 +133,18 @@ def test_the_way_back_names_every_run_and_the_raw_rows(workspace: Path, params: 
     order = [step.run.name for step in lineage.root.all_steps()]
     assert order == ["promotion", "selection", "alignment 2", "alignment 1", "judge", "sft", "data_validation"]
 
+    told = as_plain(lineage)
+    assert (told["model"], told["version"], told["aliases"]) == ("whole", 1, ["champion"])
+    assert [run["run_id"] for run in told["runs"]] == [ids[name] for name in order]
+    runs = {run["name"]: run for run in json.loads(json.dumps(told))["runs"]}
+    assert sorted(runs["alignment 1"]["made_from"]) == sorted([ids["judge"], ids["sft"]])
+    rows = {file["path"]: file["rows"] for file in runs["data_validation"]["raw_files"]}
+    assert rows == {"data/prompts.jsonl": 3, "data/demonstrations.jsonl": 1}
+
+    # Asked from another folder, the raw rows are still those of the repository.
+    elsewhere = trace("whole@champion", workspace.resolve()).root.all_steps()
+    assert {f.path: f.place for step in elsewhere for f in step.raw_files} == dict.fromkeys(files, "in data/")
+
     text = printed("whole@1")
     for run_id in ids.values():
         assert run_id in text
@@ -147,7 +160,7 @@ def test_a_restored_stage_links_to_the_run_before_and_not_to_a_later_repetition(
     # The same SFT again, later, with the same result: the model was made from the first one.
     repetition = record("sft", params, [], {"artifacts/sft/policy/model.bin": "sftb"})
     shutil.rmtree("artifacts")  # nothing of the artifacts is needed
-    steps = {step.run.name: step.run.run_id for step in trace("repeated@champion").root.all_steps()}
+    steps = {step.run.name: step.run.run_id for step in trace("repeated@champion", Path()).root.all_steps()}
     assert steps == ids
     assert repetition not in steps.values()
 
@@ -156,7 +169,7 @@ def test_a_break_is_named_where_it_is(workspace: Path, params: Params) -> None:
     ids = make_chain(params, "broken", "c")
     tracking_store.client().delete_run(ids["judge"])
     tracking_store.client().delete_run(ids["data_validation"])
-    steps = {step.run.name: step for step in trace("broken@champion").root.all_steps()}
+    steps = {step.run.name: step for step in trace("broken@champion", Path()).root.all_steps()}
     assert "judge" not in steps
     judge = Path("artifacts/judge/model/model.bin")
     assert steps["alignment 1"].broken == {judge.as_posix(): digest(judge)}
@@ -170,7 +183,7 @@ def test_a_break_is_named_where_it_is(workspace: Path, params: Params) -> None:
 def test_a_deleted_promotion_run_does_not_break_the_chain(workspace: Path, params: Params) -> None:
     ids = make_chain(params, "unpromoted", "d")
     tracking_store.client().delete_run(ids["promotion"])
-    names = [step.run.name for step in trace("unpromoted@champion").root.all_steps()]
+    names = [step.run.name for step in trace("unpromoted@champion", Path()).root.all_steps()]
     assert names[:2] == ["promotion", "selection"] and names[-1] == "data_validation"
     assert "this run was deleted" in printed("unpromoted@champion")
 
@@ -179,7 +192,7 @@ def test_a_changed_output_has_another_maker(workspace: Path, params: Params) -> 
     """Nothing is linked by path alone."""
     make_chain(params, "first", "e")
     second = make_chain(params, "second", "f")
-    steps = {step.run.name: step.run.run_id for step in trace("second@champion").root.all_steps()}
+    steps = {step.run.name: step.run.run_id for step in trace("second@champion", Path()).root.all_steps()}
     assert steps == second
 
 
@@ -197,7 +210,7 @@ def test_rows_come_from_the_cache_when_data_is_absent_or_has_changed(workspace: 
             shutil.copy(content, kept)
     write("data/prompts.jsonl", "{}\n")
     Path("data/demonstrations.jsonl").unlink()
-    [step] = [step for step in trace("cached@champion").root.all_steps() if step.raw_files]
+    [step] = [step for step in trace("cached@champion", Path()).root.all_steps() if step.raw_files]
     found = {file.path: (file.rows, file.place) for file in step.raw_files}
     assert found["data/prompts.jsonl"] == (3, "DVC's cache")
     assert found["data/demonstrations.jsonl"][0] is None
@@ -212,7 +225,7 @@ def test_what_does_not_exist_is_an_error_that_says_what_does(workspace: Path, pa
             assert isinstance(run, RecordedRun)
             set_alias(register(run.run_id, "known", policy, {}, {"temperature": 1.0}), "candidate")
     with pytest.raises(ArtifactError) as caught:
-        trace(reference)
+        trace(reference, Path())
     assert reference in str(caught.value)
     if reference.startswith("known@"):
         assert "aliases candidate (version" in str(caught.value)
@@ -222,5 +235,5 @@ def test_an_empty_store_is_not_made_by_asking(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     with pytest.raises(ArtifactError, match="no tracking store"):
-        trace("policy@champion")
+        trace("policy@champion", Path())
     assert list(tmp_path.iterdir()) == []

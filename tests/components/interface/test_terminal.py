@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rich.console import Console
-from rich.table import Table
+from rich.console import Console, RenderableType
 
 from components.interface.run_tables import evaluation_table, seeds_table
 from components.interface.seeds import criteria
-from components.interface.terminal import print_whole, show_result
+from components.interface.terminal import show_result
 
 
 def interval(mean: float, margin: float) -> dict[str, float]:
@@ -31,7 +30,7 @@ def evaluation(**difference: dict[str, float]) -> dict[str, Any]:
     }
 
 
-def text(table: Table) -> list[str]:
+def text(table: RenderableType) -> list[str]:
     console = Console(width=140, file=StringIO(), record=True)
     console.print(table)
     return [" ".join(line.split()) for line in console.export_text().splitlines()]
@@ -46,15 +45,6 @@ def test_the_table_of_a_run() -> None:
     assert "Gold 0.600 [0.550, 0.650] 0.700 [0.650, 0.750] +0.100 [+0.050, +0.150]" in lines
     assert "KL to SFT 0.00 [0.00, 0.00] 3.25 [3.00, 3.50] +3.25 [+3.00, +3.50]" in lines
     assert "Win rate 0.750 [0.700, 0.800]" in lines
-
-
-def test_a_table_keeps_one_line_a_row_in_a_narrow_terminal(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setenv("COLUMNS", "60")
-    print_whole(evaluation_table(evaluation()))
-    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
-    assert "Gold 0.600 [0.550, 0.650] 0.700 [0.650, 0.750] +0.100 [+0.050, +0.150]" in lines
 
 
 def test_the_table_of_the_seeds() -> None:

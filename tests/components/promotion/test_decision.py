@@ -14,7 +14,7 @@ from components.measuring.metrics import GOLD, JUDGE
 from components.measuring.records import Record, prompt_means
 from components.promotion.decision import Decision, Limits, confidence_of_try, decide, percent, refuse_too_few
 
-LIMITS = Limits(metric=GOLD, max_kl=6.0, max_length_ratio=1.5, confidence=0.95)
+LIMITS = Limits(metric=GOLD, max_kl=6.0, max_length_ratio=1.5, attempt=1, confidence=0.95)
 
 
 def records(gold: Sequence[float], kl: float = 2.0, tokens: int = 10, samples: int = 1) -> list[Record]:
@@ -40,6 +40,7 @@ def test_a_clear_win_is_promoted() -> None:
             "gain": 0.5,
             "gain_low": 0.5,
             "gain_high": 0.5,
+            "gain_low_asked": 0.5,
             "kl": 2.0,
             "length_ratio": 1.2,
         }
@@ -54,10 +55,30 @@ def test_a_gain_within_its_interval_is_refused() -> None:
     assert not decision.promoted
     assert decision.figures["gain"] == pytest.approx(0.2)
     assert decision.figures["gain_low"] < 0.0 < decision.figures["gain_high"]
+    # t(9) at 95 % is 2.262; the differences' standard deviation is sqrt(9.6 / 9): 2.262 * 1.0328 / sqrt(10) = 0.7388.
+    assert decision.reasons == ("gold does not rise beyond its interval: +0.200 [-0.539, +0.939]",)
+
+
+def test_a_fall_is_called_one_where_it_is_sure() -> None:
+    # 40 prompts, half fall by 0.02 and half by 0.01: mean -0.015, t(39) = 2.0227, sd 0.005064, reach 0.00162.
+    new, old = [0.48, 0.49] * 20, [0.5] * 40
+    assert decided(records(new), records(old)).reasons == ("gold fell: -0.015 [-0.017, -0.013]",)
+    few = decided(records(new[:20]), records(old[:20]))  # too few prompts to say that anything fell
+    assert few.reasons[0].startswith("gold does not rise beyond its interval: -0.015 [")
+    unsure = decided(records([0.4, 0.58] * 20), records(old))  # mean -0.01, reach 0.0292
+    assert unsure.reasons == ("gold does not rise beyond its interval: -0.010 [-0.039, +0.019]",)
+
+
+def test_a_rise_that_is_shown_and_not_as_sure_as_the_try_asks_is_told_as_that() -> None:
+    # 40 prompts of +0.40 and -0.18: mean 0.11, standard error 0.046437; t(39) is 2.0227 at 95 % and 2.8155 at the
+    # 1 - 0.05 * 6 / (2 pi)^2 = 99.24 % of the second try.
+    decision = decided(records([0.90, 0.32] * 20), records([0.5] * 40), dataclasses.replace(LIMITS, attempt=2))
+    assert not decision.promoted
     assert decision.reasons == (
-        f"gold does not rise beyond its interval: +0.200, 95% interval [{decision.figures['gain_low']:+.3f}, "
-        f"{decision.figures['gain_high']:+.3f}]",
+        "gold rises by +0.110 [+0.016, +0.204], not surely enough: the lower bound at the 99.2% that try 2 asks for is "
+        "-0.021, not above 0",
     )
+    assert decided(records([0.95, 0.45] * 20), records([0.5] * 40)).promoted
 
 
 def test_no_gain_at_all_is_refused() -> None:
@@ -138,9 +159,10 @@ def test_fifty_equal_candidates_are_promoted_no_more_often_than_one_may_be() -> 
         opponent = records(candidates[0].tolist())
         for spends in falsely:
             for number, gold in enumerate(candidates[1:], start=1):
-                confidence = confidence_of_try(number, 0.95) if spends else 0.95
-                limits = dataclasses.replace(LIMITS, confidence=confidence)
-                if decided(records(gold.tolist()), opponent, limits).promoted:
+                limits = dataclasses.replace(LIMITS, attempt=number)
+                decision = decided(records(gold.tolist()), opponent, limits)
+                if decision.figures["gain_low_asked" if spends else "gain_low"] > 0.0:
+                    assert decision.promoted or not spends
                     falsely[spends] += 1
                     break
     # At most 0.025 in expectation: more than 8 of 100 would be chance once in a thousand times.

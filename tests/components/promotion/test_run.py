@@ -7,11 +7,16 @@ from pathlib import Path
 
 import pytest
 from promotion_workspace import GOOD_SCORER, params_named, put_candidate, versions, without_rubric
+from records_by_hand import changed
 
 from components.artifacts import write_json, write_jsonl
 from components.digests import digest
 from components.errors import ArtifactError
+from components.measuring.compare import compare
+from components.measuring.metrics import GOLD, interval_text
+from components.measuring.records import read_records, write_records
 from components.place import Place
+from components.promotion.verdict import Verdict
 from components.stages import perform
 from components.tracking import store as tracking_store
 from components.tracking.registry import find_version, version_at
@@ -25,7 +30,8 @@ def test_the_first_candidate_meets_the_sft_policy_and_the_next_one_the_champion(
     perform("promotion", params, Place())
     said = capsys.readouterr().out
     assert "try 1 on these" in said
-    assert "against the SFT policy" in said and "0.250 -> 0.750: +0.500, 97% interval [+0.500, +0.500]" in said
+    assert "against the SFT policy" in said and "0.250 -> 0.750: +0.500 [+0.500, +0.500], 95% interval" in said
+    assert "the lower bound at the 97% that try 1 asks for is +0.500, above 0" in said
     assert "promoted: story version 1 is the champion" in said
     first = find_version("story@champion")
     assert first.aliases == ("candidate", "champion")
@@ -40,6 +46,10 @@ def test_the_first_candidate_meets_the_sft_policy_and_the_next_one_the_champion(
     tracked = tracking_store.client().get_run(first.run_id)
     assert tracked.data.tags["decision"] == "promoted"
     assert tracked.data.metrics["promotion/gain"] == 0.5
+    verdict = Verdict.read(Place().promotion)
+    assert verdict.is_champion and verdict.sentence() == (
+        "PROMOTED: story version 1 is the champion: gold 0.250 -> 0.750, +0.500 [+0.500, +0.500] against the SFT policy"
+    )
 
     client = tracking_store.client()
     shown = client.get_model_version("story", "1")
@@ -55,6 +65,10 @@ def test_the_first_candidate_meets_the_sft_policy_and_the_next_one_the_champion(
 
     perform("promotion", params, Place())  # nothing new
     assert "already champion: story version 1" in capsys.readouterr().out
+    verdict = Verdict.read(Place().promotion)
+    assert verdict.is_champion and verdict.sentence().startswith(
+        "ALREADY CHAMPION: story version 1 is this very policy"
+    )
     assert versions("story") == [1]
 
     # The champion is measured for real now: an untrained model's answers earn less than 1.
@@ -76,9 +90,19 @@ def test_the_first_candidate_meets_the_sft_policy_and_the_next_one_the_champion(
     refused = find_version("story@candidate")
     assert (refused.number, refused.tags["decision"]) == (3, "refused")
     assert "does not rise" in refused.tags["reasons"]
+    verdict = Verdict.read(Place().promotion)
+    assert not verdict.is_champion and verdict.reasons == (refused.tags["reasons"],)
+    assert verdict.sentence().startswith(
+        f"REFUSED: story version 3 stays a candidate, because {refused.tags['reasons']} (gold "
+    )
+    assert verdict.sentence().endswith(" against story version 2)")
 
     perform("promotion", params, Place())  # on the same grounds
     assert "already refused: story version 3: gold does not rise" in capsys.readouterr().out
+    why = refused.tags["reasons"]
+    assert Verdict.read(Place().promotion).sentence() == (
+        f"ALREADY REFUSED: story version 3 stays a candidate, because {why}; nothing was decided anew"
+    )
     perform(
         "promotion", params_named("story", max_kl_nats_per_sequence=1.0), Place()
     )  # on other grounds: decided again, not registered again
@@ -104,6 +128,36 @@ def test_too_few_prompts_are_a_refusal_with_its_reason(workspace: Path, models: 
     perform("promotion", params_named("few", min_prompts=30), Place())
     assert version_at("few", "champion") is None
     assert "too few prompts to decide" in find_version("few@candidate").tags["reasons"]
+    assert Verdict.read(Place().promotion).sentence() == (
+        "REFUSED: few version 1 stays a candidate, because too few prompts to decide: 6, promotion.min_prompts is 30"
+    )
+
+
+def test_a_gain_has_one_interval_in_the_table_and_in_the_promotion(
+    workspace: Path, models: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put_candidate(models, 1, gold=0.75)
+    path = Place().evaluation / "records.jsonl"
+    both = read_records(path)
+    for policy, rows in both.items():  # two samples a prompt, and golds that do not come out even
+        both[policy] = [
+            changed(row, sample=sample, gold=row.number("gold") + (len(row.prompt) * (sample + 3) % 7) / 31.0)
+            for row in rows
+            for sample in (0, 1)
+        ]
+    both["candidate"] = [changed(row, gold=row.number("gold") ** 2) for row in both["candidate"]]
+    write_records(path, both)
+    params = params_named("one_interval")
+    perform("promotion", params, Place())
+    table = compare(both["sft"], both["candidate"], params.evaluation)
+    gain, figures = table["difference"]["gold"], Verdict.read(Place().promotion).figures
+    assert gain["low"] < gain["mean"] < gain["high"]
+    assert (figures["gain"], figures["gain_low"], figures["gain_high"]) == (gain["mean"], gain["low"], gain["high"])
+    assert figures["candidate_gold"] == table["candidate"]["gold"]["mean"]
+    assert figures["opponent_gold"] == table["sft"]["gold"]["mean"]
+    shown = interval_text(gain, GOLD, "+")
+    assert f": {shown}, 95% interval" in capsys.readouterr().out
+    assert shown in Verdict.read(Place().promotion).sentence()
 
 
 def test_missing_records_of_a_policy_are_named(workspace: Path, models: Path) -> None:

@@ -173,3 +173,13 @@ def test_a_new_line_spelled_as_two_characters_is_warned_about(
     assert "double quotes" not in caplog.text
     perform("sft", change_params(language_model={"prompt_template": r"ask\n{prompt}"}), Place())
     assert "language_model.prompt_template" in caplog.text and "double quotes" in caplog.text
+
+
+def test_a_policy_that_has_learned_nothing_is_told_of_at_once(
+    untrained: Path, change_params: ChangeParams, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Fresh weights draw nearly any token alike; many epochs on the same few rows do not."""
+    for epochs, learning_rate, said in ((1, 1e-12, True), (60, 0.02, False)):
+        caplog.clear()
+        perform("sft", change_params(sft={"learning_rate": learning_rate, "epochs": epochs}), Place())
+        assert ("the SFT policy looks untrained: its entropy is " in caplog.text) is said

@@ -68,19 +68,19 @@ def address(project: Path) -> Iterator[str]:
         [sys.executable, "-m", "flows.cli", "ui", "--port", str(port)],
         cwd=project,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
     try:
-        said = process.stdout.readline()  # type: ignore[union-attr]
+        said = process.stderr.readline()  # type: ignore[union-attr]
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and process.poll() is None:
             with contextlib.suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5):
                 break
             time.sleep(0.3)
-        assert said.startswith(f"open http://127.0.0.1:{port}/")
-        yield said.removeprefix("open ").strip()
+        assert said.startswith(f"MLflow: http://127.0.0.1:{port}/")
+        yield said.split()[1]
     finally:
         os.killpg(process.pid, signal.SIGTERM)
         process.wait(30)
@@ -126,7 +126,7 @@ def test_the_pipelines_are_compared(project: Path, address: str, page: Page) -> 
 def test_the_page_of_a_pipeline_says_what_came_of_it(project: Path, address: str, page: Page) -> None:
     server, run = address.partition("/#")[0], parents()["dpo s1"]
     page.goto(f"{server}/#/experiments/1/runs/{run.info.run_id}?workflowType=machine_learning")
-    page.get_by_text(run.data.tags["decision"].capitalize(), exact=True).first.wait_for()
+    page.get_by_text(run.data.tags["verdict"]).first.wait_for()
     text = page.inner_text("body")
     assert "in:artifacts" not in text and "process_pid" not in text
     assert text.index("eval/gold") < text.index("eval/judge") < text.index("gain/gold") < text.index("train/reward")

@@ -1,0 +1,67 @@
+"""What Prefect's pages show of a run: its name, tags, how far it is and what it came to."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+from prefect.client.orchestration import get_client
+from prefect.futures import PrefectFuture
+from prefect.runtime import flow_run
+
+from components.config import load_params
+from components.interface.terminal import Ending, way_to
+from components.measuring.metrics import WIN_RATE, interval_text, metrics_among
+from components.place import Place
+
+
+def name_run(folder: Path, overrides: Mapping[str, Any]) -> None:
+    """Name the flow run by method, seed, commit and what else it overrides, and tag it with the first two.
+
+    Args:
+        folder: where the run works: its params are the run's, overrides included.
+    """
+    params = load_params(Place(folder).params)
+    asked = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=folder, capture_output=True, text=True)
+    others = [f"{key}={value}" for key, value in overrides.items() if key not in ("method", "seed")]
+    name = " ".join([params.method, "seed", str(params.seed), asked.stdout.strip(), *others])
+    tags = list(dict.fromkeys([*flow_run.tags, params.method, f"seed {params.seed}"]))
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(flow_run.id, name=name, tags=tags)
+
+
+def show_progress(stages: Collection[PrefectFuture[Any]]) -> None:
+    """From now on an artifact shows how many of these are done; one that failed, or was not run, is not."""
+    artifact: Any = create_progress_artifact(0.0, key="stages", description=f"the {len(stages)} stages that are done")
+    done, one_at_a_time = [], threading.Lock()
+
+    def note(stage: PrefectFuture[Any]) -> None:
+        stage.wait()  # it has ended; this reads how
+        if stage.state.is_completed():
+            with one_at_a_time:
+                done.append(stage)
+                update_progress_artifact(artifact, 100.0 * len(done) / len(stages))
+
+    for stage in stages:
+        stage.add_done_callback(note)
+
+
+def show_result(evaluation: dict[str, Any] | None, ending: Ending, repository: Path) -> None:
+    """An artifact with the verdict, the figures that it rests on, the report and the way to MLflow's run."""
+    verdict = ending.verdict.sentence() if ending.verdict else "Not offered for promotion"
+    lines = [f"**{verdict}**", "", *(f"- warning: {warning}" for warning in ending.warnings), ""]
+    if evaluation:
+        lines += ["| held-out prompts | SFT | candidate | difference |", "|---|---:|---:|---:|"]
+        for metric in metrics_among(evaluation["candidate"]):
+            cells = [interval_text(evaluation[side][metric.name], metric) for side in ("sft", "candidate")]
+            cells.append(interval_text(evaluation["difference"][metric.name], metric, "+"))
+            lines.append(f"| {' | '.join([metric.label, *cells])} |")
+        lines += [f"| {WIN_RATE.label} | | {interval_text(evaluation['win_rate'], WIN_RATE)} | |", ""]
+    if ending.report is not None:
+        lines.append(f"- report: `{repository / ending.report}`")
+    lines.append(f"- run in MLflow: `{ending.run_id}`{way_to(ending.run_id)}")
+    create_markdown_artifact("\n".join(lines), key="result", description=verdict)
