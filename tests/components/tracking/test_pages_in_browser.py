@@ -42,6 +42,7 @@ def project(
         patch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{folder / 'mlflow.db'}")
         patch.delenv("RANK", raising=False)
         change_params(**ONE_CYCLE)
+        shutil.copy(ROOT / "dvc.yaml", folder)
         write_json(Place().data_validation / "report.json", {"prompts": {"rows": 18}, "warnings": 0, "checks": []})
         identity = ("-c", "user.name=Test", "-c", "user.email=test@localhost")
         for command in (["init", "-q"], ["add", "params.yaml"], ["commit", "-q", "-m", "start"]):
@@ -82,7 +83,8 @@ def address(project: Path) -> Iterator[str]:
         assert said.startswith(f"MLflow: http://127.0.0.1:{port}/")
         yield said.split()[1]
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGTERM)
         process.wait(30)
 
 
