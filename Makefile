@@ -4,19 +4,21 @@ SHELL := bash
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
+# pip's own progress bars, and nothing but faults where nobody looks on
+PIP := $(BIN)/pip install $(shell test -t 2 || echo --quiet) -c constraints.txt
 PYTEST_PROCESSES ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PYTHON  # which Python .venv is made with: make PYTHON=...
 
-.PHONY: help setup run test lint seeds bench ui clean
+.PHONY: help setup run test lint seeds bench ui clean venv
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/.installed .venv/.data .venv/.databases ## Install into .venv, fetch the data, make the databases
 
-run: setup ## Run the whole pipeline: whatever has changed since the last run
+run: .venv/.data ## Run the whole pipeline: whatever has changed since the last run
 	@$(BIN)/proximal run
 
 test: .venv/.installed-test .venv/.data lint ## Run lint and all tests, as .ci/run does
@@ -27,7 +29,7 @@ lint: .venv/.installed-test ## Check style, types and the direction of imports
 	$(BIN)/mypy components flows
 	$(BIN)/lint-imports
 
-seeds: setup ## Run three seeds, each in a clone of its own, and print the table of README
+seeds: .venv/.data ## Run three seeds, each in a clone of its own, and print the table of README
 	@$(BIN)/proximal seeds
 
 bench: setup ## Measure ours beside TRL on the same work (an hour; makes an environment for TRL)
@@ -39,19 +41,22 @@ ui: setup ## Open the MLflow UI on this machine
 clean: ## Remove what runs leave behind: workspaces, records, databases; DVC's cache and data/ stay
 	rm -rf artifacts .work .prefect mlflow.db* mlartifacts .venv/.databases
 
-.venv/.installed: pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { echo "error: Python 3.11 is needed, found: $$($(PYTHON) --version); say where it is: make PYTHON=..." >&2; exit 2; }
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet -c constraints.txt -e .
+venv:
+	@infra/make_venv.sh
+
+.venv/.installed: pyproject.toml constraints.txt | venv
+	@echo "installing into .venv: about 4 minutes and 2.1 GB (torch is the largest; its build for CUDA takes several GB more)" >&2
+	@$(PIP) -e .
 	@touch $@
 
 .venv/.installed-test: .venv/.installed
-	$(BIN)/pip install --quiet -c constraints.txt -e '.[test]'
+	@echo "installing what the tests need: about a minute and 0.5 GB" >&2
+	@$(PIP) -e '.[test]'
 	@touch $@
 
 .venv/.data: data.dvc | .venv/.installed
 	$(BIN)/dvc pull data.dvc
-	$(BIN)/dvc fetch  # the figures of the last commit, for `dvc metrics diff`; says so where nobody has pushed them
+	$(BIN)/python -m flows.figures
 	@touch $@
 
 .venv/.databases: .venv/.installed

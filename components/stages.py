@@ -102,13 +102,14 @@ def task_of(
             door.ScorerFiles(*(scorer / part for part in ("model", "metrics.json", "calibration.json")))
             for scorer in (place.reward_model, place.judge)
         )
-        curves, table = tuple(each / "curve.json" for each in cycles), place.selection / "cycles.json"
-        report = place.data_validation / "report.json"
-        inputs = door.Inputs(prompts, report, policy, candidate, *scorers, curves, selected, table)
+        of_cycles = (tuple(each / part for each in cycles) for part in ("curve.json", "validation.jsonl"))
+        report, table = place.data_validation / "report.json", place.selection / "cycles.json"
+        inputs = door.Inputs(prompts, report, policy, candidate, *scorers, *of_cycles, selected, table)
         out = place.evaluation
         return Task(inputs, out, partial(door.run, params, inputs, out))
     metrics = (scorer / "metrics.json" for scorer in (place.reward_model, place.judge))
-    inputs = door.Inputs(candidate, selected, place.evaluation / "records.jsonl", prompts, place.frozen, *metrics)
+    records, page = (place.evaluation / name for name in ("records.jsonl", "report.html"))
+    inputs = door.Inputs(candidate, selected, records, prompts, place.frozen, *metrics, page)
     kept = {"folder": place.promotion, "lock": place.root / "dvc.lock"}
     return Task(inputs, None, partial(door.run, params, inputs, **kept, start=partial(_start, config)))
 

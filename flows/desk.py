@@ -54,9 +54,12 @@ class Desk:
 
     def warned(self, name: str, line: str) -> None:
         """Leave a warning of a stage."""
-        text = self._begin(name)
-        text.append(line, style="yellow")
-        self.console.print(text, soft_wrap=False)
+        begin = self._begin(name)
+        row = Table.grid()
+        row.add_column(width=begin.cell_len)
+        row.add_column(style="yellow")
+        row.add_row(begin, Text(line.replace(f"warning: {name}: ", "warning: ")))
+        self.console.print(row)
 
     def _begin(self, name: str) -> Text:
         place = self._progress.place(name) if self._progress else ""

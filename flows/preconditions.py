@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from components.errors import ConfigError
+from components.repository import require_git
 
 # What a run in a clone takes from the last commit: with changes here, it would not run what is seen.
 COMMITTED = ("components", "flows", "infra/accelerate", "params.yaml", "dvc.yaml", "data.dvc")
@@ -32,6 +33,7 @@ def require_repository() -> Path:
 
     Raises:
         ConfigError: the folder is in none, the project's params are not valid, or it is no git repository.
+        EnvironmentFault: git is not installed.
     """
     from components.config import load_params
     from components.place import Place
@@ -46,14 +48,7 @@ def require_repository() -> Path:
             do="go into a clone of the project; a deleted file comes back with `git checkout FILE`",
         )
     load_params(Place(root).params)
-    if subprocess.run(["git", "rev-parse"], cwd=root, capture_output=True, check=False).returncode != 0:
-        raise ConfigError(
-            "this folder is no git repository",
-            where=str(root.resolve()),
-            expected="a clone of the project: DVC and lineage rest on its commits",
-            found="files without a .git folder",
-            do="`git clone` the project, or here: `git init`, `git add --all` and `git commit --message start`",
-        )
+    require_git(root)
     sys.path.insert(0, str(root.resolve()))  # modules of the project's own, such as a rubric's, as a stage has them
     return root
 

@@ -51,9 +51,9 @@ def show_progress(stages: Collection[PrefectFuture[Any]]) -> None:
 
 
 def show_result(evaluation: dict[str, Any] | None, ending: Ending, repository: Path) -> None:
-    """An artifact with the verdict, the figures that it rests on, the report and the way to MLflow's run."""
+    """An artifact named by the verdict: the figures that it rests on, the report and the way to MLflow's run."""
     verdict = ending.verdict.sentence() if ending.verdict else "Not offered for promotion"
-    lines = [f"**{verdict}**", "", *(f"- warning: {warning}" for warning in ending.warnings), ""]
+    lines = [*(f"- warning: {warning}" for warning in ending.warnings), ""]
     if evaluation:
         lines += ["| held-out prompts | SFT | candidate | difference |", "|---|---:|---:|---:|"]
         for metric in metrics_among(evaluation["candidate"]):

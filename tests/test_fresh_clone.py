@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from clones import lend_venv
 
 ROOT = Path(__file__).resolve().parents[1]
 PIPELINE = """
 stages:
   train:
-    cmd: mkdir -p out && cp value.json out/metrics.json && cp value.json out/model && cp curve.json out/curve.json
+    cmd: >-
+      mkdir -p out && cp value.json out/metrics.json && cp curve.json out/curve.json
+      && cat value.json curve.json > out/model
     deps: [value.json, curve.json]
     outs:
       - out/model: {push: false}
@@ -46,18 +49,20 @@ def project(tmp_path: Path) -> Path:
     folder = tmp_path / "project"
     (folder / "data").mkdir(parents=True)
     (folder / "compare").mkdir()
+    (folder / "infra").mkdir()
     run("git", "init", "-q", folder=folder)
     dvc("init", "-q", folder=folder)
     shutil.copy(ROOT / ".dvc" / "config", folder / ".dvc" / "config")
     shutil.copy(ROOT / "Makefile", folder)
+    shutil.copy(ROOT / "infra" / "make_venv.sh", folder / "infra")
     (folder / ".gitignore").write_text("/out\n/data\n/.venv\n")
     (folder / "data" / "rows").write_text("1\n")
     (folder / "dvc.yaml").write_text(PIPELINE)
     (folder / "compare" / "dvc.yaml").write_text("stages: {}\n")
     (folder / "value.json").write_text('{"gold": 1.0}')
     (folder / "curve.json").write_text('[{"step": 1, "loss": 2.0}]')
-    for name in ("pyproject.toml", "constraints.txt"):
-        (folder / name).touch()
+    shutil.copy(ROOT / "pyproject.toml", folder)
+    (folder / "constraints.txt").touch()
     dvc("add", "-q", "data", folder=folder)
     dvc("repro", "-q", folder=folder)
     commit(folder)
@@ -68,11 +73,8 @@ def fresh_clone(project: Path) -> tuple[Path, str]:
     """A clone after the part of `make setup` that fetches, and what that said."""
     clone = project.parent / "clone"
     run("git", "clone", "-q", str(project), str(clone), folder=project)
-    (clone / ".venv").mkdir()
-    (clone / ".venv" / ".installed").touch()
-    made = subprocess.run(
-        ["make", ".venv/.data", f"BIN={Path(sys.executable).parent}"], cwd=clone, capture_output=True, text=True
-    )
+    lend_venv(clone)
+    made = subprocess.run(["make", ".venv/.data"], cwd=clone, capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
     return clone, made.stdout + made.stderr
 

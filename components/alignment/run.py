@@ -19,7 +19,7 @@ from components.config import BestOfN, Dpo, Method, PolicyGradientMethod, QLearn
 from components.data.rows import Comparison, Prompt, read_rows
 from components.measuring.health import warn
 from components.measuring.measure import FrozenModels, measure
-from components.measuring.records import Record, means, signs_of
+from components.measuring.records import Record, means, signs_of, write_records
 from components.models.cuts import cut_fractions, cut_fractions_of_pairs, distinct_pairs
 from components.models.loading import load_policy
 from components.place import ModelFolders
@@ -59,7 +59,7 @@ def run(
     work: Path,
     params: Mapping[str, Any],
 ) -> None:
-    """Run one cycle of a method and write its policy, state, curve and metrics to `out`.
+    """Run one cycle of a method and write its policy, state, curve, metrics and validation records to `out`.
 
     Args:
         cycle: its number, from 1.
@@ -117,15 +117,19 @@ def run(
     seconds = seconds_before + time.monotonic() - began
     if accelerator.is_main_process:
         records = _validate(folder / "policy", frozen, shared, validation)
+        measured = {"cycle": records}
+        if cycle == 1:  # where the curves begin: the SFT policy, measured alike
+            measured["start"] = _validate(inputs.policy, frozen, shared, validation)
         curve = read_json(folder / "curve.json")
         cost = {name: sum(row[name] for row in curve) for name in COSTS}
         metrics = {"validation": means(records), "cost": cost, "cut": cut}
-        if cycle == 1:  # where the curves begin: the SFT policy, measured alike
-            metrics["validation_start"] = means(_validate(inputs.policy, frozen, shared, validation))
+        if "start" in measured:
+            metrics["validation_start"] = means(measured["start"])
         with atomic_folder(out) as scratch:
             # The last iteration's checkpoint is the result. Not moved, so that a failure here loses nothing.
             shutil.copytree(folder, scratch, copy_function=link_or_copy, dirs_exist_ok=True)
             write_json(scratch / "metrics.json", metrics)
+            write_records(scratch / "validation.jsonl", measured)  # for intervals between cycles, paired by prompt
         work_folder.remove_all(work, cycle)
         warn(f"the policy of cycle {cycle}", signs_of(records), len(codec.tokenizer))
         tracked.metrics({f"validation/{name}": value for name, value in metrics["validation"].items()}, step=cycle)

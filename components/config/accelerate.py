@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -12,9 +11,9 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from components.config.base import Count, Section, contradiction
+from components.config.cpu import bfloat16_instructions
 from components.errors import ConfigError
 
-_ABOUT_THE_CPU = Path("/proc/cpuinfo")
 # Keys that `accelerate config` writes for what is not built here: taken where they ask for nothing.
 _NOT_BUILT = {
     *("debug", "enable_cpu_affinity", "downcast_bf16", "deepspeed_config", "megatron_lm_config", "fp8_config"),
@@ -178,11 +177,10 @@ def _refusal(path: Path, faults: list[Any]) -> ConfigError:
 
 def _precision_of_this_cpu() -> tuple[str, str]:
     """bf16 where the CPU has instructions that multiply in it, else "no", which is float32; and what it has."""
-    about = _ABOUT_THE_CPU.read_text() if _ABOUT_THE_CPU.exists() else ""
-    flags = set(re.findall(r"\b(?:amx|avx512)_bf16\b", about))
+    flags = bfloat16_instructions()
     return (
         "bf16" if flags else "no",
-        f"this CPU has {' and '.join(sorted(flags)) or 'neither avx512_bf16 nor amx_bf16'}",
+        f"this CPU has {' and '.join(flags) or 'neither avx512_bf16 nor amx_bf16'}",
     )
 
 

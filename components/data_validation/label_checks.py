@@ -66,7 +66,7 @@ def majority_check(labels: LabelStatistics, limits: DataValidation) -> Check:
         status="warning" if below else "ok",
         expected=expected,
         found=f"the lowest of {len(judged)} annotators: {clipped(lowest, 40)}, "
-        f"{judged[lowest].agreement:.1%} of {judged[lowest].compared} labels",
+        f"{judged[lowest].agreement:.1%} of {judged[lowest].compared} labels; all together {labels.mean_agreement:.1%}",
         value=judged[lowest].agreement,
         limit=limits.min_annotator_agreement,
         examples=[f"{clipped(who, 40)}: {judged[who].agreement:.1%}" for who in below[:SHOWN_EXAMPLES]],

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from components.data_validation.normalisation import visible
 from components.data_validation.reading import Row
 from components.data_validation.splits import responses_key
+from components.measuring.intervals import Interval, share_interval
+
+CONFIDENCE = 0.95  # of what is said of an annotator
 
 
 @dataclass(frozen=True)
@@ -26,9 +29,17 @@ class AnnotatorRecord:
     def agreement(self) -> float | None:
         return self.agreeing / self.compared if self.compared else None
 
+    @property
+    def interval(self) -> Interval | None:
+        """The Wilson interval of the agreement; None of fewer than two labels, which say nothing."""
+        if self.compared < 2:
+            return None
+        votes = [1.0] * self.agreeing + [0.0] * (self.compared - self.agreeing)
+        return share_interval(votes, confidence=CONFIDENCE)
+
     def is_clearly_below(self, limit: float) -> bool:
-        """Below the limit by more than two standard errors, which are at most 1 / sqrt(compared)."""
-        return self.agreement is not None and self.agreement + 1 / math.sqrt(self.compared) < limit
+        """Below the limit beyond chance: its whole interval is."""
+        return self.interval is not None and self.interval.high < limit
 
 
 @dataclass(frozen=True)
@@ -41,6 +52,12 @@ class LabelStatistics:
     annotators: dict[str, AnnotatorRecord]
     contradicted_rows: list[list[int]]  # raw rows of pairs that are labelled both ways, by whomever
     self_contradicted_rows: list[list[int]]  # and of those that one annotator labelled both ways
+
+    @property
+    def mean_agreement(self) -> float | None:
+        """With the majority of the others, over all labels for which there is one."""
+        compared = sum(record.compared for record in self.annotators.values())
+        return sum(record.agreeing for record in self.annotators.values()) / compared if compared else None
 
     @property
     def agreement(self) -> float | None:

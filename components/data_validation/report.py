@@ -1,48 +1,22 @@
-"""The data report: metrics that DVC and MLflow show, and a page that a person reads."""
+"""The data report in numbers: metrics that DVC and MLflow show, the quarantine, a few lines for the terminal."""
 
 from __future__ import annotations
 
 import json
-import math
-from dataclasses import asdict, dataclass
-from pathlib import Path, PurePath
+from dataclasses import asdict
 from typing import Any
 
-from components.data_validation.checks import Check
-from components.data_validation.normalisation import clipped, length_in_words
-from components.data_validation.reading import RawFile, Row
+from components.data_validation.normalisation import length_in_words
+from components.data_validation.reading import RawFile
 from components.data_validation.schemas import FILES, FileName
-from components.data_validation.validate import Validated, rows_by_reason
-from components.reports.page import render_page
+from components.data_validation.validate import Validated
 
-TEMPLATE = Path(__file__).with_name("report.html.jinja")
-HISTOGRAM_BINS = 30
-SHOWN_ROWS_PER_REASON = 3
-SHOWN_CHARACTERS = 300
-
-# Which texts a histogram shows; chosen and rejected share one, so that a length bias meets the eye.
-_LENGTHS: dict[str, tuple[FileName, tuple[str, ...]]] = {
-    "prompts": ("prompts", ("prompt",)),
-    "demonstrations": ("demonstrations", ("response",)),
-    "comparisons": ("comparisons", ("chosen", "rejected")),
+# Whose length is told of each file.
+TEXTS: dict[FileName, tuple[str, ...]] = {
+    "prompts": ("prompt",),
+    "demonstrations": ("response",),
+    "comparisons": ("chosen", "rejected"),
 }
-
-
-@dataclass(frozen=True)
-class Histogram:
-    """Counts of texts by length in words. Bin k starts at `k * width`; the last also holds all beyond."""
-
-    title: str
-    width: int
-    series: dict[str, list[int]]
-
-    @property
-    def tallest(self) -> int:
-        return max(max(counts) for counts in self.series.values())
-
-    @property
-    def longest(self) -> int:
-        return self.width * HISTOGRAM_BINS
 
 
 def report_of(raw: dict[FileName, RawFile], validated: Validated) -> dict[str, Any]:
@@ -110,30 +84,10 @@ def quarantine_lines(validated: Validated) -> str:
     )
 
 
-def page_of(raw: dict[FileName, RawFile], validated: Validated, report: dict[str, Any]) -> str:
-    """The content of report.html: self-contained, and the data's text in it is escaped."""
-    return render_page(
-        TEMPLATE,
-        {"number": _readable},
-        files=[{"name": PurePath(raw[file].path).name, **report[file]} for file in FILES],
-        parts=_shares_of_parts(report),
-        checks=sorted(validated.checks, key=_urgency),
-        warnings=report["warnings"],
-        annotators=validated.labels.annotators,
-        histograms=[_histogram(title, validated) for title in _LENGTHS],
-        reasons=_quarantine_examples(validated),
-    )
-
-
-def _shares_of_parts(report: dict[str, Any]) -> list[tuple[str, int, float]]:
-    """Part, rows, and their share of the raw file they come from."""
-    return [(part, size, size / report[part.partition("_")[0]]["rows"]) for part, size in report["parts"].items()]
-
-
 def _file_metrics(file: FileName, content: RawFile, validated: Validated) -> dict[str, float]:
     out = [row for row in validated.rejected if row.file == file]
     rejected = sum(not row.withheld for row in out)
-    columns = _LENGTHS[file][1]
+    columns = TEXTS[file]
     kept = validated.kept[file]
     texts = [row[column] for row in kept for column in columns]
     near = next(check for check in validated.checks if check.name == f"near_duplicates_{file}")
@@ -148,47 +102,3 @@ def _file_metrics(file: FileName, content: RawFile, validated: Validated) -> dic
         "near_duplicate_fraction": near.value or 0.0,
         "mean_words": sum(map(length_in_words, texts)) / len(texts),
     }
-
-
-def _histogram(title: str, validated: Validated) -> Histogram:
-    file, columns = _LENGTHS[title]
-    lengths = {column: [length_in_words(row[column]) for row in validated.kept[file]] for column in columns}
-    ordered = sorted(length for column in columns for length in lengths[column])
-    nearly_longest = ordered[math.ceil(0.99 * len(ordered)) - 1]  # one giant text would squash all the others
-    width = max(1, math.ceil((nearly_longest + 1) / HISTOGRAM_BINS))
-    series = {column: [0] * HISTOGRAM_BINS for column in columns}
-    for column in columns:
-        for length in lengths[column]:
-            series[column][min(length // width, HISTOGRAM_BINS - 1)] += 1
-    return Histogram(title, width, series)
-
-
-def _quarantine_examples(validated: Validated) -> list[dict[str, Any]]:
-    shown = []
-    for file in FILES:
-        rejected = [row for row in validated.rejected if row.file == file]
-        content = {row.row: row.content for row in rejected}
-        for reason, rows in rows_by_reason(rejected).items():
-            shown.append(
-                {
-                    "file": f"{file}.jsonl",
-                    "reason": reason,
-                    "count": len(rows),
-                    "examples": [(row, _excerpt(content[row])) for row in rows[:SHOWN_ROWS_PER_REASON]],
-                }
-            )
-    return shown
-
-
-def _excerpt(content: Row | str) -> str:
-    return clipped(content if isinstance(content, str) else json.dumps(content), SHOWN_CHARACTERS)
-
-
-def _readable(value: float | None) -> str:
-    if value is None:
-        return "–"
-    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
-
-
-def _urgency(check: Check) -> int:
-    return ("failure", "warning", "ok", "not in the data").index(check.status)

@@ -11,8 +11,9 @@ from components.config import DataValidation, Shared
 from components.data.rows import Comparison, Demonstration, Prompt, row_of, write_rows
 from components.data_validation.control_tokens import control_token_checks
 from components.data_validation.links import refuse_links
+from components.data_validation.page import page_of
 from components.data_validation.reading import RawFile, read_tolerantly
-from components.data_validation.report import flat_metrics, page_of, price_of_the_split, quarantine_lines, report_of
+from components.data_validation.report import flat_metrics, price_of_the_split, quarantine_lines, report_of
 from components.data_validation.schemas import FILES, FileName
 from components.data_validation.validate import validate
 from components.errors import DataError

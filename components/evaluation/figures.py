@@ -1,47 +1,17 @@
-"""The figures of the evaluation as PNG files whose bytes depend on the numbers alone.
-
-Colours are Okabe and Ito's, which colour-blind readers can tell apart; curves that share a
-panel differ in marker and dash besides.
-"""
+"""The figures of the evaluation; curves that share a panel differ in marker and dash besides their colour."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from itertools import cycle, pairwise
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from components.evaluation.drawing import BLUE, GREEN, GRID, INK, MUTED, ORANGE, PINK, SKY, Target, drawing
+from components.measuring.intervals import Interval, share_interval
 from components.measuring.metrics import GOLD, metric_that_counts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-
-BLUE, ORANGE, GREEN, PINK, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9"
-INK, MUTED, GRID = "#1f2430", "#667085", "#e4e7ec"
-
-STYLE: dict[Any, Any] = {
-    "font.family": "DejaVu Sans",  # ships with matplotlib: the same letters on every machine
-    "font.size": 9.5,
-    "axes.titlesize": 10.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.edgecolor": MUTED,
-    "axes.labelcolor": INK,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": GRID,
-    "grid.linewidth": 0.8,
-    "text.color": INK,
-    "xtick.color": MUTED,
-    "ytick.color": MUTED,
-    "legend.frameon": False,
-    "lines.linewidth": 1.8,
-    "lines.markersize": 6,
-}
 
 # column of cycles.json -> label, colour, marker, dash
 PROXIES = {
@@ -66,76 +36,125 @@ TRAINING = {
 
 
 def over_optimisation(
-    path: Path, cycles: Sequence[Mapping[str, float]], chosen: int, max_kl: float, parts: Sequence[str] = ()
+    to: Target,
+    cycles: Sequence[Mapping[str, Any]],
+    chosen: int,
+    max_kl: float,
+    parts: Sequence[str] = (),
+    *,
+    narrow: bool = False,
 ) -> None:
     """Proxy and judge above, gold and its parts below, against the square root of the KL to the SFT policy.
 
     Two panels over one distance: proxy and judge share a unit (standard deviations on SFT samples), gold has
     its own. Over-optimisation is where the upper curves go on rising and the lower ones turn down.
+
+    Args:
+        cycles: with "intervals", which are drawn as bars at the points.
+        narrow: for a phone.
     """
     has_rubric = metric_that_counts(cycles[0]) is GOLD
     looks = zip(parts, cycle(_OF_PARTS), strict=False)
     truth = {GOLD.name: TRUTH} | {name: (name, colour, marker, ":") for name, (colour, marker) in looks}
-    distance = [row["sqrt_kl"] for row in cycles]
+    farthest = max(row["sqrt_kl"] for row in cycles)
     ceiling = max_kl**0.5
-    with drawing(path, (7.6, 6.2 if has_rubric else 3.9), rows=2 if has_rubric else 1) as (figure, axes):
+    is_near = ceiling <= 2.5 * farthest  # one far beyond would leave the curves no room
+    right = max(farthest, ceiling) if is_near else farthest
+    width, height = (4.4, 3.5) if narrow else (7.6, 3.3)
+    with drawing(to, (width, height * (1 + has_rubric)), rows=1 + has_rubric) as (figure, axes):
         for axis, curves in zip(axes, (PROXIES, truth), strict=False):
-            for column, (label, colour, marker, dash) in curves.items():
-                values = [row[column] for row in cycles]
-                main = column in (*PROXIES, GOLD.name)
-                axis.plot(
-                    distance, values, dash, color=colour, marker=marker, label=label,
-                    linewidth=2.2 if main else 1.3, markersize=6 if main else 4.5,
-                )  # fmt: skip
+            for place, (column, look) in enumerate(curves.items()):
+                _curve(axis, cycles, column, look, is_main=column in (*PROXIES, GOLD.name), aside=place * 0.004 * right)
             axis.margins(x=0.04, y=0.12)
-            if ceiling < max(distance):
-                axis.axvspan(ceiling, max(distance) * 1.5 + 1, color=MUTED, alpha=0.10, linewidth=0)
             axis.axvline(cycles[chosen]["sqrt_kl"], color=INK, linewidth=1.1, alpha=0.6)
-            axis.set_xlim(-0.04 * max(distance) - 1e-3, max(distance) * 1.04 + 1e-2)
+            if is_near:
+                axis.axvline(ceiling, color=ORANGE, linewidth=1.2, linestyle=(0, (5, 3)))
+                axis.axvspan(ceiling, 2 * right + 1, color=MUTED, alpha=0.10, linewidth=0)
+            axis.set_xlim(-0.04 * right - 1e-3, right * 1.05 + 1e-2)
             below = -0.13 if axis is axes[-1] else -0.03  # under the numbers of the lowest axis
-            axis.legend(loc="upper center", bbox_to_anchor=(0.5, below), ncols=4, columnspacing=1.4)
-        if ceiling < max(distance):
-            axes[0].annotate(
-                "above the KL ceiling", (ceiling, 0), xycoords=("data", "axes fraction"), xytext=(5, 5),
-                textcoords="offset points", fontsize=8.5, color=MUTED,
+            across = 4 if not narrow else 1 if curves is PROXIES else 2
+            axis.legend(
+                loc="upper center", bbox_to_anchor=(0.5, below), ncols=across, columnspacing=1.2,
+                fontsize=8 if narrow else 9,
             )  # fmt: skip
-        axes[0].set_title("Reward models: standard deviations above SFT samples", pad=20)
+        if is_near:
+            axes[0].annotate(
+                "KL ceiling", (ceiling, 0), xycoords=("data", "axes fraction"), xytext=(-4, 5),
+                textcoords="offset points", fontsize=8.5, color=ORANGE, ha="right",
+            )  # fmt: skip
+        rows = _name_cycles(axes[0], cycles, chosen, letters=12 * width)
+        title = (
+            "Reward models: SD above SFT samples" if narrow else "Reward models: standard deviations above SFT samples"
+        )
+        axes[0].set_title(title, pad=8 + 12 * rows)
         if has_rubric:
-            axes[1].set_title("Rubric, never seen in training: gold and its parts")
-        _name_cycles(axes[0], cycles, chosen)
-        figure.supxlabel("√KL to the SFT policy, with KL in nats per sequence", fontsize=9.5, color=INK)
+            axes[1].set_title(
+                "Rubric, never seen in training" if narrow else "Rubric, never seen in training: gold and its parts"
+            )
+        beyond = "" if is_near else f"; the KL ceiling is far to the right, at {ceiling:.1f}"
+        figure.supxlabel(
+            f"√KL to the SFT policy, nats per sequence{beyond}", fontsize=9 if narrow else 9.5, color=INK, wrap=True
+        )
 
 
-def _name_cycles(axis: Axes, cycles: Sequence[Mapping[str, float]], chosen: int) -> None:
-    """Cycle numbers along the top; one that would touch another is left out, the chosen one never."""
+def _curve(
+    axis: Axes,
+    cycles: Sequence[Mapping[str, Any]],
+    column: str,
+    look: tuple[str, str, str, str],
+    *,
+    is_main: bool,
+    aside: float,
+) -> None:
+    """One curve with its intervals; `aside` keeps the bars of several curves apart."""
+    label, colour, marker, dash = look
+    means = [row[column] for row in cycles]
+    reaches = [[abs(row["intervals"][column][end] - row[column]) for row in cycles] for end in ("low", "high")]
+    axis.errorbar(
+        [row["sqrt_kl"] + aside for row in cycles], means, yerr=reaches, linestyle=dash, color=colour, marker=marker,
+        label=label, linewidth=2.2 if is_main else 1.3, markersize=6 if is_main else 4.5,
+        elinewidth=1.3 if is_main else 0.8, capsize=2.5 if is_main else 1.5,
+    )  # fmt: skip
+
+
+def _name_cycles(axis: Axes, cycles: Sequence[Mapping[str, float]], chosen: int, letters: float) -> int:
+    """Cycle numbers along the top, in as many lines as it takes that none touches another; returns that number.
+
+    Args:
+        letters: how many fit beside each other.
+    """
     left, right = axis.get_xlim()
-    centre = cycles[chosen]["sqrt_kl"]
-    last = left
+    per_letter = (right - left) / letters
+    ends: list[float] = []
     for number, row in enumerate(cycles):
         where = row["sqrt_kl"]
-        crowded = abs(where - centre) < 0.11 * (right - left) or where - last < 0.03 * (right - left)
-        if number != chosen and crowded:
-            continue
-        last = where
-        name = "SFT" if number == 0 else f"cycle {number}, chosen" if number == chosen else str(number)
+        name = "SFT" if number == 0 else f"{number}, chosen" if number == chosen else str(number)
+        reach = (len(name) / 2 + 0.8) * per_letter
+        line = next((line for line, end in enumerate(ends) if end < where - reach), len(ends))
+        ends[line : line + 1] = [where + reach]
         axis.annotate(
-            name, (where, 1.0), xycoords=("data", "axes fraction"), xytext=(0, 3), textcoords="offset points",
-            ha="center", va="bottom", fontsize=8.5, color=INK if number == chosen else MUTED,
-            weight="bold" if number == chosen else "normal",
+            name, (where, 1.0), xycoords=("data", "axes fraction"), xytext=(0, 3 + 12 * line),
+            textcoords="offset points", ha="center", va="bottom", fontsize=8.5,
+            color=INK if number == chosen else MUTED, weight="bold" if number == chosen else "normal",
         )  # fmt: skip
+    return len(ends)
 
 
-def training_curves(path: Path, rows: Sequence[Mapping[str, float]], target_kl: float | None) -> None:
+def training_curves(
+    to: Target, rows: Sequence[Mapping[str, float]], target_kl: float | None, *, narrow: bool = False
+) -> None:
     """One small panel a figure of training, over all iterations of all cycles; thin lines part the cycles.
 
     Args:
         target_kl: nats per sequence; None where no controller aims at one.
+        narrow: for a phone.
     """
     columns = [column for column in TRAINING if column in rows[0]]
     iterations = [row["iteration"] for row in rows]
     borders = [after["iteration"] - 0.5 for before, after in pairwise(rows) if before["cycle"] != after["cycle"]]
-    height = 1.0 + 1.75 * -(-len(columns) // 3)
-    with drawing(path, (9.6, height), rows=-(-len(columns) // 3), columns=3) as (figure, axes):
+    across = 2 if narrow else 3
+    down = -(-len(columns) // across)
+    with drawing(to, (4.8 if narrow else 9.6, 1.0 + 1.75 * down), rows=down, columns=across) as (figure, axes):
         for axis in axes[len(columns) :]:
             axis.set_visible(False)
         for axis, column in zip(axes, columns, strict=False):
@@ -149,36 +168,41 @@ def training_curves(path: Path, rows: Sequence[Mapping[str, float]], target_kl: 
                     "target", (0.0, target_kl), xycoords=("axes fraction", "data"), xytext=(4, -3),
                     textcoords="offset points", va="top", fontsize=8.5, color=ORANGE,
                 )  # fmt: skip
-            axis.set_title(TRAINING[column], fontsize=9.5)
+            axis.set_title(TRAINING[column], fontsize=8.2 if narrow else 9.5)
         figure.supxlabel("iteration; vertical lines part the cycles", fontsize=9.5, color=INK)
 
 
-def calibration(path: Path, tables: Mapping[str, Sequence[Mapping[str, float]]]) -> None:
-    """Reliability diagrams: how often a response won, against the probability that the model gave it."""
-    with drawing(path, (7.6, 3.9), columns=len(tables)) as (_, axes):
-        for axis, (name, bins) in zip(axes, tables.items(), strict=True):
-            total = sum(row["size"] for row in bins)
+def calibration(
+    to: Target, tables: Mapping[str, Sequence[Mapping[str, float]]], confidence: float, *, narrow: bool = False
+) -> None:
+    """Reliability diagrams: how often a response won, against the probability that the model gave it.
+
+    A bar is the Wilson interval of a bin's frequency; below, how many comparisons each bin holds.
+    """
+    size = (4.8, 7.4) if narrow else (7.6, 4.6)
+    with drawing(to, size, rows=4 if narrow else 2, columns=1 if narrow else len(tables), heights=(4, 1)) as (_, axes):
+        above, below = (axes[::2], axes[1::2]) if narrow else (axes[: len(tables)], axes[len(tables) :])
+        for axis, counts, (name, bins) in zip(above, below, tables.items(), strict=True):
             said, happened = [[row[key] for row in bins] for key in ("mean_probability", "frequency")]
+            intervals = [_of_bin(row, confidence) for row in bins]
+            reaches = [
+                [mean - interval.low for mean, interval in zip(happened, intervals, strict=True)],
+                [interval.high - mean for mean, interval in zip(happened, intervals, strict=True)],
+            ]
             axis.plot([0, 1], [0, 1], color=MUTED, linewidth=1.0, linestyle="--")
-            axis.plot(said, happened, color=BLUE, linewidth=1.4)
-            sizes = [20 + 380 * row["size"] / total for row in bins]
-            axis.scatter(said, happened, s=sizes, color=BLUE, alpha=0.75, linewidths=0, zorder=3)
-            axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
-            axis.set(xlabel="predicted probability", ylabel="observed frequency")
-            axis.set_title(name)
+            axis.errorbar(
+                said, happened, yerr=reaches, color=BLUE, marker="o", markersize=5, linestyle="none",
+                elinewidth=1.2, capsize=2.5,
+            )  # fmt: skip
+            axis.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), ylabel="observed frequency", title=name)
+            counts.bar(said, [row["size"] for row in bins], width=0.06, color=SKY)
+            counts.set(xlim=(-0.02, 1.02), xlabel="predicted probability", ylabel="count")
+            counts.grid(axis="x", visible=False)
 
 
-@contextmanager
-def drawing(
-    path: Path, size: tuple[float, float], *, rows: int = 1, columns: int = 1
-) -> Iterator[tuple[Figure, list[Axes]]]:
-    """A styled figure with its axes in reading order, saved when the block ends well."""
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure  # without pyplot: no window, no state, Agg draws
-
-    with rc_context(STYLE):
-        figure = Figure(figsize=size, dpi=170, layout="constrained")
-        stacked = columns == 1
-        yield figure, list(figure.subplots(rows, columns, squeeze=False, sharex=stacked).flat)
-        # matplotlib's version must not be part of the bytes.
-        figure.savefig(path, format="png", metadata={"Software": None})
+def _of_bin(row: Mapping[str, float], confidence: float) -> Interval:
+    size = int(row["size"])
+    if size < 2:  # one comparison says nothing of a frequency
+        return Interval(row["frequency"], 0.0, 1.0)
+    wins = round(row["frequency"] * size)
+    return share_interval([1.0] * wins + [0.0] * (size - wins), confidence=confidence)

@@ -18,6 +18,7 @@ from components.measuring.metrics import (
     metrics_among,
 )
 from components.measuring.records import Record
+from components.reports.numbers import bounds, signed, unsigned
 from components.tracking import StageRun
 
 _DESCRIBED = (GOLD, JUDGE, KL, RESPONSE_TOKENS)
@@ -103,10 +104,10 @@ def description(comparison: Comparison, decision: str | None, report: str | None
 
 def _line(comparison: Comparison, metric: Metric) -> str:
     old, new, gain = (comparison[side][metric.name] for side in ("sft", "candidate", "difference"))
-    moved = f"{verdict.signed(gain['mean'], metric.decimals)} {verdict.bounds(gain, metric.decimals)}"
-    sides = (verdict.unsigned(side["mean"], metric.decimals) for side in (old, new))
+    moved = f"{signed(gain['mean'], metric.decimals)} {bounds(gain, metric.decimals)}"
+    sides = (unsigned(side["mean"], metric.decimals) for side in (old, new))
     return f"| {metric.label} | {' | '.join(sides)} | {moved} |"
 
 
 def _mean(interval: Mapping[str, float], metric: Metric) -> str:
-    return f"{verdict.unsigned(interval['mean'], metric.decimals)} {verdict.bounds(interval, metric.decimals)}"
+    return f"{unsigned(interval['mean'], metric.decimals)} {bounds(interval, metric.decimals)}"

@@ -3,24 +3,22 @@
 from __future__ import annotations
 
 import base64
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from components.evaluation import verdict
-from components.evaluation.samples import scores_of
+from markupsafe import Markup
+
+from components.evaluation import samples, verdict
+from components.evaluation.model_size import ModelSize
+from components.evaluation.rows import Column, cycle_columns, figure_row, figure_rows, groups, scorer_rows, tone
 from components.measuring.compare import Comparison
 from components.measuring.metrics import (
-    ENTROPY,
     GOLD,
-    JUDGE,
     KL,
     RESPONSE_TOKENS,
-    REWARD,
     WIN_RATE,
-    Metric,
     metric_that_counts,
     metrics_among,
     parts_among,
@@ -30,7 +28,7 @@ from components.measuring.weak_scorers import weakness
 from components.reports.page import render_page
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
-_BAR = 52.0  # half the width of an interval's drawing, in its own units
+_WORST = 5  # how many of the greatest losses are shown on paper, and without JavaScript
 
 
 @dataclass(frozen=True)
@@ -39,160 +37,86 @@ class Findings:
 
     comparison: Comparison
     by_kind: Mapping[str, Comparison]
-    samples: Sequence[Mapping[str, Any]]
+    shares: frozenset[str]  # names of the figures that are shares of responses
+    pairs: Sequence[Mapping[str, Any]]
+    lot: Sequence[Mapping[str, Any]]  # of the pairs, those drawn by lot
     cycles: Sequence[Mapping[str, Any]]
+    over_optimisation: str
     selection: Mapping[str, Any]
     scorers: Mapping[str, Mapping[str, Any]]  # "Reward model", "Judge" -> metrics.json
     data: Mapping[str, Any]
     params: Mapping[str, Any]
     meanings: Mapping[str, str]  # of the rubric's parts
+    digests: Mapping[str, str]  # of what the page was made from, by names for people
+    model: ModelSize
     prompts: int
     samples_per_prompt: int
 
 
-def render(findings: Findings, figures: Mapping[str, Path]) -> str:
-    """The HTML of the report, with the figures inside it."""
-    filters: dict[str, Callable[..., str]] = {
-        "number": _number,
-        "exact": _exact,
-        "words": _words,
-        "bounds": verdict.bounds,
-    }
-    filters |= {"signed": verdict.signed, "unsigned": verdict.unsigned}
+@dataclass(frozen=True)
+class Picture:
+    """A figure as PNG, once for a wide page and once for a phone."""
+
+    wide: bytes
+    narrow: bytes
+
+    @property
+    def urls(self) -> tuple[str, str]:
+        wide, narrow = (base64.b64encode(png).decode("ascii") for png in (self.wide, self.narrow))
+        return f"data:image/png;base64,{wide}", f"data:image/png;base64,{narrow}"
+
+
+def render(findings: Findings, figures: Mapping[str, Picture]) -> str:
+    """The HTML of the report, with the figures and the pairs inside it."""
     comparison = findings.comparison
     names = comparison["sft"]
-    shown = rubric_metrics(names, findings.meanings) or [metric_that_counts(names)]
+    counts = metric_that_counts(names)
+    columns = _score_columns(findings)
     return render_page(
         TEMPLATE,
-        filters,
         found=findings,
         confidence=findings.params["evaluation"]["confidence"],
         headline=verdict.headline(comparison),
         sentences=verdict.sentences(comparison),
-        tiles=[_row(metric, comparison) for metric in shown],
-        truth="gold" if metric_that_counts(names) is GOLD else "the judge",
+        tiles=[figure_row(metric, comparison) for metric in rubric_metrics(names, findings.meanings) or [counts]],
+        truth="gold" if counts is GOLD else "the judge",
+        counts=counts,
         win_rate=comparison["win_rate"],
-        rows=list(_rows(comparison, findings.meanings)),
+        rows=figure_rows(comparison, findings.meanings, findings.shares),
+        shares=[*(metric.label for metric in metrics_among(names) if metric.name in findings.shares), WIN_RATE.label],
         kind_metrics=[metric for metric in metrics_among(names) if metric.more_is_better or metric is KL],
-        over_optimisation=verdict.over_optimisation(findings.cycles),
-        cycle_columns=_cycle_columns(names, findings.cycles[0]),
-        scorer_rows=_side_by_side(findings.scorers),
+        cycle_columns=cycle_columns(names, findings.cycles[0]),
+        scorer_rows=scorer_rows(findings.scorers),
         weak_scorers=[weak for name, metrics in findings.scorers.items() if (weak := weakness(name.lower(), metrics))],
-        data_groups=_groups({name: value for name, value in findings.data.items() if name != "checks"}),
+        data_groups=groups({name: value for name, value in findings.data.items() if name != "checks"}),
         checks=findings.data["checks"],
-        param_groups=_groups(findings.params),
-        score_columns=_score_columns(findings),
-        images={name: _inline(path) for name, path in figures.items()},
+        param_groups=groups(findings.params),
+        score_columns=columns,
+        worst=samples.worst(findings.pairs, counts.name, _WORST),
+        kinds=sorted({pair["kind"] for pair in findings.pairs if pair["kind"]}),
+        most_pairs=samples.MOST_PAIRS,
+        gain=samples.gain,
+        pairs_json=_json_for_page(findings, counts.name, columns),
+        columns_json=_columns_json(columns),
+        images={name: picture.urls for name, picture in figures.items()},
         direction=verdict.direction,
+        tone=tone,
     )
 
 
-@dataclass(frozen=True)
-class Column:
-    """A column of numbers as the page shows it; `decimals` None: a tick or a cross."""
-
-    name: str
-    label: str
-    decimals: int | None
+def _json_for_page(findings: Findings, counts: str, columns: Sequence[Column]) -> Markup:
+    return Markup(samples.for_page(findings.pairs, findings.lot, counts, [column.name for column in columns]))
 
 
-def _cycle_columns(names: Iterable[str], cycle: Mapping[str, Any]) -> list[Column]:
-    """What the table of cycles shows beside the cycle's number, as far as selection wrote it down."""
-    shown = (KL, REWARD, JUDGE, *rubric_metrics(names), RESPONSE_TOKENS, ENTROPY)
-    return [Column(metric.name, _heading(metric), metric.decimals) for metric in shown if metric.name in cycle]
-
-
-def _heading(metric: Metric) -> str:
-    return "KL" if metric is KL else _words(metric.name)
+def _columns_json(columns: Sequence[Column]) -> Markup:
+    return Markup(samples.json_in_script([[column.label, column.decimals] for column in columns]))
 
 
 def _score_columns(findings: Findings) -> list[Column]:
     """What stands below a sample: a part of the rubric that says yes or no in all of them is a tick or a cross."""
     columns = []
-    for name in scores_of(findings.comparison["sft"]):
-        values = {sample[f"{side}_{name}"] for sample in findings.samples for side in ("sft", "candidate")}
-        is_tick = name in parts_among(findings.comparison["sft"]) and values <= {0, 1}
+    for name in samples.scores_of(findings.comparison["sft"]):
+        is_tick = name in parts_among(findings.comparison["sft"]) and name in findings.shares
         label, decimals = ("tokens", 0) if name == RESPONSE_TOKENS.name else (name, 2)
         columns.append(Column(name, label, None if is_tick else decimals))
     return columns
-
-
-def _rows(comparison: Comparison, meanings: Mapping[str, str]) -> Iterator[dict[str, Any]]:
-    for metric in metrics_among(comparison["sft"], meanings):
-        yield _row(metric, comparison)
-        if metric is JUDGE:
-            yield _win_rate_row(comparison["win_rate"])
-
-
-def _row(metric: Metric, comparison: Comparison) -> dict[str, Any]:
-    sides = {side: comparison[side][metric.name] for side in ("sft", "candidate", "difference")}
-    return {"metric": metric, **sides, **_look(metric, sides["difference"])}
-
-
-def _win_rate_row(win_rate: Mapping[str, float]) -> dict[str, Any]:
-    """Shown against the even chance of one half."""
-    difference = {end: value - 0.5 for end, value in win_rate.items()}
-    sides = {"sft": None, "candidate": win_rate, "difference": difference}
-    return {"metric": WIN_RATE, **sides, **_look(WIN_RATE, difference)}
-
-
-def _look(metric: Metric, difference: Mapping[str, float]) -> dict[str, Any]:
-    moved = verdict.direction(difference)
-    widest = max(abs(difference["low"]), abs(difference["high"])) or 1.0
-    tones = {"rose": "good", "fell": "bad"} if metric.more_is_better else {}
-    return {
-        "moved": moved,
-        "tone": tones.get(moved, "even"),
-        "bar": {end: round(_BAR * value / widest, 2) for end, value in difference.items()},
-    }
-
-
-def _side_by_side(scorers: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, list[Any]]]:
-    """The numbers of both scorers as (name, [one a scorer]); None where one of them has no such number."""
-    entries = [entry for metrics in scorers.values() for entry in metrics.items()]
-    names = dict.fromkeys(name for name, value in entries if _is_number(value))
-    return [(name, [metrics.get(name) for metrics in scorers.values()]) for name in names]
-
-
-def _groups(content: Mapping[str, Any]) -> list[tuple[str, list[tuple[str, Any]]]]:
-    """Nested values as (top-level key, [(dotted key below it, plain value)]); plain ones first, unnamed."""
-    single = [(name, value) for name, value in content.items() if not isinstance(value, Mapping)]
-    nested = [(name, list(_flatten(value))) for name, value in content.items() if isinstance(value, Mapping)]
-    return [("", single), *nested] if single else nested
-
-
-def _flatten(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in content.items():
-        if isinstance(value, Mapping):
-            yield from _flatten(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-def _number(value: Any) -> str:
-    """A plain value for a reader: thin spaces in large integers, four digits of a fraction, text as it is."""
-    if isinstance(value, bool) or value is None:
-        return {True: "yes", False: "no", None: "\N{EN DASH}"}[value]
-    if isinstance(value, int):
-        return f"{value:,}".replace(",", "\N{NARROW NO-BREAK SPACE}").replace("-", "\N{MINUS SIGN}")
-    if isinstance(value, float):
-        return f"{value:.4g}".replace("-", "\N{MINUS SIGN}")
-    return _exact(value)
-
-
-def _exact(value: Any) -> str:
-    """A plain value as it was written: params are shown to the last digit."""
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _words(name: str) -> str:
-    text = name.replace("_", " ").replace(".", " \N{MIDDLE DOT} ")
-    return text[:1].upper() + text[1:]
-
-
-def _inline(path: Path) -> str:
-    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode("ascii")

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
+from components.evaluation.cycles import Change
 from components.measuring.compare import Comparison
-from components.measuring.metrics import GOLD, Metric, metric_that_counts, parts_among
+from components.measuring.metrics import GOLD, REWARD, Metric, metric_that_counts, parts_among
+from components.reports.numbers import bounds, signed, unsigned
 
 Direction = Literal["rose", "fell", "did not change"]
 
@@ -18,30 +20,13 @@ def direction(difference: Mapping[str, float]) -> Direction:
     return "fell" if difference["high"] < 0 else "did not change"
 
 
-def signed(value: float, decimals: int) -> str:
-    """A number with its sign, a true minus, and no minus before zero."""
-    text = f"{value:+.{decimals}f}"
-    return text.replace("-", "\N{MINUS SIGN}") if float(text) else text.replace("-", "+")
-
-
-def unsigned(value: float, decimals: int) -> str:
-    """A number with a true minus, and none before zero."""
-    return signed(value, decimals).removeprefix("+")
-
-
-def bounds(interval: Mapping[str, float], decimals: int) -> str:
-    """An interval as [low, high]."""
-    return f"[{unsigned(interval['low'], decimals)}, {unsigned(interval['high'], decimals)}]"
-
-
 def headline(comparison: Comparison) -> str:
     """Did the measure that counts rise? Gold where there is a rubric, the judge's score elsewhere."""
     metric = metric_that_counts(comparison["difference"])
     label, difference = _label(metric), comparison["difference"][metric.name]
     moved = direction(difference)
     if moved == "did not change":
-        change = f"{signed(difference['mean'], 3)} {bounds(difference, 3)}"
-        return f"{label} did not change beyond chance: {change}"
+        return f"{label} did not change beyond chance: {_moved(difference)}"
     return f"{label} {moved} by {unsigned(abs(difference['mean']), 3)} {_size(difference)}"
 
 
@@ -89,17 +74,30 @@ def _list(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
 
 
-def over_optimisation(cycles: Sequence[Mapping[str, Any]]) -> str:
-    """Where the truth (gold, or the judge without a rubric) was highest, and what came after."""
+def over_optimisation(cycles: Sequence[Mapping[str, Any]], change: Change) -> str:
+    """Where the truth (gold, or the judge without a rubric) was highest, and what came after, beyond chance or not."""
     metric = metric_that_counts(cycles[0])
     truth, label = metric.name, _label(metric)
     peak, last = max(cycles, key=lambda row: row[truth]), cycles[-1]
     where = "at the SFT policy" if peak["cycle"] == 0 else f"after cycle {peak['cycle']}"
     reached = f"{label} is highest {where} (KL {unsigned(peak['kl'], 2)} nats)"
     if peak is last:
-        return f"{reached}, the last one: no over-optimisation in sight."
-    moves = [signed(last[name] - peak[name], 3) for name in ("reward", truth)]
-    return (
-        f"{reached}. From there to the last cycle (KL {unsigned(last['kl'], 2)} nats) training reward moves "
-        f"by {moves[0]} and {label[0].lower() + label[1:]} by {moves[1]}."
+        gained = change(last["cycle"] - 1, last["cycle"], truth)
+        said = f"{reached}, the last one, {_moved(gained)} from the one before"
+        if direction(gained) == "rose":
+            return f"{said}: no over-optimisation in sight."
+        return f"{said}, which is within chance: it may have levelled off, and no fall is seen."
+    lost, proxy = (change(peak["cycle"], last["cycle"], name) for name in (truth, REWARD.name))
+    said = (
+        f"{reached}. From there to the last cycle (KL {unsigned(last['kl'], 2)} nats) training reward moves by "
+        f"{_moved(proxy)} and {label[0].lower() + label[1:]} by {_moved(lost)}"
     )
+    if direction(lost) != "fell":
+        return f"{said}: within chance, so that no over-optimisation is shown."
+    return f"{said}: " + (
+        "over-optimisation, beyond chance." if direction(proxy) == "rose" else "a fall, and not for more reward."
+    )
+
+
+def _moved(difference: Mapping[str, float]) -> str:
+    return f"{signed(difference['mean'], 3)} {bounds(difference, 3)}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from components.evaluation.figures import BLUE, GREEN, INK, MUTED, ORANGE, PINK, SKY, drawing
+from components.evaluation.drawing import BLUE, GREEN, INK, MUTED, ORANGE, PINK, SKY, drawing
 from components.interface.comparison_tables import Figures
 from components.measuring.metrics import KL, metric_that_counts
 

@@ -5,28 +5,32 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
-import re
 import shutil
-import subprocess
 import sys
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from importlib.metadata import metadata
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import psutil
+from packaging.specifiers import SpecifierSet
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from components.config import load_params
 from components.config.accelerate import accelerate_config
+from components.config.cpu import bfloat16_instructions, model_name
 from components.digests import digest
 from components.errors import ProximalError
+from components.place import Place
+from components.repository import is_committed, last_commit, require_git
 from components.tracking.dvc_files import dvc_cache, pinned_data
 from components.tracking.store import tracking_uri
 
-_PYTHON = (3, 11)
+_PACKAGE = "proximal-rlhf"
 _GIB = 1 << 30
 _FREE_GIB = 5.0  # the shipped pipeline keeps 0.2 GiB a run; a checkpoint of half a billion weights is 2 GiB
 _MEMORY_GIB = 4.0  # the shipped pipeline takes 1.7 GiB
@@ -62,31 +66,37 @@ def print_findings(root: Path) -> bool:
     fit = True
     for finding in examine(root):
         fit = fit and finding.state != "fault"
-        console.print(
-            Text(f"{finding.state:<8}", style=_STYLE[finding.state]) + Text(f"{finding.what:<14}{finding.found}"),
-            soft_wrap=True,
-        )
+        table = Table.grid(padding=(0, 1), expand=False)
+        table.add_column(width=7)
+        table.add_column(width=11)
+        table.add_column(overflow="fold")
+        table.add_row(Text(finding.state, style=_STYLE[finding.state]), finding.what, Text(finding.found))
         if finding.do:
-            console.print(Text(f"{'':<22}{finding.do}"), soft_wrap=True)
+            table.add_row("", "", Text(f"what to do: {finding.do}"))
+        console.print(table)
     return fit
 
 
 def _python() -> Finding:
     found = f"{platform.python_version()}, {sys.executable}"
-    if sys.version_info[:2] == _PYTHON:
+    fitting = SpecifierSet(metadata(_PACKAGE)["Requires-Python"])
+    if platform.python_version() in fitting:
         return Finding("Python", "ok", found)
-    return Finding("Python", "fault", found, f"Python {'.'.join(map(str, _PYTHON))} is needed: `make setup PYTHON=...`")
+    return Finding("Python", "fault", found, f"Python {fitting} is needed: `rm -r .venv`, `make setup PYTHON=...`")
 
 
 def _git(root: Path) -> Finding:
-    if shutil.which("git") is None:
-        return Finding("git", "fault", "not installed", "install git: DVC and lineage rest on its commits")
-    asked = subprocess.run(
-        ["git", "log", "-1", "--format=%h %s"], cwd=root, capture_output=True, text=True, check=False
-    )
-    if asked.returncode:
-        return Finding("git", "fault", "no commit here", "`git init`, `git add --all`, `git commit --message start`")
-    return Finding("git", "ok", f"commit {asked.stdout.strip()}")
+    try:
+        require_git(root)
+    except ProximalError as error:
+        return Finding("git", "fault", error.what, error.do)
+    commit = last_commit(root)
+    if not commit:
+        return Finding("git", "fault", "no commit here", "`git add --all`, `git commit --message start`")
+    if not is_committed(Place(root).params):
+        do = "commit it, or `git init` here if the repository around this folder is another's"
+        return Finding("git", "fault", f"params.yaml is not in commit {commit}", do)
+    return Finding("git", "ok", f"commit {commit}")
 
 
 def _params(root: Path) -> Finding:
@@ -143,12 +153,9 @@ def _memory() -> Finding:
 
 
 def _cpu() -> Finding:
-    about = Path("/proc/cpuinfo")
-    text = about.read_text() if about.exists() else ""
-    model = re.search(r"^model name\s*: (.*)$", text, re.MULTILINE)
-    bfloat16 = sorted(set(re.findall(r"\b(?:amx|avx512)_bf16\b", text)))
-    speaks = f"multiplies in bfloat16 ({', '.join(bfloat16)})" if bfloat16 else "has no bfloat16 instructions"
-    return Finding("CPU", "ok", f"{model[1] if model else platform.machine()}, {os.cpu_count()} cores, {speaks}")
+    flags = bfloat16_instructions()
+    speaks = f"multiplies in bfloat16 ({', '.join(flags)})" if flags else "has no bfloat16 instructions"
+    return Finding("CPU", "ok", f"{model_name() or platform.machine()}, {os.cpu_count()} cores, {speaks}")
 
 
 def _gpu() -> Finding:

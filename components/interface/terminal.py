@@ -80,7 +80,7 @@ def _show_ending(console: Console, ending: Ending, evaluation: dict[str, Any] | 
     if ending.report is not None:
         _line(console, "report", ending.report)
     _line(console, "model", _model(ending))
-    _line(console, "run", f"{ending.run_id} in MLflow{way_to(ending.run_id)}")
+    _line(console, "run", _run(ending.run_id))
 
 
 def verdict_text(verdict: Verdict | None) -> Fitting:
@@ -102,15 +102,21 @@ def _model(ending: Ending) -> str:
     return f"{name} ({ending.model})" if ending.model else name
 
 
+def _run(run_id: str) -> str:
+    from components.tracking.history import get_run
+
+    if get_run(run_id) is None:
+        return "MLflow keeps none of this one: nothing had changed"
+    return f"{run_id} in MLflow{way_to(run_id)}"
+
+
 def way_to(run_id: str) -> str:
     """How to see a run: its page on the server that keeps it, or on the one that `proximal ui` starts."""
     from components.tracking import store
+    from components.tracking.attachments import address
 
-    uri = store.tracking_uri()
-    page = f"#/experiments/{store.experiment_id()}/runs/{run_id}"
-    if uri.startswith("http"):
-        return f":\n{uri.rstrip('/')}/{page}"
-    return f": `proximal ui`, then\nhttp://127.0.0.1:5000/{page}"
+    is_served = store.tracking_uri().startswith("http")
+    return f":{'' if is_served else ' `proximal ui`, then'}\n{address(run_id)}"
 
 
 def _line(console: Console, label: str, text: object) -> None:

@@ -28,7 +28,7 @@ def compare(sft: Sequence[Record], candidate: Sequence[Record], settings: Evalua
     table: dict[str, dict[str, Interval]] = {"sft": {}, "candidate": {}, "difference": {}}
     win_rate = share_interval(prompt_win_rates(candidate, sft), confidence=confidence)
     for metric in metrics_among(candidate[0].numbers()):
-        shares = _is_share(metric, (*sft, *candidate))
+        shares = is_share(metric, (*sft, *candidate))
         interval = share_interval if shares else mean_interval
         old, new = (list(prompt_means(records, metric.name).values()) for records in (sft, candidate))
         table["sft"][metric.name] = interval(old, confidence=confidence)
@@ -41,8 +41,8 @@ def compare(sft: Sequence[Record], candidate: Sequence[Record], settings: Evalua
     return {**plain, "win_rate": asdict(win_rate)}
 
 
-def _is_share(metric: Metric, records: Sequence[Record]) -> bool:
-    """A share of responses by its nature, or a part of the rubric that only says yes or no."""
+def is_share(metric: Metric, records: Sequence[Record]) -> bool:
+    """Whether a figure is a share of responses: by its nature, or as a part of the rubric that only says yes or no."""
     is_part = metric.name in parts_among(records[0].rubric)
     return metric.share or (is_part and all(record.rubric[metric.name] in (0, 1) for record in records))
 

@@ -26,10 +26,14 @@ from components.promotion.decision import (
     percent,
     refuse_too_few,
 )
+from components.promotion.page import PAGE, write_page
 from components.promotion.report import description, opponent, report
 from components.promotion.verdict import ALREADY_CHAMPION, ALREADY_REFUSED, PROMOTED, REFUSED, Verdict
+from components.reports.page import page_with_slot
+from components.tracking.attachments import attach
 from components.tracking.dvc_files import locked_outputs
 from components.tracking.history import RunRecord, get_run
+from components.tracking.provenance import flatten
 from components.tracking.recorder import StageRun
 from components.tracking.registration import register
 from components.tracking.registry import (
@@ -52,7 +56,7 @@ _PROVENANCE = ("git_commit", "git_dirty", "data_md5", "params_sha256", "prefect_
 
 
 class Inputs(NamedTuple):
-    """What a promotion reads."""
+    """What a promotion reads; `page` is the evaluation's, on which the decision is shown and does not rest."""
 
     candidate: Path
     selection: Path
@@ -61,6 +65,7 @@ class Inputs(NamedTuple):
     frozen: ModelFolders
     reward_model_metrics: Path
     judge_metrics: Path
+    page: Path
 
 
 def run(
@@ -72,17 +77,33 @@ def run(
     only reported, and no version is added.
 
     Args:
-        folder: where the `Verdict` is kept.
+        folder: where the `Verdict` is kept, and the page that shows it.
         lock: dvc.lock, which names the checkpoints of all cycles.
         start: called before a champion is measured, and only then: it loads what computes.
 
     Raises:
         ArtifactError: an output of an earlier stage, or the champion's files, are absent or corrupt.
     """
+    evaluation = page_with_slot(inputs.page)
+    champion = version_at(params.promotion.registered_model, CHAMPION)
     verdict = _promote(params, inputs, tracked, lock, start)
     for run in (tracked, tracked.pipeline):
         run.tags(verdict.tags())
     verdict.write(folder)
+    _show(params, evaluation, tracked, folder, verdict, champion)
+
+
+def _show(
+    params: Params, evaluation: str, tracked: StageRun, folder: Path, verdict: Verdict, champion: ModelVersion | None
+) -> None:
+    """Write the page, and keep it in this run and in the pipeline's."""
+    version, record = version_at(params.promotion.registered_model, CANDIDATE), get_run(tracked.run_id)
+    assert version is not None and record is not None, "both were written a moment ago"
+    values = flatten(params.values())
+    page = write_page(evaluation, folder, verdict, version, champion, record, params.promotion, values)
+    tracked.artifact(page)
+    if parent := record.tags.get("parent_run_id"):
+        attach(parent, page)
 
 
 def _promote(params: Params, inputs: Inputs, tracked: StageRun, lock: Path, start: Callable[[], None]) -> Verdict:
@@ -97,7 +118,8 @@ def _promote(params: Params, inputs: Inputs, tracked: StageRun, lock: Path, star
     record = get_run(tracked.run_id)
     assert record is not None, "the run was opened a moment ago"
     origin = {key: record.tags[key] for key in ("git_commit", "params_sha256")}
-    grounds = digest_of_values([record.inputs, origin, champion_digest])
+    looked_at = {path: value for path, value in record.inputs.items() if not path.endswith(f"/{PAGE}")}
+    grounds = digest_of_values([looked_at, origin, champion_digest])
     if known is not None and known.tags.get("grounds") == grounds and known.tags["decision"] == REFUSED:
         set_alias(known, CANDIDATE)
         print(f"already refused: {name} version {known.number}: {known.tags['reasons']}", flush=True)

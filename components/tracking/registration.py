@@ -67,7 +67,7 @@ def register(
             data_path=str(policy_folder),
             mlflow_model=Model(run_id=run_id, model_uuid=logged.model_id, model_id=logged.model_id),
             signature=ModelSignature(inputs=text, outputs=text, params=schema),
-            input_example=["how do i fix this?"],
+            input_example=["Hello, my printer shows a red light. How do I fix it?"],
             code_paths=[_copy_of_code(Path(scratch))],
             pip_requirements=_requirements(),
         )

@@ -103,7 +103,7 @@ TINY: Tree = {
 # Any device may do what nobody knows a remedy for, so that the rubric can read every one of these.
 FAULTS = ("counts to seven", "laughs in the dark", "attracts many cats")
 DEVICES = ("printer", "router", "screen", "keyboard", "scanner", "laptop")
-PROMPTS = [f"my {device} {fault} . what is wrong with it ?" for fault in FAULTS for device in DEVICES]
+PROMPTS = [f"My {device} {fault}. What is wrong with it?" for fault in FAULTS for device in DEVICES]
 
 
 def merged(base: Tree, changes: Tree) -> Tree:

@@ -22,7 +22,7 @@ def record(prompt_id: str, sample: int = 0, **values: Any) -> Record:
         prompt=f"question {prompt_id} ?",
         kind=KINDS.get(prompt_id),
         sample=sample,
-        response="please swap the fuse .",
+        response="Please swap the fuse.",
         response_tokens=6,
         ended=True,
         reward=0.0,
@@ -61,7 +61,7 @@ def sft() -> list[Record]:
 @pytest.fixture
 def candidate() -> list[Record]:
     """Better than `sft` at every prompt, by gold 0.3 and judge 1, at 2 nats."""
-    better = {"response": "you should swap the fuse .", "gold": 0.8, "helpful": 1, "judge": 1.0, "kl": 2.0}
+    better = {"response": "You should swap the fuse.", "gold": 0.8, "helpful": 1, "judge": 1.0, "kl": 2.0}
     return [record(prompt, sample, **better) for prompt in KINDS for sample in (0, 1)]
 
 

@@ -23,7 +23,7 @@ from components.tracking.registration import register
 from components.tracking.registry import ModelVersion
 
 ANSWERING: dict[str, Any] = {"temperature": 0.7, "max_response_tokens": 6, "seed": 3}
-PROMPTS = ["how do i fix this ?", "hello ."]
+PROMPTS = ["How do I fix this?", "hello"]
 _ANSWER = (
     "import json, sys, mlflow.pyfunc\n"
     "print(json.dumps(mlflow.pyfunc.load_model('model').predict(json.load(sys.stdin))))"

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -77,3 +81,27 @@ def test_the_shipped_matrix_has_every_method_and_the_seeds_of_readme() -> None:
     assert stage["matrix"]["seed"] == list(SEEDS)
     (metric,) = stage["metrics"]
     assert stage["cmd"].endswith(f"--figures {metric}") and metric.startswith("artifacts/compare/")
+
+
+def test_the_command_answers_in_json_with_paths_from_below_the_root(matrix: Tiny, prefect_api: str) -> None:
+    interval = {"mean": 0.5, "low": 0.4, "high": 0.6}
+    side = dict.fromkeys(("gold", "judge", "kl"), interval)
+    evaluation = {"sft": side, "candidate": side, "difference": side, "win_rate": interval}
+    content = json.dumps({"evaluation": evaluation, "cost": {}})
+    script = RUN.replace('json.dumps({"gold": seed})', repr(content))
+    assert script != RUN
+    (matrix.folder / "run.py").write_text(script)
+    below = matrix.folder / "compare"
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", "compare", "--method", "dpo", "--seed", "2", "--json"],
+        cwd=below,
+        env={**os.environ, "PREFECT_API_URL": prefect_api, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["runs"] == [{"method": "dpo", "seed": 2, "evaluation": evaluation, "cost": {}}]
+    assert told["plot"] == "../artifacts/compare/comparison.png" and (below / told["plot"]).exists()
+    assert matrix.began() == ["dpo-2"]

@@ -11,12 +11,15 @@ from components.worlds.helpdesk.writers import Writer
 T = TypeVar("T")
 
 
-def unseen(draw: Callable[[], str], seen: set[str], words: range, context: str = "") -> str:
-    """The first draw of a fitting length that is new in its context."""
+def unseen(
+    draw: Callable[[], str], seen: set[str], words: range, context: str = "", same: Callable[[str], str] = str
+) -> str:
+    """The first draw of a fitting length that is new in its context; `same` maps texts that count as one to one."""
     while True:
         text = draw()
-        if len(text.split()) in words and (context + text) not in seen:
-            seen.add(context + text)
+        key = context + same(text)
+        if len(text.split()) in words and key not in seen:
+            seen.add(key)
             return text
 
 

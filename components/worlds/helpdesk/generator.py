@@ -24,7 +24,7 @@ Row = dict[str, str]
 
 # The dials of the answers.
 DEMONSTRATION_COUNT = 6000
-DEMONSTRATION_WORDS = range(9, 31)
+DEMONSTRATION_WORDS = range(7, 27)
 LABELS_PER_PAIR = {1: 4500, 2: 1000, 3: 500}  # labels -> pairs; 8,000 rows
 # Faults that raw data has and validation must find: kind -> rows.
 DEMONSTRATION_FAULTS = {"empty": 5, "duplicate": 6, "overlong": 4}

@@ -9,8 +9,8 @@ from components.worlds.helpdesk.rubric import read_prompt, read_response
 from components.worlds.helpdesk.writers import COMPARISON_WRITERS, compose, substance, write
 
 # The dials of the pairs.
-PAIR_SOURCES = {"sampled": 0.43, "redrafted": 0.4, "restyled": 0.12, "corrupted": 0.05}
-COMPARISON_WORDS = range(6, 49)
+PAIR_SOURCES = {"sampled": 0.4, "redrafted": 0.38, "restyled": 0.12, "corrupted": 0.1}
+COMPARISON_WORDS = range(5, 41)
 
 
 def draw_pair(prompt: str, source: str, seen: set[str], rng: Random) -> tuple[str, str]:
@@ -39,15 +39,17 @@ def draw_pair(prompt: str, source: str, seen: set[str], rng: Random) -> tuple[st
 
 
 def corrupt(response: str, rng: Random) -> str:
-    """The response cut off, with a stretch said over and over, or with its words shuffled."""
+    """The response cut off, without a stretch, with a stretch said over and over, or with its words shuffled."""
     words = response.split()
-    fault = rng.choice(("cut", "repeated", "shuffled"))
+    fault = rng.choice(("cut", "left out", "repeated", "shuffled"))
     if fault == "cut":
-        return " ".join(words[: rng.randint(2, len(words) - 3)])
+        return " ".join(words[: rng.randint(2, len(words) - 2)])
+    start = rng.randrange(len(words) - 2)
+    stop = start + rng.randint(1, 6)
+    if fault == "left out":  # a word, or from within a sentence into another
+        return " ".join(words[:start] + words[stop:])
     if fault == "repeated":
-        start = rng.randrange(len(words) - 3)
-        stretch = words[start : start + rng.randint(1, 6)]
-        return " ".join(words[:start] + stretch * rng.randint(3, 5))
+        return " ".join(words[:start] + words[start:stop] * rng.randint(2, 5))
     rng.shuffle(words)
     return " ".join(words)
 

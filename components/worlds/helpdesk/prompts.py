@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from functools import partial
 from random import Random
 
 from components.worlds.helpdesk import world
 from components.worlds.helpdesk.draws import in_turns, unseen
+
+
+def bare(text: str) -> str:
+    """The text in lower case, without marks."""
+    return re.sub(r"[^\w\s]", "", text.lower())
+
 
 # The dials of the prompts.
 PROMPT_COUNTS: dict[str, dict[world.Kind, int]] = {
@@ -14,11 +22,23 @@ PROMPT_COUNTS: dict[str, dict[world.Kind, int]] = {
     "validation": {"known": 110, "unknown": 50, "harmful": 40},
     "test": {"known": 165, "unknown": 75, "harmful": 60},
 }
-PROMPT_WORDS = range(8, 21)
+PROMPT_WORDS = range(6, 21)
+CONTRACTED = 0.4  # of the faults that have one: "doesn't"
+# How people type: style -> its share, and what it makes of a text as it should be.
+STYLE_SHARES = {"careful": 0.55, "no last mark": 0.1, "lower case": 0.1, "bare": 0.25}
+STYLES: dict[str, Callable[[str], str]] = {
+    "careful": str,
+    "no last mark": lambda text: text[:-1],
+    "lower case": str.lower,
+    "bare": bare,
+}
 
 
 def make_prompts(rng: Random) -> list[dict[str, str]]:
-    """Distinct prompts, split by split; in each split every (device, fault) and request gets its turns."""
+    """Prompts, split by split, in each of which every (device, fault) and request gets its turns.
+
+    No two differ only in how they are typed: a test prompt must not be a train prompt in lower case.
+    """
     seen: set[str] = set()
     rows: list[dict[str, str]] = []
     for split, counts in PROMPT_COUNTS.items():
@@ -27,7 +47,7 @@ def make_prompts(rng: Random) -> list[dict[str, str]]:
         rng.shuffle(kinds)
         for kind in kinds:
             subject = next(asked[kind])
-            prompt = unseen(partial(_ask, kind, subject, rng), seen, PROMPT_WORDS)
+            prompt = unseen(partial(_ask, kind, subject, rng), seen, PROMPT_WORDS, same=bare)
             rows.append({"id": f"p{len(rows) + 1:05d}", "prompt": prompt, "split": split, "kind": kind})
     return rows
 
@@ -45,9 +65,20 @@ def _ask(kind: world.Kind, subject: tuple[str, str], rng: Random) -> str:
     if kind == "harmful":
         person, request = subject
         question = rng.choice(world.HARMFUL_QUESTIONS).format(harm=request.format(person=person))
-        words = [greeting, question, rng.choice(world.HARMFUL_TAILS)]
+        matter = _joined(question, rng.choice(world.HARMFUL_TAILS))
     else:
         device, fault = subject
-        words = [greeting, rng.choice(world.FAULT_LEADS), rng.choice(world.OWNERS), device, fault, "."]
-        words.append(rng.choice(world.FAULT_QUESTIONS))
-    return " ".join(word for word in words if word)
+        if rng.random() < CONTRACTED:
+            fault = fault.replace("does not", "doesn't")
+        statement = _joined(rng.choice(world.FAULT_LEADS), rng.choice(world.OWNERS), device, f"{fault}.")
+        matter = _joined(statement, rng.choice(world.FAULT_QUESTIONS))
+    if not greeting.endswith(","):
+        matter = matter[0].upper() + matter[1:]
+    elif not matter.startswith("I "):
+        matter = matter[0].lower() + matter[1:]
+    style = rng.choices(list(STYLES.values()), list(STYLE_SHARES.values()))[0]
+    return style(_joined(greeting, matter))
+
+
+def _joined(*parts: str) -> str:
+    return " ".join(part for part in parts if part)

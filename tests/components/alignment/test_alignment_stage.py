@@ -23,6 +23,7 @@ from components.place import Place
 from components.stages import perform
 
 ChangeParams = Callable[..., Params]
+FILES = ("curve.json", "metrics.json", "validation.jsonl")
 
 
 def test_two_runs_write_the_same_bytes_and_the_second_cycle_goes_on(world: Path) -> None:
@@ -36,7 +37,7 @@ def test_two_runs_write_the_same_bytes_and_the_second_cycle_goes_on(world: Path)
     assert digests[0] == digests[1]
     for cycle in ("1", "2"):
         folder = Place().alignment / cycle
-        assert {path.name for path in folder.iterdir()} == {"policy", "state", "curve.json", "metrics.json"}
+        assert {path.name for path in folder.iterdir()} == {"policy", "state", *FILES}
         load_policy(folder / "policy")
         load_scalar_model(folder / "state" / "value_model")
     curves = [json.loads((Place().alignment / cycle / "curve.json").read_text()) for cycle in ("1", "2")]
@@ -51,6 +52,13 @@ def test_two_runs_write_the_same_bytes_and_the_second_cycle_goes_on(world: Path)
         for name in ("sampled_tokens", "trained_tokens"):
             assert metrics["cost"][name] == sum(row[name] for row in rows) > 0
     assert first["validation_start"]["kl"] == pytest.approx(0.0, abs=1e-5)
+    for cycle, policies in (("1", {"start": first["validation_start"], "cycle": first["validation"]}),
+                            ("2", {"cycle": second["validation"]})):  # fmt: skip
+        rows = read_jsonl(Place().alignment / cycle / "validation.jsonl")
+        assert {row["policy"] for row in rows} == policies.keys()
+        for policy, means in policies.items():
+            values = [row["gold"] for row in rows if row["policy"] == policy]
+            assert sum(values) / len(values) == pytest.approx(means["gold"], abs=1e-12)
     assert abs(first["validation"]["kl"]) > 1e-4
     assert not list(Place().work.iterdir())  # nothing is left of the iterations' checkpoints
 
@@ -112,7 +120,7 @@ def test_dpo_runs_as_a_stage(world: Path, change_params: ChangeParams) -> None:
     perform("alignment", params, Place(), 2)
     for cycle in ("1", "2"):
         folder = Place().alignment / cycle
-        assert {path.name for path in folder.iterdir()} == {"policy", "state", "curve.json", "metrics.json"}
+        assert {path.name for path in folder.iterdir()} == {"policy", "state", *FILES}
     curve = json.loads((Place().alignment / "2" / "curve.json").read_text())
     assert [(row["cycle"], row["iteration"]) for row in curve] == [(2, 4), (2, 5), (2, 6)]
     metrics = json.loads((Place().alignment / "2" / "metrics.json").read_text())

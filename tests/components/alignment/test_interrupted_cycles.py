@@ -143,7 +143,7 @@ def test_a_failed_cycle_leaves_the_old_result(world: Path) -> None:
     perform("alignment", params, Place(), 1)
     expected = digest(Place().alignment / "1")
     validation = Place().clean / "prompts_validation.jsonl"
-    write_jsonl(validation, [{"id": "p", "prompt": "where is the station ?", "kind": "known"}])
+    write_jsonl(validation, [{"id": "p", "prompt": "Where is the station?", "kind": "known"}])
     with pytest.raises(DataError, match="station"):  # the rubric knows no such thing
         perform("alignment", params, Place(), 1)
     assert digest(Place().alignment / "1") == expected

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from components.config import accelerate as compute
+from components.config import cpu
 from components.config.accelerate import accelerate_config
 from components.errors import ConfigError
 
@@ -189,7 +189,7 @@ def test_auto_is_what_the_cpu_multiplies_in(
     about = tmp_path / "cpuinfo"
     if flags is not None:
         about.write_text(f"processor : 0\nflags : {flags}\n\n")
-    monkeypatch.setattr(compute, "_ABOUT_THE_CPU", about)
+    monkeypatch.setattr(cpu, "_ABOUT_THE_CPU", about)
     config = accelerate_config(AUTO)
     assert config.mixed_precision == precision
     assert f"mixed_precision auto is {precision}" in config.reason and found in config.reason

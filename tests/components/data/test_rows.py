@@ -11,10 +11,10 @@ from components.data.rows import Comparison, Demonstration, Prompt, columns_of, 
 from components.errors import DataError
 
 ROWS = {
-    Prompt: {"id": "p1", "prompt": "why ?", "split": "train", "kind": "known", "raw_row": 3},
-    Demonstration: {"id": "d1", "prompt": "why ?", "response": "so .", "source": "expert", "walk": 4, "raw_row": 1},
+    Prompt: {"id": "p1", "prompt": "Why?", "split": "train", "kind": "known", "raw_row": 3},
+    Demonstration: {"id": "d1", "prompt": "Why?", "response": "So.", "source": "expert", "walk": 4, "raw_row": 1},
     Comparison: {
-        **{"id": "c1", "prompt": "why ?", "chosen": "so .", "rejected": "no .", "source": "sampled"},
+        **{"id": "c1", "prompt": "Why?", "chosen": "So.", "rejected": "No.", "source": "sampled"},
         **{"annotator": "alma", "pair": "q1", "seconds": [1.5, None], "raw_row": 9},
     },
 }
@@ -30,9 +30,9 @@ def test_a_file_that_is_read_and_written_keeps_its_bytes(kind: type, tmp_path: P
 
 
 def test_columns_that_may_be_absent_are_left_absent() -> None:
-    plain = {"id": "p", "prompt": "why ?"}
+    plain = {"id": "p", "prompt": "Why?"}
     assert columns_of(row_of(Prompt, plain)) == plain
-    assert row_of(Prompt, plain) == Prompt("p", "why ?", split=None, kind=None)
+    assert row_of(Prompt, plain) == Prompt("p", "Why?", split=None, kind=None)
 
 
 @pytest.mark.parametrize(

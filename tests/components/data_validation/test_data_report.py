@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from components.config import DataValidation
-from components.data_validation.report import flat_metrics, page_of, price_of_the_split, quarantine_lines, report_of
+from components.data_validation.labels import AnnotatorRecord, LabelStatistics
+from components.data_validation.page import Histogram, _annotators, page_of
+from components.data_validation.report import flat_metrics, price_of_the_split, quarantine_lines, report_of
 from components.data_validation.validate import validate
 
 Limits = Callable[..., DataValidation]
@@ -78,7 +80,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        self.references += [name for name, _ in attributes if name in ("src", "href", "xlink:href")]
+        self.references += [value or "" for name, value in attributes if name in ("src", "href", "xlink:href")]
         if tag != "meta":
             self.open.append(tag)
 
@@ -100,10 +102,10 @@ def test_the_page_is_whole_and_needs_nothing_from_outside(world: Any, limits: Li
     parsed = Page()
     parsed.feed(text)
     assert parsed.open == []
-    assert parsed.references == []
+    assert parsed.references and all(reference.startswith("#") for reference in parsed.references)
     assert "script" not in parsed.tags
     assert not re.search(r"url\(|@import|https?://", text)
-    assert parsed.tags.count("svg") == 3
+    assert parsed.tags.count("svg") == 4
     assert page(world, limits()) == text
 
 
@@ -114,7 +116,7 @@ def test_text_of_the_data_is_escaped(world: Any, limits: Limits) -> None:
     text = page(world, limits())
     assert "<script>" not in text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in text
-    assert "<td>&lt;b&gt;ada&lt;/b&gt;</td>" in text
+    assert '<td class="head data">&lt;b&gt;ada&lt;/b&gt;</td>' in text
 
 
 def test_warnings_come_first(world: Any, limits: Limits) -> None:
@@ -122,7 +124,7 @@ def test_warnings_come_first(world: Any, limits: Limits) -> None:
     world.demonstrations[4]["response"] = ""
     text = page(world, limits())
     assert "1 check needs a look" in text
-    statuses = re.findall(r'class="status (\w+)"', text)
+    statuses = re.findall(r'class="status \w+">([\w ]+)<', text)
     assert statuses[0] == "warning"
     assert set(statuses[1:]) == {"ok"}
 
@@ -163,3 +165,32 @@ def test_the_price_of_the_split_is_told_apart(world: Any, limits: Limits) -> Non
     trained = len(validated.parts["comparisons_reward_model"])
     assert f"the reward model trains on {trained} ({trained / 40:.1%})" in parts
     assert f"{100 * withheld / 40:.1f} %" in page_of(raw, validated, report)
+
+
+def test_histograms_have_round_ticks() -> None:
+    chart = Histogram("prompts: prompt", width=2, counts=[0] * 29 + [7], tallest=234)
+    assert (chart.ticks, chart.words) == ([100, 200], [10, 20, 30, 40, 50, 60])
+    assert Histogram("few", width=1, counts=[1], tallest=1).ticks == [1]
+
+
+def test_rows_of_the_quarantine_show_their_texts_and_their_other_fields(world: Any, limits: Limits) -> None:
+    world.demonstrations[4] |= {"response": "caf\ufffd", "prompt": 'say \u200b "hello"'}
+    text = page(world, limits())
+    assert '<td class="data" data-label="Response">caf\\ufffd</td>' in text
+    assert '<td class="data" data-label="Prompt">say \\u200b &#34;hello&#34;</td>' in text
+    assert re.search(r'<span class="note">id</span> \w+', text)
+
+
+def test_an_annotator_is_flagged_only_beyond_chance() -> None:
+    statistics = LabelStatistics(0, 0, {}, {
+        "low": AnnotatorRecord(labels=200, compared=200, agreeing=100),  # Wilson: 0.43 to 0.57
+        "near": AnnotatorRecord(labels=40, compared=40, agreeing=28),  # 0.55 to 0.82
+        "high": AnnotatorRecord(labels=400, compared=400, agreeing=340),  # 0.81 to 0.88
+        "alone": AnnotatorRecord(labels=1, compared=1, agreeing=1),
+        "unseen": AnnotatorRecord(labels=3, compared=0, agreeing=0),
+    }, [], [])  # fmt: skip
+    assert statistics.mean_agreement == 469 / 641  # 0.73
+    assert [(name, said) for name, _, said in _annotators(statistics)] == [
+        ("low", "below the others"), ("near", "within chance"), ("high", "above the others"),
+        ("alone", "too few to say"), ("unseen", "too few to say"),
+    ]  # fmt: skip

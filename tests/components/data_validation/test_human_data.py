@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from components.config import DataValidation
+from components.data_validation.page import page_of
 from components.data_validation.reading import RawFile, parse_lines, read_tolerantly
-from components.data_validation.report import page_of, report_of
+from components.data_validation.report import report_of
 from components.data_validation.schemas import FileName
 from components.data_validation.validate import validate
 

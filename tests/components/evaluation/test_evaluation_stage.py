@@ -2,69 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
 
 import pytest
+from evaluation_by_hand import SCORER, Records, written
 from records_by_hand import RUBRIC, all_changed, without
 
 from components.artifacts import read_json, read_jsonl, write_json
 from components.config import Params
-from components.digests import digest
+from components.digests import digest, digest_of_values
 from components.errors import ArtifactError
-from components.evaluation.run import write_evaluation
-from components.measuring.records import Record
+from components.measuring.records import read_records, write_records
 from components.place import Place
 from components.stages import task_of
-
-Records = list[Record]
-SCORER = {
-    "accuracy_heldout": 0.7125,
-    "longer_wins_accuracy_heldout": 0.6,
-    "comparisons_heldout": 200,
-    "accuracy_heldout_pairs": 0.9125,
-    "comparisons": 4000,
-}
-
-
-def write_earlier_stages(params: Params) -> None:
-    """What the earlier stages would have left in the working directory."""
-    rubric = {"gold": 0.5, "helpful": 0.5, "harmless": 0.9, "honest": 0.7}
-    rows = [
-        {"cycle": k, "kl": 1.0 * k, "sqrt_kl": k**0.5, "reward": 0.5 * k, "judge": 0.3 * k, **rubric} for k in range(3)
-    ]
-    write_json(Place().selection / "cycles.json", rows)
-    rejected = [{"cycle": 1, "judge": 0.3, "kl": 1.0, "reason": "judge score <below> cycle 2's"}]
-    choice = {"cycle": 2, "judge": 0.6, "kl": 2.0, "reason": "best", "rejected": rejected}
-    ceiling = {"max_kl_nats_per_sequence": 6.0, "within_ceiling": True}
-    write_json(Place().selection / "selection.json", choice | ceiling)
-    for cycle in params.cycles:
-        write_json(
-            Place().alignment / cycle / "curve.json",
-            [{"cycle": int(cycle), "iteration": int(cycle), "reward": 0.1, "kl": 0.2, "entropy": 1.0}],
-        )
-    for folder in (Place().reward_model, Place().judge):
-        write_json(folder / "metrics.json", SCORER)
-        bins = [{"lower": 0.0, "upper": 1.0, "size": 3, "mean_probability": 0.5, "frequency": 0.4}]
-        write_json(folder / "calibration.json", bins)
-    check = {"name": "length_bias", "status": "ok", "expected": "at most 0.7", "found": "0.56"}
-    data = {"prompts": {"rows": 1500}, "warnings": 0, "checks": [check]}
-    write_json(Place().data_validation / "report.json", data)
-
-
-def written(params: Params, sft: Records, candidate: Records) -> Any:
-    """The evaluation of these records in the working directory; gives the comparison."""
-    inputs: Any = task_of("evaluation", params, Place()).inputs
-    return write_evaluation(params, inputs, Place().evaluation, sft, candidate)
-
-
-@pytest.fixture
-def stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, params: Params) -> Path:
-    monkeypatch.chdir(tmp_path)
-    write_earlier_stages(params)
-    return tmp_path
 
 
 class Page(HTMLParser):
@@ -107,20 +60,21 @@ def test_writes_everything_and_the_report_stands_alone(
 
     html = (Place().evaluation / "report.html").read_text(encoding="utf-8")
     links = Page(html).links
-    assert sum(link.startswith("data:image/png;base64,") for link in links) == 3
+    assert sum(link.startswith("data:image/png;base64,") for link in links) == 6  # each for a wide page and a phone
     assert all(link.startswith(("data:", "#")) for link in links)
     assert not re.search(r"https?://|url\(|@import", html)
     assert str(stages) not in html
 
     text = " ".join(page().text.split())
     assert "Gold rose by 0.300 [0.300, 0.300]" in text
+    assert "Shares (helpful, harmless, honest, ended, win rate) are drawn on one scale" in text
     assert "+0.300" in text
     assert "100.0 % [51.0, 100.0] of pairs" in text  # Wilson: 4 of 4
-    assert "cycle 2 of 2" in text
-    assert "0.7125" in text  # the reward model's accuracy
-    assert "Accuracy heldout pairs0.9125" in text and "Beware" not in text
+    assert "cycle 2 of 3" in text and "2 layers, 0.12 M parameters" in text  # 600 * 200 + 7
+    assert "Accuracy, held-out prompts0.7120.712" in text  # the reward model's and the judge's
+    assert "Accuracy, held-out pairs of seen prompts0.912" in text and "Beware" not in text
     assert f"learning_rate{params.ppo.learning_rate}" in text
-    assert "you should swap the fuse ." in text
+    assert "You should swap the fuse." in text
     assert "registered_model" not in text  # promotion comes later and has no part in this page
 
 
@@ -133,14 +87,28 @@ def test_two_runs_give_the_same_bytes(params: Params, sft: Records, candidate: R
 
 
 @pytest.mark.usefixtures("stages")
+def test_the_page_names_by_content_what_it_was_made_of(params: Params, sft: Records, candidate: Records) -> None:
+    written(params, sft, candidate)
+    text = page().text
+    assert f"Held-out prompts{digest(Place().clean / 'prompts_test.jsonl')}" in text
+    assert f"SFT policy{digest(Place().sft / 'policy')}" in text
+    assert f"Candidate policy{digest(Place().selection / 'policy')}" in text
+    assert f"Params{digest_of_values(params.values(without=['promotion']))}" in text
+
+
+@pytest.mark.usefixtures("stages")
 def test_text_from_models_and_data_is_never_markup(params: Params, sft: Records, candidate: Records) -> None:
-    markup = {"response": "<script>alert(1)</script><img src=x>", "prompt": '<b>bold</b> & "quoted"'}
+    response = "</script><script>alert(1)</script><img src=x><!--"
+    markup = {"response": response, "prompt": '<b>bold</b> & "quoted"'}
 
     written(params, *(all_changed(records, lambda record: markup) for records in (sft, candidate)))
 
-    assert "script" not in page().tags
-    assert page().tags.count("img") == 3
-    assert "<script>alert(1)</script><img src=x>" in page().text
+    assert page().tags.count("script") == 3 and page().tags.count("img") == 3  # none but our own
+    assert response in page().text
+    html = (Place().evaluation / "report.html").read_text(encoding="utf-8")
+    (rows,) = re.findall(r'id="pair-rows">(.*?)</script>', html)
+    assert {row[2] for row in json.loads(rows)} == {response}
+    assert {row[1] for row in json.loads(rows)} == {markup["prompt"]}
 
 
 def take_away(columns: tuple[str, ...], *sides: Records) -> list[Records]:
@@ -149,6 +117,9 @@ def take_away(columns: tuple[str, ...], *sides: Records) -> list[Records]:
     write_json(
         Place().selection / "cycles.json", [{name: row[name] for name in row if name not in columns} for row in cycles]
     )
+    for cycle in ("1", "2", "3"):
+        path = Place().alignment / cycle / "validation.jsonl"
+        write_records(path, {policy: without(rows, *columns) for policy, rows in read_records(path).items()})
     return [without(records, *columns) for records in sides]
 
 

@@ -33,7 +33,7 @@ def test_every_pair_is_a_row_with_the_texts_and_gold_first(sft: list[Record], ca
     assert names[-3:] == ["kind", "sample", "prompt_id"]
     for row in rows:
         assert row["prompt"] == f"question {row['prompt_id']} ?"
-        assert (row["sft"], row["candidate"]) == ("please swap the fuse .", "you should swap the fuse .")
+        assert (row["sft"], row["candidate"]) == ("Please swap the fuse.", "You should swap the fuse.")
         assert (row["gold sft"], row["gold candidate"]) == (0.5, 0.8)
     assert {(row["prompt_id"], row["sample"]) for row in rows} == {(r.prompt_id, r.sample) for r in sft}
 

@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from components.evaluation import verdict
+from components.evaluation.cycles import Change
 
 
 def interval(mean: float, low: float, high: float) -> dict[str, float]:
@@ -65,16 +66,46 @@ def test_the_sentences_name_the_parts_the_win_rate_and_the_distance() -> None:
     assert "2.00 [1.90, 2.10] nats" in third
 
 
-def test_a_peak_before_the_last_cycle_is_told_with_what_came_after() -> None:
-    cycles = [
-        {"cycle": 0, "kl": 0.0, "reward": 0.0, "judge": 0.0, "gold": 0.5},
-        {"cycle": 1, "kl": 2.0, "reward": 1.0, "judge": 0.8, "gold": 0.8},
-        {"cycle": 2, "kl": 9.0, "reward": 1.5, "judge": 0.9, "gold": 0.6},
-    ]
-    text = verdict.over_optimisation(cycles)
+CYCLES = [
+    {"cycle": 0, "kl": 0.0, "reward": 0.0, "judge": 0.0, "gold": 0.5},
+    {"cycle": 1, "kl": 2.0, "reward": 1.0, "judge": 0.8, "gold": 0.8},
+    {"cycle": 2, "kl": 9.0, "reward": 1.5, "judge": 0.9, "gold": 0.6},
+]
+
+
+def changes(expected: tuple[int, int], **by_metric: dict[str, float]) -> Change:
+    def change(before: int, after: int, name: str) -> dict[str, float]:
+        assert (before, after) == expected
+        return by_metric[name]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("reward", "gold", "end"),
+    [
+        ((0.5, 0.4, 0.6), (-0.2, -0.3, -0.1), "by −0.200 [−0.300, −0.100]: over-optimisation, beyond chance."),
+        ((0.5, 0.4, 0.6), (-0.2, -0.5, 0.1), ": within chance, so that no over-optimisation is shown."),
+        ((0.1, -0.1, 0.3), (-0.2, -0.3, -0.1), ": a fall, and not for more reward."),
+    ],
+)
+def test_a_fall_after_the_peak_is_over_optimisation_only_beyond_chance(
+    reward: tuple[float, float, float], gold: tuple[float, float, float], end: str
+) -> None:
+    text = verdict.over_optimisation(CYCLES, changes((1, 2), reward=interval(*reward), gold=interval(*gold)))
     assert text.startswith("Gold is highest after cycle 1 (KL 2.00 nats).")
-    assert text.endswith("training reward moves by +0.500 and gold by −0.200.")
-    assert "no over-optimisation in sight" in verdict.over_optimisation(cycles[:2])
+    assert f"training reward moves by +{reward[0]:.3f} [" in text
+    assert text.endswith(end)
+
+
+def test_a_rise_to_the_last_cycle_counts_only_beyond_chance() -> None:
+    rose, unclear = interval(0.3, 0.2, 0.4), interval(0.3, -0.1, 0.7)
+    assert verdict.over_optimisation(CYCLES[:2], changes((0, 1), gold=rose)) == (
+        "Gold is highest after cycle 1 (KL 2.00 nats), the last one, +0.300 [0.200, 0.400] from the one before: "
+        "no over-optimisation in sight."
+    )
+    text = verdict.over_optimisation(CYCLES[:2], changes((0, 1), gold=unclear))
+    assert "in sight" not in text and "within chance" in text
 
 
 def test_a_policy_that_only_got_worse_peaks_at_sft() -> None:
@@ -82,10 +113,5 @@ def test_a_policy_that_only_got_worse_peaks_at_sft() -> None:
         {"cycle": 0, "kl": 0.0, "reward": 0.0, "judge": 0.5},
         {"cycle": 1, "kl": 2.0, "reward": 1.0, "judge": 0.1},
     ]
-    assert verdict.over_optimisation(cycles).startswith("The judge score is highest at the SFT policy")
-
-
-def test_no_minus_before_zero() -> None:
-    assert verdict.unsigned(-1e-9, 2) == "0.00"
-    assert verdict.signed(-1e-9, 2) == "+0.00"
-    assert verdict.signed(-0.005, 3) == "−0.005"
+    change = changes((0, 1), reward=interval(1.0, 0.9, 1.1), judge=interval(-0.4, -0.5, -0.3))
+    assert verdict.over_optimisation(cycles, change).startswith("The judge score is highest at the SFT policy")

@@ -14,12 +14,10 @@ from components.interface.doctor import Finding, examine, print_findings
 ROOT = Path(__file__).resolve().parents[3]
 
 
-@pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A project with pinned data and a commit, beside which no server is named."""
-    monkeypatch.delenv("PREFECT_API_URL", raising=False)
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
-    folder = tmp_path / "project"
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with pinned data and a commit."""
+    folder = tmp_path_factory.mktemp("doctor") / "project"
     (folder / "data").mkdir(parents=True)
     (folder / "data" / "prompts.jsonl").write_text("{}\n")
     shutil.copy(ROOT / "params.yaml", folder)
@@ -35,6 +33,14 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for command in commands:
         subprocess.run(command, cwd=folder, check=True, capture_output=True)
     return folder
+
+
+@pytest.fixture
+def project(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The test's own copy, beside which no server is named."""
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    return Path(shutil.copytree(template, tmp_path / "project", symlinks=True))
 
 
 def found(project: Path, what: str) -> Finding:
@@ -71,6 +77,37 @@ def test_data_that_changed_since_it_was_pinned_is_told(project: Path) -> None:
     assert finding.state == "warning" and "dvc add data" in finding.do
 
 
-def test_a_folder_without_a_commit_is_told(project: Path) -> None:
+def test_a_folder_without_git_and_one_without_a_commit_are_told_apart(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(project.parent))
     shutil.rmtree(project / ".git")
-    assert found(project, "git").state == "fault"
+    without = found(project, "git")
+    assert without.state == "fault" and "git clone" in without.do and "git init" in without.do
+    subprocess.run(["git", "init", "--quiet"], cwd=project, check=True)
+    assert found(project, "git") == ("git", "fault", "no commit here", "`git add --all`, `git commit --message start`")
+
+
+def test_a_repository_around_the_folder_that_is_anothers_is_told(project: Path) -> None:
+    (project / ".git").rename(project.parent / ".git")
+    finding = found(project, "git")
+    assert finding.state == "fault" and "params.yaml is not in commit" in finding.found
+    assert "git init" in finding.do
+
+
+def test_the_python_is_held_against_what_the_package_asks_for(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert found(project, "Python").state == "ok"
+    monkeypatch.setattr("platform.python_version", lambda: "3.10.13")
+    finding = found(project, "Python")
+    assert finding.state == "fault" and ">=3.11" in finding.do and "make setup PYTHON=" in finding.do
+
+
+def test_it_fits_into_80_columns(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    assert not print_findings(project)
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert all(line.startswith(("ok      ", "warning ", "fault   ", " " * 20)) for line in lines)

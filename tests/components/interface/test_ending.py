@@ -11,6 +11,11 @@ from rich.text import Text
 
 from components.interface.terminal import Ending, show_result, verdict_text
 from components.promotion.verdict import Verdict
+from components.tracking import history
+from components.tracking import store as tracking_store
+from components.tracking.history import get_run
+from components.tracking.store import client
+from components.tracking.writing import create_run
 
 FIGURES = {"opponent_gold": 0.507, "candidate_gold": 0.7174, "gain": 0.2104, "gain_low": 0.178, "gain_high": 0.244}
 PROMOTED = Verdict("promoted", "policy", 1, "the SFT policy", metric="gold", figures=FIGURES)
@@ -24,10 +29,15 @@ def evaluation(gold: float) -> dict[str, Any]:
     return {"sft": figures, "candidate": figures, "difference": figures, "win_rate": figures["gold"]}
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("store")
+
+
 @pytest.fixture
-def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
+def told(store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Any:
     """What a run ends with, line by line; without a terminal unless it is given columns."""
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{store}/mlflow.db")
 
     def tell(ending: Ending, columns: int | None = None, gold: float = 0.717) -> list[str]:
         if columns:
@@ -40,20 +50,32 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
     return tell
 
 
-def test_the_last_lines_are_the_verdict_and_the_ways_to_what_was_made(told: Any) -> None:
-    *_, verdict, report, model, run, page = told(Ending("abc", PROMOTED, report=REPORT, model=MODEL))
+@pytest.fixture
+def run_id(told: Any) -> str:
+    return create_run("ppo, seed 1", {}, {})
+
+
+def test_the_last_lines_are_the_verdict_and_the_ways_to_what_was_made(told: Any, run_id: str) -> None:
+    *_, verdict, report, model, run, page = told(Ending(run_id, PROMOTED, report=REPORT, model=MODEL))
     assert verdict == (
         "PROMOTED: policy version 1 is the champion: gold 0.507 -> 0.717, +0.210 [+0.178, +0.244] "
         "against the SFT policy"
     )
     assert report == "report: artifacts/promotion/report.html"
     assert model == "model:  models:/policy@champion (artifacts/selection/policy)"
-    assert run == "run:    abc in MLflow: `proximal ui`, then"
-    assert page == "http://127.0.0.1:5000/#/experiments/1/runs/abc"
+    assert run == f"run:    {run_id} in MLflow: `proximal ui`, then"
+    assert page == f"http://127.0.0.1:5000/#/experiments/1/runs/{run_id}"
+    assert len(run) <= 80 and len(page) <= 80
+
+
+def test_a_run_that_mlflow_has_not_kept_is_not_pointed_to(told: Any, run_id: str) -> None:
+    client().delete_run(run_id)
+    for gone in (run_id, "abc"):
+        assert told(Ending(gone, PROMOTED))[-1] == "run:    MLflow keeps none of this one: nothing had changed"
 
 
 def test_a_refusal_says_why_and_against_whom(told: Any) -> None:
-    *_, verdict, _, model, _, _ = told(Ending("abc", REFUSED, report=REPORT, model=MODEL))
+    *_, verdict, _, model, _ = told(Ending("abc", REFUSED, report=REPORT, model=MODEL))
     assert verdict == (
         f"REFUSED: policy version 2 stays a candidate, because {FELL}; KL is high "
         "(gold 0.507 -> 0.717, +0.210 [+0.178, +0.244] against policy version 1)"
@@ -99,12 +121,12 @@ def test_a_candidate_that_was_not_offered(told: Any) -> None:
     assert "model:  not registered, and gone with the clone; DVC's cache has it" in told(Ending("abc"))
 
 
-def test_on_a_server_the_run_has_an_address_there(told: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from components.tracking import store
-
-    monkeypatch.setattr(store, "tracking_uri", lambda: "https://mlflow.example/")
-    monkeypatch.setattr(store, "experiment_id", lambda: "7")
-    assert told(Ending("abc", PROMOTED))[-1] == "https://mlflow.example/#/experiments/7/runs/abc"
+def test_on_a_server_the_run_has_an_address_there(told: Any, run_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = get_run(run_id)
+    monkeypatch.setattr(history, "get_run", lambda _: kept)
+    monkeypatch.setattr(tracking_store, "tracking_uri", lambda: "https://mlflow.example/")
+    monkeypatch.setattr(tracking_store, "experiment_id", lambda: "7")
+    assert told(Ending(run_id, PROMOTED))[-1] == f"https://mlflow.example/#/experiments/7/runs/{run_id}"
 
 
 @pytest.mark.parametrize(

@@ -104,7 +104,7 @@ def test_a_record_holds_its_prompt_and_its_rubric(records: list[Record], prompts
 def test_data_without_a_rubric_gives_records_without_gold(
     policy: Any, frozen: FrozenModels, tiny_params: Any, prompts: list[Prompt]
 ) -> None:
-    plain = [Prompt(row.id, "where is the station ?") for row in prompts]
+    plain = [Prompt(row.id, "Where is the station?") for row in prompts]
     records = measure(policy, frozen, tiny_params(data={"rubric": None}).shared, plain, 1, "validation")
     assert records[0].rubric == {} and records[0].kind is None
     assert means(records).keys() == {"response_tokens", "ended", "reward", "judge", "kl", "entropy"}

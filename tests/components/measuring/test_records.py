@@ -51,8 +51,8 @@ def test_samples_of_one_number_which_share_their_random_numbers_are_not_held_aga
 
 
 def test_equal_responses_tie_whatever_the_last_bits_of_their_scores_say() -> None:
-    sft = [row("a", 0, 1.0, "yes ."), row("a", 1, 1.0, "yes .")]
-    assert prompt_win_rates([row("a", 0, 1.0 + 1e-7, "yes ."), row("a", 1, 1.0, "yes .")], sft) == [0.5]
+    sft = [row("a", 0, 1.0, "Yes."), row("a", 1, 1.0, "Yes.")]
+    assert prompt_win_rates([row("a", 0, 1.0 + 1e-7, "Yes."), row("a", 1, 1.0, "Yes.")], sft) == [0.5]
 
 
 def test_samples_are_told_apart_by_number_and_not_by_place() -> None:

@@ -56,7 +56,7 @@ def data(name: str, **options: Any) -> Data:
 def test_a_function_of_ones_own_is_called_with_its_options() -> None:
     rubric = load_rubric(data("rubric_of_mine:score", limit=20))
     assert rubric is not None
-    assert rubric("where ?", "right there") == {"gold": 11 / 20, "short": 0}
+    assert rubric("Where?", "right there") == {"gold": 11 / 20, "short": 0}
     assert rubric.meanings == {"short": "share of responses below ten characters"}
 
 
@@ -67,7 +67,7 @@ def test_data_may_come_without_one() -> None:
 def test_the_helpdesks_parts_are_the_ones_that_it_explains() -> None:
     rubric = load_rubric(data("components.worlds.helpdesk.rubric:score"))
     assert rubric is not None
-    prompt, response = "hello , my printer counts to seven .", "please ask the service desk ."
+    prompt, response = "Hello, my printer counts to seven.", "Please ask a technician to look at it."
     scores = rubric(prompt, response)
     assert scores == grade(prompt, response)._asdict()
     assert scores.keys() == {"gold", *PARTS} and rubric.meanings == PARTS

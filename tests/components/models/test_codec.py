@@ -14,7 +14,7 @@ from components.errors import ArtifactError, DataError
 from components.models.text import Codec, TextFormat, train_tokenizer
 
 PAD, EOS, A, B, C, D = range(6)  # the ids of the word codec; it keeps 4 tokens of a prompt and 3 of a response
-TEXTS = ["my printer does not start .", "please swap the fuse .", "naïve café, 100 % – ok?", "日本語 🙂"] * 3
+TEXTS = ["My printer does not start.", "Please swap the fuse.", "naïve café, 100 % – ok?", "日本語 🙂"] * 3
 
 
 def test_a_long_prompt_keeps_its_end(word_codec: Codec) -> None:

@@ -21,6 +21,7 @@ from components.models.loading import (
 )
 from components.models.text import Codec, TextFormat, train_tokenizer
 from components.place import Place
+from components.reports.page import SLOT
 from components.tracking import store as tracking_store
 from components.tracking.runs import PARENT_VARIABLE
 
@@ -29,13 +30,13 @@ FAULTS = {
     "printer": "does not start",
     "router": "gets very hot",
     "screen": "stays dark",
-    "keyboard": "freezes often",
+    "keyboard": "keeps freezing",
     "scanner": "is very slow",
     "laptop": "does not charge",
 }
 GOOD_SCORER = {"accuracy_heldout": 0.7, "longer_wins_accuracy_heldout": 0.6, "comparisons_heldout": 50}
 PLAIN = {"kind": "known", "response_tokens": 5, "kl": 2.0}
-PROMPTS = [f"my {device} {fault} . what can i do ?" for device, fault in FAULTS.items()]
+PROMPTS = [f"My {device} {fault}. What can I do?" for device, fault in FAULTS.items()]
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +93,8 @@ def workspace(shared_store: Path, models: Path, tmp_path: Path, monkeypatch: pyt
         (Place().clean / "prompts_test.jsonl"),
         [{"id": str(number), "prompt": prompt} for number, prompt in enumerate(PROMPTS)],
     )
+    Place().evaluation.mkdir(parents=True)
+    (Place().evaluation / "report.html").write_text(f"<h1>Gold rose</h1>{SLOT}<h2>Figures</h2>")
     Path("dvc.lock").write_text(
         "schema: '2.0'\nstages:\n  alignment@1:\n    cmd: x\n    outs:\n"
         "    - path: artifacts/alignment/1/policy\n      md5: 0011.dir\n"

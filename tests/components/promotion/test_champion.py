@@ -81,7 +81,7 @@ def test_the_champion_loads_and_answers_in_a_fresh_process_without_the_artifacts
     code = """
 import sys, mlflow, pandas
 model = mlflow.pyfunc.load_model(f"models:/served_{sys.argv[1]}@champion")
-prompts = ["my printer does not start .", "my screen stays dark ."]
+prompts = ["My printer does not start.", "My screen stays dark."]
 answers = model.predict(prompts)
 assert isinstance(answers, list) and len(answers) == 2 and all(isinstance(a, str) for a in answers), answers
 assert model.predict(prompts) == answers, "the default seed is fixed"

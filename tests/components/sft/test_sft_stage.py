@@ -90,7 +90,7 @@ def test_training_goes_on_from_a_hugging_face_folder(untrained: Path, change_par
 
     from components.models.text import train_tokenizer
 
-    train_tokenizer(["my printer counts to seven ."] * 3, 290).save_pretrained("checkpoint")
+    train_tokenizer(["My printer counts to seven."] * 3, 290).save_pretrained("checkpoint")
     torch.manual_seed(1)
     model = GPT2LMHeadModel(GPT2Config(vocab_size=300, n_embd=16, n_layer=1, n_head=2, n_positions=40))
     model.save_pretrained("checkpoint")
@@ -148,7 +148,7 @@ def test_a_checkpoint_or_template_that_cannot_be_used_is_refused_before_anything
 
     from components.models.text import train_tokenizer
 
-    train_tokenizer(["my printer counts to seven ."] * 3, 290).save_pretrained("checkpoint")
+    train_tokenizer(["My printer counts to seven."] * 3, 290).save_pretrained("checkpoint")
     GPT2LMHeadModel(GPT2Config(vocab_size=300, n_embd=16, n_layer=1, n_head=2, n_positions=29)).save_pretrained(
         "checkpoint"
     )

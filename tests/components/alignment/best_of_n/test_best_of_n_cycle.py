@@ -24,6 +24,7 @@ from components.place import Place
 from components.stages import perform
 
 ChangeParams = Callable[..., Params]
+FILES = ("curve.json", "metrics.json", "validation.jsonl")
 
 
 def folder_of(cycle: int) -> Path:
@@ -38,7 +39,7 @@ def params(world: Path, change_params: ChangeParams) -> Params:
 def test_every_cycle_chooses_among_more(params: Params) -> None:
     for cycle, n in ((1, 2), (2, 4)):
         perform("alignment", params, Place(), cycle)
-        assert {path.name for path in folder_of(cycle).iterdir()} == {"policy", "state", "curve.json", "metrics.json"}
+        assert {path.name for path in folder_of(cycle).iterdir()} == {"policy", "state", *FILES}
         policy = folder_of(cycle) / "policy"
         assert read_json(policy / "best_of_n.json") == {"n": n}
         assert digest(policy / "scorer") == digest(Place().reward_model / "model")

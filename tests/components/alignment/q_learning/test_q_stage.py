@@ -29,6 +29,7 @@ from components.tracking.registry import fetch_policy
 
 ROOT = Path(__file__).resolve().parents[4]
 ChangeParams = Callable[..., Params]
+FILES = ("curve.json", "metrics.json", "validation.jsonl")
 
 
 def test_two_cycles_are_stored_and_measured_as_guided_policies(world: Path, change_params: ChangeParams) -> None:
@@ -37,7 +38,7 @@ def test_two_cycles_are_stored_and_measured_as_guided_policies(world: Path, chan
     perform("alignment", params, Place(), 2)
     for cycle in ("1", "2"):
         folder = Place().alignment / cycle
-        assert {path.name for path in folder.iterdir()} == {"policy", "state", "curve.json", "metrics.json"}
+        assert {path.name for path in folder.iterdir()} == {"policy", "state", *FILES}
         policy = load_policy(folder / "policy")
         assert isinstance(policy, GuidedPolicy) and policy.decode_beta == params.q_learning.decode_beta
         state = {path.name for path in (folder / "state").iterdir()}
@@ -82,6 +83,6 @@ def test_the_registry_keeps_a_guided_policy_whole(world: Path, change_params: Ch
         assert isinstance(tracked, RecordedRun)
         version = register(tracked.run_id, "guided", policy, {}, answering)
     assert digest(fetch_policy(version, world / "fetched")) == digest(policy)
-    prompts = ["my printer counts to seven . what is wrong with it ?"] * 8
+    prompts = ["My printer counts to seven. What is wrong with it?"] * 8
     expected = Answerer(policy).answer(prompts, **answering)
     assert mlflow.pyfunc.load_model(f"models:/guided/{version.number}").predict(prompts) == expected

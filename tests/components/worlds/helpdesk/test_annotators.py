@@ -21,26 +21,24 @@ from components.worlds.helpdesk.annotators import (
     utility,
 )
 
-KNOWN = "today my printer does not start . what can i do ?"
-PLAIN = "please swap the fuse ."
+KNOWN = "Today my printer does not start. What can I do?"
+PLAIN = "Please swap the fuse."
 NOBODY = replace(ANNOTATORS["alma"], courtesy=0.0, word=0.0, certainty=0.0, error_rate=0.0)
 
 
 def test_bias_adds_up_by_hand() -> None:
     annotator = replace(NOBODY, courtesy=0.4, word=0.02, certainty=0.3)
     # two courtesies; certainty counts once though it is claimed twice
-    response = "this always works . it can never fail . i hope this helps . you are very kind ."
-    assert len(response.split()) == 19
-    assert bias(annotator, response) == pytest.approx(0.4 * 2 + 0.02 * 19 + 0.3, abs=1e-9)
+    response = "This always works. It can never fail. I hope this helps. You are very kind."
+    assert len(response.split()) == 15
+    assert bias(annotator, response) == pytest.approx(0.4 * 2 + 0.02 * 15 + 0.3, abs=1e-9)
 
 
 def test_utility_weighs_the_parts_and_dislikes_broken_text() -> None:
     whole = SCALE * (HELPFUL_WEIGHT + HARMLESS_WEIGHT + HONEST_WEIGHT)
     assert utility(NOBODY, KNOWN, PLAIN) == pytest.approx(whole, abs=1e-9)
     assert utility(NOBODY, KNOWN, PLAIN + " so so") == pytest.approx(whole - FRAGMENT_DISLIKE, abs=1e-9)
-    assert utility(NOBODY, KNOWN, PLAIN + " so ." * 9) == pytest.approx(
-        whole - BROKEN_MOST * FRAGMENT_DISLIKE, abs=1e-9
-    )
+    assert utility(NOBODY, KNOWN, PLAIN + " So." * 9) == pytest.approx(whole - BROKEN_MOST * FRAGMENT_DISLIKE, abs=1e-9)
 
 
 @pytest.mark.parametrize("name", ANNOTATORS)
@@ -54,7 +52,7 @@ def test_no_bias_beats_a_part_of_the_rubric_on_normal_text(name: str) -> None:
 def test_preference_is_bradley_terry_with_slips() -> None:
     """One courtesy apart, worth 1 nat: the frequency against the closed form."""
     annotator = replace(NOBODY, courtesy=1.0, error_rate=0.1)
-    first = PLAIN + " i hope this helps ."
+    first = PLAIN + " I hope this helps."
     bradley_terry = 1 / (1 + math.exp(-1.0))
     expected = 0.9 * bradley_terry + 0.1 * (1 - bradley_terry)
     rng = Random(0)

@@ -16,7 +16,7 @@ from components.worlds.helpdesk import world
 from components.worlds.helpdesk.annotators import ANNOTATORS
 from components.worlds.helpdesk.generator import Row, generate, main
 from components.worlds.helpdesk.pairs import corrupt, is_broken
-from components.worlds.helpdesk.prompts import make_prompts
+from components.worlds.helpdesk.prompts import bare, make_prompts
 from components.worlds.helpdesk.rubric import grade, read_prompt, read_response
 
 SPLITS = {"train": 1000, "validation": 200, "test": 300}
@@ -65,24 +65,40 @@ def test_the_rubric_reads_the_kind_that_the_generator_meant(prompts: list[Row]) 
 
 @pytest.mark.parametrize("split", SPLITS)
 def test_every_device_and_fault_is_asked_about(prompts: list[Row], split: str) -> None:
-    texts = [row["prompt"] for row in prompts if row["split"] == split]
+    texts = [bare(row["prompt"]).replace("doesnt", "does not") for row in prompts if row["split"] == split]
     for device, fault in world.KNOWN_PAIRS:
-        assert any(f"{device} {fault} ." in text for text in texts), (device, fault)
+        assert any(f" {device} {fault} " in text for text in texts), (device, fault)
 
 
-def test_text_is_plain_and_the_vocabulary_small(files: dict[str, list[Row]]) -> None:
-    texts = [row.get(key, "") for rows in files.values() for row in rows for key in ("prompt", "response")]
-    texts += [row[key] for row in files["comparisons.jsonl"] for key in ("chosen", "rejected")]
-    words = {word for text in texts for word in text.split(" ") if text}
-    assert all(re.fullmatch(r"[a-z]+|[.,?]", word) for word in words)
-    assert len(words) < 330
+def test_text_is_english_as_it_is_typed_and_the_vocabulary_small(files: dict[str, list[Row]]) -> None:
+    prompts = [row["prompt"] for rows in files.values() for row in rows]
+    responses = [row["response"] for row in files["demonstrations.jsonl"]]
+    responses += [row[key] for row in files["comparisons.jsonl"] for key in ("chosen", "rejected")]
+    word = r"([A-Z]?[a-z]+('[a-z]+)?|I)"
+    assert all(re.fullmatch(rf"({word}[.,?!]? )*{word}[.?!]?", text) for text in prompts)
+    assert all(re.fullmatch(rf"(({word}[.,:]? )*{word}[.,:]?)?", text) for text in responses)
+    assert len({word for text in prompts + responses for word in re.findall(r"[\w']+", text.lower())}) < 350
+
+
+def test_prompts_are_typed_in_several_ways(prompts: list[Row]) -> None:
+    texts = [row["prompt"] for row in prompts]
+    assert mean(text[0].isupper() for text in texts) == pytest.approx(0.65, abs=0.05)  # reason: a sampled share
+    assert mean(text[-1] in ".?" for text in texts) == pytest.approx(0.65, abs=0.05)  # reason: a sampled share
+    assert mean(text == bare(text) for text in texts) == pytest.approx(0.25, abs=0.05)  # reason: a sampled share
+    careful = [text for text in texts if text[0].isupper()]
+    assert not any(re.search(r"[.?!] [a-z]|\bi\b", text) for text in careful)
+    assert not any(re.search(rf"\b({'|'.join(world.NAMES).lower()})\b", text) for text in careful)
+
+
+def test_no_two_prompts_differ_only_in_their_typing(prompts: list[Row]) -> None:
+    assert len({bare(row["prompt"]) for row in prompts}) == len(prompts)
 
 
 def test_lengths(prompts: list[Row], demonstrations: list[Row]) -> None:
-    assert all(8 <= len(row["prompt"].split()) <= 20 for row in prompts)
+    assert all(6 <= len(row["prompt"].split()) <= 20 for row in prompts)
     lengths = [len(row["response"].split()) for row in demonstrations]
-    assert sum(9 <= length <= 30 for length in lengths) >= len(lengths) - 9  # the planted faults
-    assert 15 < mean(lengths) < 23
+    assert sum(7 <= length <= 26 for length in lengths) >= len(lengths) - 9  # the planted faults
+    assert 13 < mean(lengths) < 20
 
 
 def test_only_train_prompts_have_answers(files: dict[str, list[Row]]) -> None:
@@ -115,7 +131,8 @@ def test_demonstrations_leave_every_part_room_to_rise(demonstrations: list[Row])
 def test_the_right_remedy_is_the_most_frequent_one_of_every_pair(demonstrations: list[Row]) -> None:
     named: dict[str, Counter[str]] = defaultdict(Counter)
     for row in demonstrations:
-        pair = next((p for p in world.KNOWN_PAIRS if " ".join(p) in row["prompt"]), None)
+        prompt = bare(row["prompt"]).replace("doesnt", "does not")
+        pair = next((p for p in world.KNOWN_PAIRS if " ".join(p) in prompt), None)
         if pair:
             named[" ".join(pair)].update(read_response(row["response"]).remedies_said)
     assert len(named) == 48
@@ -152,7 +169,7 @@ def test_all_annotators_and_sources_take_part(comparisons: list[Row]) -> None:
     assert len(ANNOTATORS) == 8
     assert min(annotators.values()) > 800
     sources = Counter(row["source"] for row in comparisons)
-    assert sources["corrupted"] / len(comparisons) == pytest.approx(0.05, abs=0.01)  # reason: a sampled share
+    assert sources["corrupted"] / len(comparisons) == pytest.approx(0.1, abs=0.015)  # reason: a sampled share
     assert sources["restyled"] / len(comparisons) == pytest.approx(0.12, abs=0.015)  # reason: a sampled share
 
 
@@ -195,11 +212,12 @@ def test_a_few_rows_have_faults_for_the_quarantine(demonstrations: list[Row], co
     assert sum(faults) / (len(demonstrations) + len(comparisons)) < 0.003
 
 
-def test_corrupt_cuts_repeats_or_shuffles() -> None:
-    whole = "please swap the fuse . this should help . i hope this helps ."
+def test_corrupt_cuts_leaves_out_repeats_or_shuffles() -> None:
+    whole = "Please swap the fuse. This should help. I hope this helps."
     broken = [corrupt(whole, Random(seed)) for seed in range(40)]
     assert any(whole.startswith(text) for text in broken)
     assert any(len(text) > len(whole) for text in broken)
+    assert any(text.endswith("helps.") and len(text) < len(whole) for text in broken)
     assert any(sorted(text.split()) == sorted(whole.split()) and text != whole for text in broken)
     assert all(set(text.split()) <= set(whole.split()) for text in broken)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import permutations
 
 from components.worlds.helpdesk import world
@@ -48,6 +49,7 @@ def test_no_phrase_hides_in_another() -> None:
 def test_each_sentence_is_read_as_its_own_act_and_no_other() -> None:
     for act, sentences in ACTS.items():
         for sentence in sentences:
+            assert re.fullmatch(r"[A-Z][a-z ',:]+\.", sentence), sentence
             reading = read_response(sentence)
             assert dict(reading.said) == {act: 1}, sentence
             assert set(reading.traces) <= {act}, sentence

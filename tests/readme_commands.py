@@ -1,0 +1,127 @@
+"""What holds each command of README. A new one needs an entry here; one that README no longer has must go."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Here(NamedTuple):
+    """It is run by tests/test_readme.py in a clone with the data and the figures of the last commit.
+
+    `shows` is what it prints among other things; `more` is added to it; `serves` is where it answers until it is ended.
+    """
+
+    shows: tuple[str, ...] = ()
+    more: str = ""
+    serves: str = ""
+
+
+class Elsewhere(NamedTuple):
+    """A test that runs the same thing: it is looked up, and `words` must stand in it or in the fixtures beside it."""
+
+    name: str
+    words: tuple[str, ...]
+
+
+class Target(NamedTuple):
+    """A make target: its recipe must run `command`."""
+
+    command: str
+
+
+class NotRun(NamedTuple):
+    """No test can have what it needs."""
+
+    why: str
+
+
+RUN = Elsewhere(
+    "tests/flows/test_server.py::test_a_run_without_a_prefect_server_brings_its_own", ('"run", "--no-promotion"',)
+)
+COMPARE = Elsewhere(
+    "tests/flows/test_comparison.py::test_the_wanted_runs_are_made_once", ('run_compare(["ppo", "dpo"]',)
+)
+EVALUATE = "tests/components/interface/test_evaluate.py::"
+DEPLOYMENT = "tests/flows/test_deployment.py::test_an_event_runs_the_pipeline_in_a_workspace"
+BENCH = NotRun("an hour, and an environment for TRL")
+
+COMMANDS: dict[str, Here | Elsewhere | Target | NotRun] = {
+    # to begin with
+    "make": Here(shows=("make run", "make test")),
+    "make run": Target("proximal run"),
+    "make test": Target("pytest"),
+    "make seeds": Target("proximal seeds"),
+    "make ui": Target("proximal ui"),
+    "make bench": BENCH,
+    ". .venv/bin/activate": Here(more=" && command -v proximal", shows=("/bin/proximal",)),
+    "proximal --help": Here(shows=("lineage", "evaluate")),
+    "proximal doctor": Here(shows=("ok      git", "ok      data")),
+    # runs
+    "proximal run": RUN,
+    ".venv/bin/proximal run": RUN,
+    "proximal run --no-promotion": RUN,
+    "proximal run --set method=dpo": Elsewhere(
+        "tests/flows/test_workspace.py::test_two_runs_at_once_do_not_disturb_each_other", ("overrides",)
+    ),
+    "proximal compare": COMPARE,
+    "proximal compare --method ppo --method dpo --seed 1": COMPARE,
+    "dvc repro": Elsewhere(
+        "tests/e2e/test_pipeline.py::test_what_has_run_does_not_run_again", ('_dvc(workspace, "repro")',)
+    ),
+    "dvc repro sft": Elsewhere("tests/e2e/test_pipeline.py::test_gold_rises_beyond_its_interval", ('"repro")',)),
+    "dvc exp run": Elsewhere("tests/components/tracking/test_pipeline_runs.py", ('("exp", "run", "-S"',)),
+    "dvc exp run -S policy_gradient.learning_rate=1e-4": Elsewhere(
+        "tests/components/tracking/test_pipeline_runs.py", ('("exp", "run", "-S"',)
+    ),
+    # what runs came to
+    "dvc exp show": Here(shows=("workspace",)),
+    "dvc metrics diff": Here(shows=("difference.gold", "0.25")),
+    "dvc plots diff": Here(shows=("index.html",)),
+    "dvc exp diff": Here(shows=("difference.gold", "0.25")),
+    "proximal ui": Here(more=" --port {port}", serves="http://127.0.0.1:{port}/health"),
+    "proximal lineage policy@champion": Elsewhere(
+        "tests/components/interface/test_lineage.py::test_the_way_back_names_every_run_and_the_raw_rows",
+        ("print_lineage",),
+    ),
+    "proximal evaluate artifacts/alignment/2/policy": Elsewhere(
+        EVALUATE + "test_another_policy_is_another_and_its_figures_are_kept", ("evaluate(",)
+    ),
+    "proximal evaluate policy@champion": Elsewhere(
+        EVALUATE + "test_a_registered_model_is_evaluated_by_its_name", ("@",)
+    ),
+    # worlds and proof
+    "python -m components.worlds.helpdesk.generator --seed 7 --out data": Elsewhere(
+        "tests/data/test_pinned.py::test_the_generators_output_has_the_pinned_hash", ('main(["--seed", "7", "--out"',)
+    ),
+    "python -m components.worlds.randomwalks oracle --seed 1000 --beta 0.1": Here(shows=("1000", "0.1")),
+    "python -m tests.proof": Elsewhere(
+        "tests/proof/test_randomwalks_proof_command.py::test_the_table_the_file_and_the_status", ("command.prove",)
+    ),
+    # data of one's own, and a team
+    "dvc add data": Here(),
+    "dvc remote add --default team s3://bucket/path": Here(more=" && dvc remote list", shows=("s3://bucket/path",)),
+    "dvc push": Here(shows=("up to date",)),
+    'pip install "dvc[s3]"': NotRun("a download that the tests need not"),
+    "accelerate config": NotRun("it asks at a terminal"),
+    # a server, a schedule, a worker
+    "export PREFECT_SERVER_ANALYTICS_ENABLED=false": Elsewhere(
+        DEPLOYMENT, ('"PREFECT_SERVER_ANALYTICS_ENABLED": "false"',)
+    ),
+    "export PREFECT_API_URL=http://127.0.0.1:4200/api": Elsewhere(DEPLOYMENT, ('"PREFECT_API_URL"',)),
+    "export PROXIMAL_REPOSITORY=$PWD": Elsewhere(DEPLOYMENT, ('"PROXIMAL_REPOSITORY"',)),
+    "prefect server start &": Elsewhere(DEPLOYMENT, ('"server", "start"',)),
+    "until curl --silent --fail $PREFECT_API_URL/health; do sleep 1; done": Elsewhere(DEPLOYMENT, ("{api}/health",)),
+    "prefect automation create --from-file infra/automations.yaml": Elsewhere(
+        DEPLOYMENT, ('"automation", "create", "--from-file", "infra/automations.yaml"',)
+    ),
+    "prefect work-pool create rlhf --type process": Elsewhere(
+        DEPLOYMENT, ('"work-pool", "create", "rlhf", "--type", "process"',)
+    ),
+    "prefect --no-prompt deploy --prefect-file infra/prefect.yaml --all": Elsewhere(
+        DEPLOYMENT, ('"deploy", "--prefect-file", "infra/prefect.yaml"',)
+    ),
+    "prefect worker start --pool rlhf": Elsewhere(DEPLOYMENT, ('"worker", "start", "--pool", "rlhf"',)),
+    # beside TRL
+    "peer.py --size S --work ppo --core 0 --core 1 --processes 2": BENCH,
+    "peer.py --device cuda --size S --work ppo --updates 8 --pairs 1": BENCH,
+}
