@@ -17,7 +17,8 @@ from components.config import Params
 from components.config.accelerate import AccelerateConfig
 from components.errors import ConfigError
 from components.place import Place
-from components.tracking.runs import StageRun, stage_run
+from components.tracking.recorder import StageRun
+from components.tracking.runs import stage_run
 
 # Whether each computes with a model, whatever it finds: promotion does only where there is a champion to measure.
 STAGES = {

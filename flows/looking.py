@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -101,4 +102,29 @@ def ui(prefect: bool, port: int | None) -> None:
     serve_prefect(port or 4200) if prefect else serve_mlflow(repository, port or 5000)
 
 
-LOOKING = (evaluate, params, doctor, lineage, ui)
+@click.command(short_help="Print the stages and what would run.")
+def stages() -> None:
+    """Print the stages in the order in which they run, what would run now, and what each waits for."""
+    repository = require_repository()
+    from flows.graph import read_stages
+    from flows.tables import stage_lines
+
+    click.echo("\n".join(stage_lines(read_stages(repository))))
+
+
+@click.command(short_help="Print DVC's experiments in a few columns.")
+def experiments() -> None:
+    """Print DVC's experiments: gold, judge, KL, win rate, and the params in which they differ."""
+    repository = require_repository()
+    from components.config import load_params
+    from components.place import Place
+    from flows.tables import experiment_lines
+
+    command = [sys.executable, "-m", "dvc", "exp", "show", "--csv"]
+    shown = subprocess.run(command, cwd=repository, stdout=subprocess.PIPE, text=True)
+    if shown.returncode:  # DVC has said why
+        sys.exit(shown.returncode)
+    click.echo("\n".join(experiment_lines(shown.stdout, load_params(Place(repository).params).model_dump())))
+
+
+LOOKING = (evaluate, params, doctor, lineage, ui, stages, experiments)

@@ -15,10 +15,22 @@ from flows.server import API_VARIABLE, WITHOUT_SERVICES
 _HOST = "127.0.0.1"
 
 
-def serve_mlflow(repository: Path, port: int) -> NoReturn:
-    """Become MLflow's server, over this project's records."""
-    click.echo(f"MLflow: http://{_HOST}:{port} (Ctrl-C ends it)", err=True)
-    _become("mlflow", "ui", "--backend-store-uri", tracking_uri(repository), "--host", _HOST, "--port", str(port))
+def serve_mlflow(repository: Path, port: int) -> None:
+    """Become MLflow's server, over this project's records; where these are on a server, say where."""
+    from components.tracking import runs_url
+
+    store, page = tracking_uri(repository), runs_url(port)
+    if store.startswith("http"):
+        click.echo(f"MLflow: {page}")
+        return
+    click.echo(f"MLflow: {page} (Ctrl-C ends it)", err=True)
+    # One person looks: one process, none for jobs that nothing here asks for, and no word of what it is made of.
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_LOGGING_LEVEL": "ERROR", "PYTHONWARNINGS": "ignore"}
+    for name, value in quiet.items():
+        os.environ.setdefault(name, value)
+    stores = ("--backend-store-uri", store, "--registry-store-uri", store)
+    server = ("--host", _HOST, "--port", str(port), "--workers", "1", "--uvicorn-opts", "--log-level warning")
+    _become("mlflow", "ui", *stores, *server)
 
 
 def serve_prefect(port: int) -> None:

@@ -34,18 +34,20 @@ def recorded(folder: Path, flow_run_id: str) -> Iterator[PipelineRun]:
         ConfigError: params.yaml is not valid; nothing is recorded then.
     """
     from components.tracking import finish_pipeline_run, start_pipeline_run
+    from components.tracking.pipeline import was_idle
 
     run = PipelineRun(start_pipeline_run(load_params(Place(folder).params), flow_run_id, folder))
     status: Literal["FINISHED", "FAILED", "KILLED"] = "KILLED"
     try:
         yield run
+        if not was_idle(run.run_id, run.stages):
+            _record_result(run.run_id, folder)
         status = "FINISHED"
     except Exception:
         status = "FAILED"
         raise
     finally:  # also when the flow is cancelled, which is no Exception
-        figures = _figures(folder) if status == "FINISHED" else {}
-        finish_pipeline_run(run.run_id, status, run.stages, figures, folder)
+        finish_pipeline_run(run.run_id, status, run.stages, folder)
 
 
 def read_evaluation(folder: Path) -> dict[str, Any] | None:
@@ -74,9 +76,32 @@ def read_cost(folder: Path) -> dict[str, float]:
     return cost | ({"seconds": sum(seconds)} if len(seconds) == len(policies) else {})
 
 
-def _figures(folder: Path) -> dict[str, float]:
-    from components.measuring.compare import flat
+def _record_result(run_id: str, folder: Path) -> None:
+    """Figures, curves and cost, by which pipelines compare; the stage has told them where it ran in this one."""
+    from components.evaluation.curves import training_rows
+    from components.evaluation.recording import description, record_curves, record_figures
+    from components.tracking.history import get_run
+    from components.tracking.recorder import RecordedRun
 
-    evaluation = read_evaluation(folder)
-    figures = flat(evaluation) if evaluation else {}
-    return figures | {f"cost/{name}": value for name, value in read_cost(folder).items()}
+    evaluation, recorded = read_evaluation(folder), get_run(run_id)
+    if evaluation is None or recorded is None:
+        return
+    place, run = Place(folder), RecordedRun(run_id, "pipeline")
+    if not any(name.startswith("eval/") for name in recorded.metrics):
+        record_figures(run, evaluation)
+        curves = [place.alignment / cycle / "curve.json" for cycle in load_params(place.params).cycles]
+        record_curves(run, training_rows(curves), read_json(place.selection / "cycles.json"))
+    run.metrics({f"spent/{name}": value for name, value in read_cost(folder).items()})
+    run.describe(description(evaluation, recorded.tags.get("verdict"), _report_page(folder)))
+    run.flush()
+
+
+def _report_page(folder: Path) -> str | None:
+    """Where MLflow shows the report; None where the run that made it is in another store."""
+    from components.digests import digest
+    from components.tracking.history import find_maker
+    from components.tracking.recorder import RecordedRun
+
+    report = Place(folder).evaluation / "report.html"
+    maker = find_maker({report.relative_to(folder).as_posix(): digest(report)})
+    return RecordedRun(maker.run_id, "evaluation").page(report.name) if maker else None

@@ -19,7 +19,8 @@ class PolicyModel:
         """One response a prompt.
 
         Args:
-            data: a list of prompts, or a table with a column "prompt".
+            data: a list of prompts, or a table whose first column is "prompt"; MLflow hands on that column alone, and a
+                list as a column without a name.
             params: temperature, seed and max_response_tokens; MLflow fills in what the caller leaves out.
 
         Raises:
@@ -35,13 +36,14 @@ class PolicyModel:
 
 def _prompts(data: Any) -> list[str]:
     columns = list(getattr(data, "columns", []))
-    found = data["prompt"] if "prompt" in columns else data
+    known = next((name for name in ("prompt", 0) if name in columns), None)
+    found = data if known is None else data[known]
     prompts = [found] if isinstance(found, str) else list(found)
-    if (columns and "prompt" not in columns) or not all(isinstance(prompt, str) for prompt in prompts):
+    if (columns and known is None) or not all(isinstance(prompt, str) for prompt in prompts):
         raise DataError(
             "the model cannot read these prompts",
             where="the input of predict",
-            expected='a list of texts, or a table with a column "prompt"',
+            expected='a list of texts, or a table whose first column is "prompt"',
             found=f"the columns {columns}" if columns else repr(data)[:80],
         )
     return prompts

@@ -16,10 +16,11 @@ from components.evaluation import figures
 from components.evaluation.curves import standardised, training_rows
 from components.evaluation.cycles import change_between, validation_records, with_intervals
 from components.evaluation.model_size import model_size
+from components.evaluation.recording import description, pair_rows, record_curves, record_figures
 from components.evaluation.report import Findings, Picture, render
 from components.evaluation.samples import all_pairs, drawn_by_lot
 from components.evaluation.verdict import over_optimisation
-from components.measuring.compare import Comparison, compare, compare_by_kind, flat, headline, is_share
+from components.measuring.compare import Comparison, compare, compare_by_kind, headline, is_share
 from components.measuring.health import warn
 from components.measuring.measure import TEST_STREAM, measure_policy
 from components.measuring.metrics import metrics_among, parts_among
@@ -92,7 +93,8 @@ def run(params: Params, inputs: Inputs, out: Path, tracked: StageRun) -> None:
     Raises:
         ArtifactError, DataError: an output of an earlier stage is absent or corrupt.
     """
-    tracked.dataset("prompts_test", inputs.prompts)
+    for run in (tracked, tracked.pipeline):
+        run.dataset("prompts_test", inputs.prompts)
     prompts = read_rows(inputs.prompts, Prompt)
     codec = load_codec(inputs.sft)
     cut = cut_fractions(codec, "evaluation", [row.prompt for row in prompts])
@@ -104,12 +106,17 @@ def run(params: Params, inputs: Inputs, out: Path, tracked: StageRun) -> None:
     for whose, records in (("the SFT policy", sft), ("the candidate", candidate)):
         warn(whose, signs_of(records), len(codec.tokenizer))
     comparison = write_evaluation(params, inputs, out, sft, candidate)
-    tracked.metrics(flat(comparison) | {f"test/{name}": value for name, value in cut.items()})
-    tracked.table("samples.json", all_pairs(sft, candidate))
+    for run in (tracked, tracked.pipeline):
+        record_figures(run, comparison)
+    record_curves(tracked.pipeline, training_rows(inputs.curves), read_json(inputs.cycles))
+    tracked.metrics({f"eval_more/{name}": value for name, value in cut.items()})
+    tracked.table("samples.json", pair_rows(sft, candidate))
     for name in FIGURES:
         tracked.figure(out / "plots" / f"{name}.png")
     for name in ("report.html", "metrics.json", "by_kind.json"):
         tracked.artifact(out / name)
+    for run in (tracked, tracked.pipeline):
+        run.describe(description(comparison, None, tracked.page("report.html")))
 
 
 def write_evaluation(

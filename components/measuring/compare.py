@@ -9,11 +9,12 @@ from typing import Any
 from components.config import Evaluation
 from components.measuring.diversity import distinct_intervals
 from components.measuring.intervals import FEW_PROMPTS, Interval, mean_interval, paired_interval, share_interval
-from components.measuring.metrics import DISTINCT, WIN_RATE, Metric, metrics_among, parts_among
+from components.measuring.metrics import COMPARED_BY, DISTINCT, WIN_RATE, Metric, metrics_among, parts_among
 from components.measuring.records import Record, prompt_means, prompt_win_rates
 
 # {"sft" | "candidate" | "difference": {metric: {"mean", "low", "high"}}, "win_rate": {"mean", "low", "high"}}
 Comparison = dict[str, Any]
+_DECIMALS = 4
 
 
 def compare(sft: Sequence[Record], candidate: Sequence[Record], settings: Evaluation) -> Comparison:
@@ -75,18 +76,18 @@ def headline(comparison: Comparison) -> dict[str, Any]:
 
 
 def flat(comparison: Comparison) -> dict[str, float]:
-    """The comparison under the names that every method shares in MLflow.
+    """The comparison's means under the names that every method shares in MLflow, which puts names in order by letter.
 
-    test/gold, test/gold_low and test/gold_high are the candidate's; test/sft/... and test/difference/...
-    follow the same pattern.
+    eval/... are the few that policies are compared by, the candidate's; eval_more/... are its others; gain/... is
+    candidate minus SFT. Rounded to _DECIMALS: MLflow's tables show every digit that there is.
     """
-    prefixes = {"candidate": "test", "sft": "test/sft", "difference": "test/difference"}
-    names: dict[str, float] = {}
-    for side, prefix in prefixes.items():
-        for name, interval in comparison[side].items():
-            names |= _named(f"{prefix}/{name}", interval)
-    return names | _named(f"test/{WIN_RATE.name}", comparison["win_rate"])
-
-
-def _named(name: str, interval: dict[str, float]) -> dict[str, float]:
-    return {name: interval["mean"], f"{name}_low": interval["low"], f"{name}_high": interval["high"]}
+    values = {name: round(interval["mean"], _DECIMALS) for name, interval in comparison["candidate"].items()}
+    values[WIN_RATE.name] = round(comparison["win_rate"]["mean"], _DECIMALS)
+    first = [metric.name for metric in COMPARED_BY if metric.name in values]
+    gains = {name: round(interval["mean"], _DECIMALS) for name, interval in comparison["difference"].items()}
+    return {
+        **{f"eval/{name}": values[name] for name in first},
+        **{f"gain/{name}": gains[name] for name in first if name in gains},
+        **{f"eval_more/{name}": value for name, value in values.items() if name not in first},
+        **{f"gain/{name}": value for name, value in gains.items() if name not in first},
+    }

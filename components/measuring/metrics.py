@@ -46,6 +46,8 @@ WIN_RATE = Metric(
     True,
     share=True,
 )
+# The few by which people compare policies at a glance, where they are measured.
+COMPARED_BY = (GOLD, JUDGE, KL, WIN_RATE)
 # The columns of a record beside those of a rubric.
 MEASURED = frozenset(
     {"prompt_id", "prompt", "kind", "sample", "response", "policy"} | {metric.name for metric in MEANS}

@@ -2,19 +2,48 @@
 
 from __future__ import annotations
 
-from components.measuring.metrics import interval_text, number
+from collections.abc import Mapping
+
+from components.measuring.metrics import Metric, interval_text, number
 from components.promotion.decision import Decision, Limits, demand, percent
 from components.tracking.registry import ModelVersion
 
 
+def title(version: ModelVersion) -> str:
+    """E.g. "policy version 3"."""
+    return f"{version.name} version {version.number}"
+
+
 def opponent(champion: ModelVersion | None) -> str:
     """Whom the candidate is held against, in words."""
-    return "the SFT policy" if champion is None else f"{champion.name} version {champion.number}"
+    return "the SFT policy" if champion is None else title(champion)
+
+
+def description(tags: Mapping[str, str], metric: Metric, run: str) -> str:
+    """What a registered version says of itself, as Markdown.
+
+    Args:
+        tags: of the version.
+        run: the page of the run that decided on it.
+    """
+    measured = "gain" in tags and tags["gain"] != "not measured"
+    old, new = (tags.get(f"{side}_{metric.name}") for side in ("opponent", "candidate"))
+    gain = f"{tags['gain']} [{tags['gain_low']}, {tags['gain_high']}]"
+    rows = [f"| {metric.label} | {old} -> {new}: {gain} |", f"| KL to SFT | {tags['kl']} nats per sequence |"]
+    rows.append(f"| Length ratio to SFT | {tags['length_ratio']} |")
+    because = "" if tags["reasons"] == "none" else f", because {tags['reasons']}"
+    lines = [
+        f"{tags['decision'].capitalize()} against {tags['opponent']}{because}. [The run that decided]({run})",
+        "",
+        f"Cycle {tags['cycle']}; try {tags['try']}.",
+        *(["", "| | |", "|:--|:--|", *rows] if measured else []),
+    ]
+    return "\n".join(lines)
 
 
 def report(limits: Limits, version: ModelVersion, champion: ModelVersion | None, decision: Decision) -> None:
     """Say what was decided, on what, and against whom."""
-    end = f"{version.name} version {version.number}"
+    end = title(version)
     lines = [
         f"promotion: the candidate against {opponent(champion)}, on held-out prompts, try {limits.attempt} on these",
         *_measured(limits, decision.figures),

@@ -27,13 +27,15 @@ from components.promotion.decision import (
     refuse_too_few,
 )
 from components.promotion.page import PAGE, write_page
-from components.promotion.report import opponent, report
+from components.promotion.report import description, opponent, report
 from components.promotion.verdict import ALREADY_CHAMPION, ALREADY_REFUSED, PROMOTED, REFUSED, Verdict
 from components.reports.page import page_with_slot
 from components.tracking.attachments import attach
 from components.tracking.dvc_files import locked_outputs
 from components.tracking.history import RunRecord, get_run
 from components.tracking.provenance import flatten
+from components.tracking.recorder import StageRun
+from components.tracking.registration import register
 from components.tracking.registry import (
     CANDIDATE,
     CHAMPION,
@@ -42,13 +44,12 @@ from components.tracking.registry import (
     PROMOTION_RUN,
     ModelVersion,
     decisions_on,
-    register,
+    describe,
     set_alias,
     set_tags,
     version_at,
     version_of_policy,
 )
-from components.tracking.runs import StageRun
 
 _MEASURED = ("gain", "gain_low", "gain_high", "gain_low_asked", "kl", "length_ratio")
 _PROVENANCE = ("git_commit", "git_dirty", "data_md5", "params_sha256", "prefect_flow_run_id", "parent_run_id")
@@ -86,7 +87,8 @@ def run(
     evaluation = page_with_slot(inputs.page)
     champion = version_at(params.promotion.registered_model, CHAMPION)
     verdict = _promote(params, inputs, tracked, lock, start)
-    tracked.tags({"decision": verdict.decision})
+    for run in (tracked, tracked.pipeline):
+        run.tags(verdict.tags())
     verdict.write(folder)
     _show(params, evaluation, tracked, folder, verdict, champion)
 
@@ -138,22 +140,28 @@ def _promote(params: Params, inputs: Inputs, tracked: StageRun, lock: Path, star
     if "judge" in weak and metric is JUDGE and not params.promotion.allow_weak_judge:
         refusal = f"{weak['judge']}, and it decides here (promotion.allow_weak_judge)"
         decision = replace(decision, promoted=False, reasons=(*decision.reasons, refusal))
-    tracked.metrics({f"promotion/{name}": value for name, value in decision.figures.items()})
+    figures = {name: value for name, value in decision.figures.items() if not name.startswith("gain_")}
+    tracked.metrics({f"promotion/{name}": value for name, value in figures.items()})
     outcome = PROMOTED if decision.promoted else REFUSED
-    tags = _tags(record, decision, inputs.selection, lock) | {
+    tags = {
         "decision": outcome,
-        "grounds": grounds,
         "opponent": opponent(champion),
+        **_tags(record, decision, inputs.selection, lock),
+        "grounds": grounds,
         "weak_scorers": "; ".join(weak.values()) or "none",
         "try": f"{limits.attempt} on these test prompts, decided at {percent(limits.asked)}",
         DECISIONS_ON + split: str(1 + int(known.tags.get(DECISIONS_ON + split, 0) if known else 0)),
         POLICY_DIGEST: policy_digest,
     }
+    told = description(tags, metric, tracked.page())
     if known is None:
-        version = register(tracked.run_id, name, inputs.candidate, tags, _answering(params))
+        version = register(
+            tracked.run_id, name, inputs.candidate, tags, _answering(params), told, figures, tracked.pipeline.run_id
+        )
     else:
         version = known
         set_tags(known, tags)
+        describe(known, told)
     set_alias(version, CANDIDATE)
     if decision.promoted:
         _require_same_champion(name, champion)

@@ -66,6 +66,11 @@ class Verdict:
         gain = {"mean": self.figures["gain"], "low": self.figures["gain_low"], "high": self.figures["gain_high"]}
         return f"{metric.name} {old} -> {new}, {interval_text(gain, metric, '+')}"
 
+    def tags(self) -> dict[str, str]:
+        """The verdict as tags of a run, for people."""
+        model = f"{self.model} version {self.version}"
+        return {"decision": self.decision, "model": model, "verdict": self.sentence()}
+
     def write(self, folder: Path) -> None:
         """Keep it in a folder, over the last one."""
         write_json(folder / DECISION_FILE, asdict(self))

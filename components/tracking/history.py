@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from components.tracking import store
+from components.tracking.tag_names import all_plain, spellings
 
 _CANDIDATES = 50
 
@@ -64,14 +65,25 @@ def find_maker(outputs: Mapping[str, str], before: int | None = None) -> RunReco
     Args:
         before: only runs that started before this time, so that a stage is not linked to a later repetition.
     """
+    more = " AND attributes.status = 'FINISHED'"
+    if before is not None:
+        more += f" AND attributes.start_time < {before}"
     for path, value in outputs.items():
-        query = f"tags.`out:{path}` = '{value}' AND attributes.status = 'FINISHED'"
-        if before is not None:
-            query += f" AND attributes.start_time < {before}"
-        for run in search(query):
+        for run in search_tag(f"out:{path}", value, more):
             if all(run.tags.get(f"out:{other}", expected) == expected for other, expected in outputs.items()):
                 return run
     return None
+
+
+def children(parent: str) -> list[RunRecord]:
+    """The runs of a pipeline's stages, the last started first."""
+    return search(f"tags.mlflow.parentRunId = '{parent}'")
+
+
+def search_tag(name: str, value: str, more: str = "") -> Iterator[RunRecord]:
+    """Runs with this tag, the last started first; `more` of the query begins with AND."""
+    for key in spellings(name):
+        yield from search(f"tags.`{key}` = '{value}'{more}")
 
 
 def search(query: str) -> list[RunRecord]:
@@ -84,4 +96,5 @@ def search(query: str) -> list[RunRecord]:
 
 
 def _record(run: Any) -> RunRecord:
-    return RunRecord(run.info.run_id, run.info.status, run.info.start_time, dict(run.data.tags), dict(run.data.metrics))
+    info, data = run.info, run.data
+    return RunRecord(info.run_id, info.status, info.start_time, all_plain(data.tags), dict(data.metrics))

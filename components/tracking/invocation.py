@@ -13,8 +13,10 @@ import psutil
 from components.config import Params
 from components.errors import EnvironmentFault
 from components.tracking import store
-from components.tracking.history import search
-from components.tracking.provenance import HOST, PID, STARTED, flatten, provenance_tags
+from components.tracking.history import search_tag
+from components.tracking.naming import run_name
+from components.tracking.pipeline import pipeline_tags
+from components.tracking.provenance import HOST, PID, STARTED, flatten
 from components.tracking.writing import create_run
 
 STAGE_VARIABLE = "DVC_STAGE"  # set by DVC for the command of a stage
@@ -35,13 +37,14 @@ def _dvc_tags() -> dict[str, str] | None:
         pid, started = str(process.pid), str(process.create_time())
     except psutil.Error:  # a process that ends, or of another user
         return None
-    host, name = socket.gethostname(), _experiment_name()
-    return {HOST: host, PID: pid, STARTED: started, _INVOCATION: f"{host} {pid} {name}"}
+    host, name = socket.gethostname(), os.environ.get(_NAME_VARIABLE, "")
+    return {HOST: host, PID: pid, STARTED: started, _INVOCATION: f"{host} {pid} {name}".strip()}
 
 
-def _experiment_name() -> str:
-    """DVC's name of the experiment, or what runs outside of one."""
-    return os.environ.get(_NAME_VARIABLE) or "dvc repro"
+def _experiment() -> dict[str, str]:
+    """DVC's name of the experiment as a tag, in which `dvc exp` finds it again; none outside of one."""
+    name = os.environ.get(_NAME_VARIABLE)
+    return {"dvc_experiment": name} if name else {}
 
 
 @contextmanager
@@ -70,20 +73,14 @@ def status_after(fault: BaseException) -> str:
 
 def _open(params: Params, dvc: Mapping[str, str], root: Path) -> tuple[str, str]:
     """The run of this DVC command, made by its first stage, and its status before."""
-    for run in search(f"tags.{_INVOCATION} = '{dvc[_INVOCATION]}'"):
+    for run in search_tag(_INVOCATION, dvc[_INVOCATION]):
         # A number is given again, a start time is not; psutil derives it from the boot time, which may drift.
         if abs(float(run.tags[STARTED]) - float(dvc[STARTED])) < 2.0:
             with store.tracking_faults():
                 store.client().update_run(run.run_id, status="RUNNING")
             return run.run_id, run.status
-    tags = {
-        **provenance_tags(params, root),
-        "stage": "pipeline",
-        "method": params.method,
-        "mlflow.source.name": "dvc",
-        **dvc,
-    }
-    return create_run(_experiment_name(), tags, flatten(params.values())), "RUNNING"
+    tags = pipeline_tags(params, root) | {"mlflow.source.name": "dvc", **_experiment(), **dvc}
+    return create_run(run_name(params, root), tags, flatten(params.values())), "RUNNING"
 
 
 def _close(parent: str, before: str, status: str) -> None:

@@ -9,12 +9,14 @@ from typing import Literal
 from components.config import Params
 from components.tracking import store
 from components.tracking.dvc_files import locked_outputs
-from components.tracking.history import find_maker, search
+from components.tracking.history import children, find_maker, get_run, search
+from components.tracking.naming import run_name
 from components.tracking.provenance import flatten, process_is_gone, provenance_tags
-from components.tracking.runs import RecordedRun
+from components.tracking.recorder import RecordedRun
 from components.tracking.writing import create_run, log_texts
 
-STAGE = "pipeline"
+STAGE, PROMOTION = "pipeline", "promotion"
+_UNCHANGED = "unchanged"
 
 
 def start_pipeline_run(params: Params, flow_run_id: str, root: Path) -> str:
@@ -26,31 +28,34 @@ def start_pipeline_run(params: Params, flow_run_id: str, root: Path) -> str:
         root: of the repository, whose commit and data the run names.
     """
     reconcile_dead_runs()
-    tags = {
-        **provenance_tags(params, root),
-        "stage": STAGE,
-        "method": params.method,
-        "prefect_flow_run_id": flow_run_id,
-        "mlflow.source.name": "flows.rlhf",
-    }
-    return create_run(f"{params.method}, seed {params.seed}", tags, flatten(params.values()))
+    tags = pipeline_tags(params, root) | {"prefect_flow_run_id": flow_run_id, "mlflow.source.name": "flows.rlhf"}
+    return create_run(run_name(params, root), tags, flatten(params.values()))
+
+
+def pipeline_tags(params: Params, root: Path) -> dict[str, str]:
+    """What every pipeline's run says of itself, whoever runs it."""
+    return {"stage": STAGE, "method": params.method, "seed": str(params.seed), **provenance_tags(params, root)}
 
 
 def finish_pipeline_run(
-    run_id: str,
-    status: Literal["FINISHED", "FAILED", "KILLED"],
-    stages: Mapping[str, str],
-    metrics: Mapping[str, float],
-    root: Path,
+    run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"], stages: Mapping[str, str], root: Path
 ) -> None:
-    """Close the parent run.
+    """Close the parent run; one in which there was nothing to do is deleted with its stages' runs.
 
     Args:
         stages: what became of each stage, by its DVC name ("sft", "alignment@2"), e.g. "ran", "unchanged". The id
             of the run that made the stage's present outputs is put beside it, also when that was long ago.
-        metrics: the figures by which pipeline runs compare.
         root: of the repository.
     """
+    if status == "FINISHED" and was_idle(run_id, stages):
+        _delete(run_id)
+    else:
+        log_texts(run_id, tags=_outcomes(stages, root))
+        RecordedRun(run_id, STAGE).end(status)
+    reconcile_dead_runs()
+
+
+def _outcomes(stages: Mapping[str, str], root: Path) -> dict[str, str]:
     locked = locked_outputs(root / "dvc.lock")
     tags: dict[str, str] = {}
     for stage, outcome in stages.items():
@@ -59,11 +64,24 @@ def finish_pipeline_run(
         if outputs and all((root / path).exists() for path in outputs):
             maker = find_maker(outputs)
             tags[f"made_by:{_allowed(stage)}"] = maker.run_id if maker else "not in this tracking store"
-    log_texts(run_id, tags=tags)
-    run = RecordedRun(run_id, STAGE)
-    run.metrics(metrics)
-    run.end(status)
-    reconcile_dead_runs()
+    return tags
+
+
+def was_idle(run_id: str, stages: Mapping[str, str]) -> bool:
+    """Whether every stage was unchanged, and promotion found its decision made before ("already champion")."""
+    if any(outcome != _UNCHANGED for stage, outcome in stages.items() if stage != PROMOTION):
+        return False
+    if PROMOTION not in stages:
+        return True
+    run = get_run(run_id)
+    return run is not None and run.tags.get("decision", "").startswith("already")
+
+
+def _delete(run_id: str) -> None:
+    for child in [*(run.run_id for run in children(run_id)), run_id]:
+        with store.tracking_faults():
+            store.client().set_terminated(child)
+            store.client().delete_run(child)
 
 
 def reconcile_dead_runs() -> list[str]:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from components.errors import ArtifactError
 from components.tracking import store
+from components.tracking.tag_names import all_plain, packed
 
 if TYPE_CHECKING:
     from mlflow.entities.model_registry import RegisteredModel
@@ -20,12 +18,6 @@ if TYPE_CHECKING:
 CHAMPION, CANDIDATE = "champion", "candidate"
 POLICY_DIGEST, PROMOTION_RUN = "policy_digest", "promotion_run_id"
 DECISIONS_ON = "decisions_on:"  # and the digest of the test prompts: how often a version was decided on them
-_LOADER = "components.engines.policy_model"  # MLflow calls its `_load_pyfunc`
-# What `_LOADER` and what it imports need from outside, and what MLflow needs to load it.
-_REQUIRED = (
-    *("mlflow-skinny", "pandas", "torch", "transformers", "accelerate", "tokenizers", "safetensors"),
-    *("numpy", "psutil", "pydantic", "ruamel.yaml"),
-)
 _DATA = "data"  # where MLflow puts the files of a model that has a loader
 
 
@@ -73,7 +65,8 @@ def version_of_policy(name: str, policy_digest: str) -> ModelVersion | None:
     model = _model(name)
     if model is None:
         return None
-    return _version(model, _last_number(f"name = '{name}' AND tags.{POLICY_DIGEST} = '{policy_digest}'"))
+    numbers = (int(version.version) for version, tags in _versions(name) if tags.get(POLICY_DIGEST) == policy_digest)
+    return _version(model, max(numbers, default=None))
 
 
 def decisions_on(name: str, split: str) -> int:
@@ -82,69 +75,14 @@ def decisions_on(name: str, split: str) -> int:
     Args:
         split: the digest of the test prompts.
     """
-    key = DECISIONS_ON + split
+    return sum(int(tags.get(DECISIONS_ON + split, 0)) for _, tags in _versions(name))
+
+
+def _versions(name: str) -> list[tuple[Any, dict[str, str]]]:
+    """All versions of a model, with their plain tags."""
     with store.tracking_faults():
-        versions = store.client().search_model_versions(f"name = '{name}'")
-    return sum(int(version.tags.get(key, 0)) for version in versions)
-
-
-def register(
-    run_id: str, name: str, policy_folder: Path, tags: Mapping[str, str], answering: Mapping[str, float | int]
-) -> ModelVersion:
-    """Copy a policy into MLflow as a model that `mlflow.pyfunc.load_model` loads, and register a version.
-
-    The model carries the code that answers, and names what else that needs with its versions: an environment that is
-    made from its requirements.txt is enough, without this repository.
-
-    Args:
-        run_id: the run that registers it.
-        answering: the defaults of `components.engines.policy_model`'s params, which callers of `predict` may change.
-    """
-    import mlflow.pyfunc
-    from mlflow.entities import LoggedModelOutput
-    from mlflow.exceptions import MlflowException
-    from mlflow.models import Model, ModelSignature
-    from mlflow.types import ParamSchema, ParamSpec
-
-    client = store.client()
-    kinds = {float: "double", int: "long"}
-    schema = ParamSchema([ParamSpec(key, kinds[type(value)], value) for key, value in answering.items()])
-    with store.tracking_faults(), tempfile.TemporaryDirectory() as scratch:
-        logged = client.create_logged_model(store.experiment_id(), name=name, source_run_id=run_id)
-        mlflow.pyfunc.save_model(
-            path=f"{scratch}/model",
-            loader_module=_LOADER,
-            data_path=str(policy_folder),
-            mlflow_model=Model(run_id=run_id, model_uuid=logged.model_id, model_id=logged.model_id),
-            signature=ModelSignature(params=schema),
-            input_example=["Hello, my printer shows a red light. How do I fix it?"],
-            code_paths=[_copy_of_code(Path(scratch))],
-            pip_requirements=_requirements(),
-        )
-        client.log_model_artifacts(logged.model_id, f"{scratch}/model")
-        client.finalize_logged_model(logged.model_id, "READY")
-        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
-        try:
-            client.create_registered_model(name)
-        except MlflowException as fault:
-            if fault.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-        version = client.create_model_version(
-            name, f"models:/{logged.model_id}", run_id, tags=dict(tags), model_id=logged.model_id
-        )
-    return ModelVersion(name, int(version.version), run_id, dict(tags), ())
-
-
-def _copy_of_code(scratch: Path) -> str:
-    """This package without compiled files, in a folder that MLflow may copy."""
-    copy = scratch / "code" / "components"
-    shutil.copytree(Path(__file__).parents[1], copy, ignore=shutil.ignore_patterns("__pycache__"))
-    return str(copy)
-
-
-def _requirements() -> list[str]:
-    """The versions that are installed here, without the name of a build ("+cpu") that another machine need not have."""
-    return [f"{name}=={metadata.version(name).partition('+')[0]}" for name in _REQUIRED]
+        found = store.client().search_model_versions(f"name = '{name}'")
+    return [(version, all_plain(version.tags)) for version in found]
 
 
 def set_alias(version: ModelVersion, alias: str) -> None:
@@ -156,8 +94,14 @@ def set_alias(version: ModelVersion, alias: str) -> None:
 def set_tags(version: ModelVersion, tags: Mapping[str, str]) -> None:
     """Write tags of a version, over those of the same name."""
     with store.tracking_faults():
-        for key, value in tags.items():
+        for key, value in packed({**version.tags, **tags}).items():
             store.client().set_model_version_tag(version.name, str(version.number), key, value)
+
+
+def describe(version: ModelVersion, description: str) -> None:
+    """Write a version's description, Markdown, over the one that is there."""
+    with store.tracking_faults():
+        store.client().update_model_version(version.name, str(version.number), description)
 
 
 def fetch_policy(version: ModelVersion, folder: Path) -> Path:
@@ -215,7 +159,7 @@ def _version(model: RegisteredModel, number: str | int | None) -> ModelVersion |
                 raise
             return None
     aliases = tuple(sorted(alias for alias, target in model.aliases.items() if str(target) == str(number)))
-    return ModelVersion(model.name, int(number), found.run_id or "", dict(found.tags), aliases)
+    return ModelVersion(model.name, int(number), found.run_id or "", all_plain(found.tags), aliases)
 
 
 def _last_number(query: str) -> int | None:

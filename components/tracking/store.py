@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from components.disk import disk_faults
 from components.errors import ConfigError, EnvironmentFault
+from components.tracking.pages import EXPERIMENT_TAGS, runs_page
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -68,6 +69,12 @@ def experiment_id() -> str:
         EnvironmentFault: the store was moved here from another folder.
     """
     return _experiment_id(tracking_uri())
+
+
+def runs_url(port: int = 5000) -> str:
+    """Where a browser finds all pipelines side by side: on the tracking server, else on `proximal ui` at this port."""
+    uri = tracking_uri()
+    return runs_page(uri if uri.startswith("http") else f"http://127.0.0.1:{port}", experiment_id())
 
 
 @contextmanager
@@ -188,6 +195,10 @@ def _experiment_id(uri: str) -> str:
                 if fault.error_code != "RESOURCE_ALREADY_EXISTS":  # another process was faster
                     raise
     _require_own_place(uri, str(experiment.artifact_location))
+    with tracking_faults():
+        for name, value in EXPERIMENT_TAGS.items():
+            if experiment.tags.get(name) != value:
+                client().set_experiment_tag(experiment.experiment_id, name, value)
     return str(experiment.experiment_id)
 
 

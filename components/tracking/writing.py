@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from components.tracking import store
+from components.tracking.tag_names import all_stored
 
 _TAGS_AT_ONCE = 100  # MLflow's limit, of params too
 
@@ -12,7 +13,7 @@ _TAGS_AT_ONCE = 100  # MLflow's limit, of params too
 def create_run(name: str, tags: Mapping[str, str], params: Mapping[str, str]) -> str:
     """A new run with its tags and params; returns its id."""
     with store.tracking_faults():
-        run = store.client().create_run(store.experiment_id(), tags=dict(tags), run_name=name)
+        run = store.client().create_run(store.experiment_id(), tags=all_stored(tags), run_name=name)
     log_texts(run.info.run_id, params=params)
     return str(run.info.run_id)
 
@@ -22,7 +23,7 @@ def log_texts(run_id: str, *, tags: Mapping[str, str] | None = None, params: Map
     with store.tracking_faults():
         from mlflow.entities import Param, RunTag
 
-        for part in _parts(tags or {}):
+        for part in _parts(all_stored(tags or {})):
             store.client().log_batch(run_id, tags=[RunTag(*item) for item in part])
         for part in _parts(params or {}):
             store.client().log_batch(run_id, params=[Param(*item) for item in part])

@@ -18,8 +18,9 @@ from components.engines.answering import Answerer
 from components.place import Place
 from components.tracking import stage_run
 from components.tracking import store as tracking_store
-from components.tracking.registry import ModelVersion, register
-from components.tracking.runs import RecordedRun
+from components.tracking.recorder import RecordedRun
+from components.tracking.registration import register
+from components.tracking.registry import ModelVersion
 
 ANSWERING: dict[str, Any] = {"temperature": 0.7, "max_response_tokens": 6, "seed": 3}
 PROMPTS = ["How do I fix this?", "hello"]

@@ -12,7 +12,10 @@ import pytest
 from tiny_project import REPOSITORY, run_command
 
 HEAVY = {"torch", "transformers", "mlflow", "prefect", "dvc", "pandas", "numpy", "scipy", "rich", "pydantic"}
-COMMANDS = ("compare", "doctor", "evaluate", "lineage", "params", "prepare", "run", "seeds", "ui")
+COMMANDS = (
+    *("compare", "doctor", "evaluate", "experiments", "lineage", "params", "prepare"),
+    *("run", "seeds", "stages", "ui"),
+)
 
 
 def proximal(*arguments: str, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:

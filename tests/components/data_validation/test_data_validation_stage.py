@@ -15,6 +15,7 @@ from components.digests import digest
 from components.errors import DataError
 from components.place import Place
 from components.stages import perform
+from components.tracking.tag_names import stored
 
 ROOT = Path(__file__).parents[3]
 OUTPUTS = Path("artifacts/data_validation")
@@ -157,8 +158,8 @@ def test_the_run_in_mlflow_knows_data_and_outputs(params: Params, world: Any, tr
     client = mlflow.MlflowClient(tracking)
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     record = client.search_runs(experiments, order_by=["attributes.start_time DESC"], max_results=1)[0]
-    assert record.data.tags["in:data"] == digest(Path("data"))
-    assert record.data.tags["out:artifacts/data_validation/clean"] == digest(OUTPUTS / "clean")
+    assert record.data.tags[stored("in:data")] == digest(Path("data"))
+    assert record.data.tags[stored("out:artifacts/data_validation/clean")] == digest(OUTPUTS / "clean")
     assert record.data.metrics["comparisons/kept"] == 40
     assert {item.dataset.name for item in record.inputs.dataset_inputs} == {
         "prompts",

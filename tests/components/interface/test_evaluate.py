@@ -17,7 +17,8 @@ from components.errors import ArtifactError, ConfigError
 from components.interface.evaluate import evaluate
 from components.place import Place
 from components.tracking import stage_run
-from components.tracking.registry import register, set_alias
+from components.tracking.registration import register
+from components.tracking.registry import set_alias
 
 
 @pytest.fixture

@@ -22,8 +22,10 @@ from components.interface.lineage import as_plain, print_lineage
 from components.tracking import stage_run
 from components.tracking import store as tracking_store
 from components.tracking.lineage import trace
-from components.tracking.registry import PROMOTION_RUN, register, set_alias
-from components.tracking.runs import PARENT_VARIABLE, RecordedRun
+from components.tracking.recorder import RecordedRun
+from components.tracking.registration import register
+from components.tracking.registry import PROMOTION_RUN, set_alias
+from components.tracking.runs import PARENT_VARIABLE
 
 ROOT = Path(__file__).resolve().parents[3]
 DATA_MD5 = "00112233445566778899aabbccddeeff.dir"

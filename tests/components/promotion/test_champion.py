@@ -85,18 +85,22 @@ prompts = ["My printer does not start.", "My screen stays dark."]
 answers = model.predict(prompts)
 assert isinstance(answers, list) and len(answers) == 2 and all(isinstance(a, str) for a in answers), answers
 assert model.predict(prompts) == answers, "the default seed is fixed"
-assert model.predict(pandas.DataFrame({"id": [1, 2], "prompt": prompts})) == answers
+assert model.predict(pandas.DataFrame({"prompt": prompts, "id": [1, 2]})) == answers
 assert model.predict(prompts[0]) == answers[:1]
-assert model.predict([]) == []
+signature = model.metadata.signature
+assert str(signature.inputs) == str(signature.outputs) == "[string (required)]", signature
 assert model.predict(prompts * 8, params={"seed": 7}) != answers * 8
 assert model.predict(prompts, params={"max_response_tokens": 1}) != answers
-for wrong in ([1, 2], pandas.DataFrame({"text": prompts})):
-    try:
-        model.predict(wrong)
-    except Exception as fault:
-        assert "the model cannot read these prompts" in str(fault), fault
-    else:
-        raise AssertionError(wrong)
+id_first = pandas.DataFrame({"id": [1, 2], "prompt": prompts})
+wrong = {"schema": [[1, 2], [], id_first], "the model cannot read these prompts": [pandas.DataFrame({"text": prompts})]}
+for said, inputs in wrong.items():
+    for data in inputs:
+        try:
+            model.predict(data)
+        except Exception as fault:
+            assert said in str(fault), fault
+        else:
+            raise AssertionError(data)
 """
     # In the root of a repository MLflow finds mlflow.db without being told.
     environment = {name: value for name, value in os.environ.items() if name != "MLFLOW_TRACKING_URI"}

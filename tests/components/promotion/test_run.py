@@ -51,6 +51,18 @@ def test_the_first_candidate_meets_the_sft_policy_and_the_next_one_the_champion(
         "PROMOTED: story version 1 is the champion: gold 0.250 -> 0.750, +0.500 [+0.500, +0.500] against the SFT policy"
     )
 
+    client = tracking_store.client()
+    shown = client.get_model_version("story", "1")
+    assert shown.description.startswith("Promoted against the SFT policy. [The run that decided](#/experiments/")
+    assert "| Gold | 0.2500 -> 0.7500: 0.5000 [0.5000, 0.5000] |" in shown.description
+    people = ("decision", "opponent", "reasons", "gain", "kl", "length_ratio", "cycle", "try", "weak_scorers")
+    assert set(shown.tags) == {*people, "git_commit", "git_dirty", "digests"}
+    assert "`champion`" in client.get_registered_model("story").description
+    [logged] = client.search_logged_models([tracked.info.experiment_id], "name = 'story'")
+    measured = {metric.key: metric.value for metric in logged.metrics}
+    assert measured == {"candidate_gold": 0.75, "opponent_gold": 0.25, "gain": 0.5, "kl": 2.0, "length_ratio": 1.0}
+    assert logged.tags["mlflow.modelVersions"] == '[{"name": "story", "version": 1}]'
+
     perform("promotion", params, Place())  # nothing new
     assert "already champion: story version 1" in capsys.readouterr().out
     verdict = Verdict.read(Place().promotion)

@@ -11,6 +11,7 @@ from components.config import Params, load_params
 from components.errors import ArtifactError
 from components.place import Place
 from components.stages import perform
+from components.tracking.tag_names import stored
 
 ROOT = Path(__file__).resolve().parents[3]
 POLICY = Path("artifacts/selection/policy/model.safetensors")
@@ -81,8 +82,8 @@ def test_mlflow_remembers_the_choice_and_the_way_back(params: Params, monkeypatc
     (recorded,) = store.client().search_runs([store.experiment_id()], "tags.stage = 'selection'")
     assert recorded.info.status == "FINISHED"
     assert recorded.data.metrics["selected/cycle"] == 2.0
-    assert "out:artifacts/selection/policy" in recorded.data.tags
-    assert "in:artifacts/alignment/2/policy" in recorded.data.tags
+    assert stored("out:artifacts/selection/policy") in recorded.data.tags
+    assert stored("in:artifacts/alignment/2/policy") in recorded.data.tags
 
 
 def test_needs_no_torch() -> None:

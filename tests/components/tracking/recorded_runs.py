@@ -10,7 +10,7 @@ from typing import Any
 
 from components.tracking import StageRun
 from components.tracking import store as tracking_store
-from components.tracking.runs import RecordedRun
+from components.tracking.recorder import RecordedRun
 
 ROOT = Path(__file__).resolve().parents[3]
 

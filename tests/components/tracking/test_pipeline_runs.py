@@ -73,7 +73,7 @@ def test_every_dvc_command_gives_one_parent_run_with_its_stages_in_the_repositor
         time.sleep(0.5)
     assert sorted(parent.data.params["seed"] for parent in ended_parents()) == ["1", "11", "12", "13"]
     for parent in ended_parents():
-        children = runs(f"tags.parent_run_id = '{parent.info.run_id}'")
+        children = runs(f"tags.mlflow.parentRunId = '{parent.info.run_id}'")
         assert {child.data.tags["stage"] for child in children} == {"sft", "judge"}
         assert {child.info.status for child in children} == {"FINISHED"} and len(children) == 2
     assert len(runs("")) == 12  # nobody is an orphan
@@ -81,7 +81,7 @@ def test_every_dvc_command_gives_one_parent_run_with_its_stages_in_the_repositor
 
 def ended_parents() -> list[Any]:
     ended = [parent for parent in runs("tags.stage = 'pipeline'") if parent.info.status == "FINISHED"]
-    return [run for run in ended if len(runs(f"tags.parent_run_id = '{run.info.run_id}'")) == 2]
+    return [run for run in ended if len(runs(f"tags.mlflow.parentRunId = '{run.info.run_id}'")) == 2]
 
 
 def test_the_run_of_a_dvc_command_whose_stage_failed_has_failed(project: Path) -> None:

@@ -23,8 +23,9 @@ from components.models.loading import load_policy
 from components.place import Place
 from components.stages import perform
 from components.tracking import stage_run
-from components.tracking.registry import fetch_policy, register
-from components.tracking.runs import RecordedRun
+from components.tracking.recorder import RecordedRun
+from components.tracking.registration import register
+from components.tracking.registry import fetch_policy
 
 ROOT = Path(__file__).resolve().parents[4]
 ChangeParams = Callable[..., Params]
