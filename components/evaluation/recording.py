@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from components.evaluation import verdict
+from components.evaluation.samples import paired
 from components.measuring.compare import Comparison, flat
 from components.measuring.metrics import (
     GOLD,
@@ -69,8 +70,7 @@ def _ends(name: str, interval: Mapping[str, float]) -> dict[str, float]:
 
 def pair_rows(sft: Sequence[Record], candidate: Sequence[Record]) -> list[dict[str, Any]]:
     """Every pair of responses to a prompt: the texts first, then what counts of both, then all else."""
-    after = {(record.prompt_id, record.sample): record for record in candidate}
-    return [_pair(record, after[record.prompt_id, record.sample]) for record in sft]
+    return [_pair(*pair) for pair in paired(sft, candidate)]
 
 
 def _pair(sft: Record, candidate: Record) -> dict[str, Any]:

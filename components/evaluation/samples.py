@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from components.measuring.metrics import JUDGE, RESPONSE_TOKENS, REWARD, rubric_metrics
@@ -18,8 +18,13 @@ MOST_PAIRS = 2000
 
 def all_pairs(sft: Sequence[Record], candidate: Sequence[Record]) -> list[dict[str, Any]]:
     """A row a prompt and sample: both policies' response, drawn with the same random numbers, and its scores."""
+    return [_row(*pair) for pair in paired(sft, candidate)]
+
+
+def paired(sft: Sequence[Record], candidate: Sequence[Record]) -> Iterator[tuple[Record, Record]]:
+    """Both policies' records of a prompt and sample, in the order of the SFT policy's."""
     after = {(record.prompt_id, record.sample): record for record in candidate}
-    return [_row(record, after[record.prompt_id, record.sample]) for record in sft]
+    return ((record, after[record.prompt_id, record.sample]) for record in sft)
 
 
 def drawn_by_lot(pairs: Sequence[Mapping[str, Any]], shown: int, seed: int) -> list[dict[str, Any]]:

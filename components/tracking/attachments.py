@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from components.tracking import store
-
-_ON_THIS_MACHINE = "http://127.0.0.1:5000"  # where `proximal ui` serves a store that is a file
+from components.tracking.pages import run_page
 
 
 def attach(run_id: str, path: Path) -> None:
@@ -16,10 +15,8 @@ def attach(run_id: str, path: Path) -> None:
 
 
 def address(run_id: str) -> str:
-    """The page of a run. Of a store that is a file it answers while `proximal ui` runs."""
-    uri = store.tracking_uri()
-    server = uri.rstrip("/") if uri.startswith(("http://", "https://")) else _ON_THIS_MACHINE
-    return f"{server}/#/experiments/{store.experiment_id()}/runs/{run_id}"
+    """The page of a run; see `store.server_url`."""
+    return f"{store.server_url()}/{run_page(store.experiment_id(), run_id)}"
 
 
 def params_of(run_id: str) -> dict[str, str]:

@@ -71,10 +71,15 @@ def experiment_id() -> str:
     return _experiment_id(tracking_uri())
 
 
-def runs_url(port: int = 5000) -> str:
-    """Where a browser finds all pipelines side by side: on the tracking server, else on `proximal ui` at this port."""
+def server_url(port: int = 5000) -> str:
+    """What serves the pages of this store: the tracking server, else `proximal ui` at this port, while it runs."""
     uri = tracking_uri()
-    return runs_page(uri if uri.startswith("http") else f"http://127.0.0.1:{port}", experiment_id())
+    return uri.rstrip("/") if uri.startswith("http") else f"http://127.0.0.1:{port}"
+
+
+def runs_url(port: int = 5000) -> str:
+    """Where a browser finds all pipelines side by side; see `server_url`."""
+    return runs_page(server_url(port), experiment_id())
 
 
 @contextmanager

@@ -64,7 +64,7 @@ def test_the_last_lines_are_the_verdict_and_the_ways_to_what_was_made(told: Any,
     assert report == "report: artifacts/promotion/report.html"
     assert model == "model:  models:/policy@champion (artifacts/selection/policy)"
     assert run == f"run:    {run_id} in MLflow: `proximal ui`, then"
-    assert page == f"http://127.0.0.1:5000/#/experiments/1/runs/{run_id}"
+    assert page == f"http://127.0.0.1:5000/#/experiments/1/runs/{run_id}?workflowType=machine_learning"
     assert len(run) <= 80 and len(page) <= 80
 
 
@@ -126,7 +126,7 @@ def test_on_a_server_the_run_has_an_address_there(told: Any, run_id: str, monkey
     monkeypatch.setattr(history, "get_run", lambda _: kept)
     monkeypatch.setattr(tracking_store, "tracking_uri", lambda: "https://mlflow.example/")
     monkeypatch.setattr(tracking_store, "experiment_id", lambda: "7")
-    assert told(Ending(run_id, PROMOTED))[-1] == f"https://mlflow.example/#/experiments/7/runs/{run_id}"
+    assert told(Ending(run_id, PROMOTED))[-1] == f"https://mlflow.example/#/experiments/7/runs/{run_id}?workflowType=machine_learning"
 
 
 @pytest.mark.parametrize(
