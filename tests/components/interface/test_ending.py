@@ -65,7 +65,7 @@ def test_the_last_lines_are_the_verdict_and_the_ways_to_what_was_made(told: Any,
     assert model == "model:  models:/policy@champion (artifacts/selection/policy)"
     assert run == f"run:    {run_id} in MLflow: `proximal ui`, then"
     assert page == f"http://127.0.0.1:5000/#/experiments/1/runs/{run_id}?workflowType=machine_learning"
-    assert len(run) <= 80 and len(page) <= 80
+    assert len(run) <= 80  # an address may be longer: it is never broken in two
 
 
 def test_a_run_that_mlflow_has_not_kept_is_not_pointed_to(told: Any, run_id: str) -> None:
