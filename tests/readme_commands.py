@@ -43,42 +43,45 @@ COMPARE = Elsewhere(
 )
 EVALUATE = "tests/components/interface/test_evaluate.py::"
 DEPLOYMENT = "tests/flows/test_deployment.py::test_an_event_runs_the_pipeline_in_a_workspace"
-BENCH = NotRun("an hour, and an environment for TRL")
 
 COMMANDS: dict[str, Here | Elsewhere | Target | NotRun] = {
     # to begin with
-    "make": Here(shows=("make run", "make test")),
     "make run": Target("proximal run"),
     "make test": Target("pytest"),
-    "make seeds": Target("proximal seeds"),
-    "make ui": Target("proximal ui"),
-    "make bench": BENCH,
     ". .venv/bin/activate": Here(more=" && command -v proximal", shows=("/bin/proximal",)),
     "proximal --help": Here(shows=("lineage", "evaluate")),
+    'eval "$(_PROXIMAL_COMPLETE=bash_source proximal)"': Here(more=" && complete -p proximal", shows=("proximal",)),
     "proximal doctor": Here(shows=("ok      git", "ok      data")),
     # runs
     "proximal run": RUN,
-    ".venv/bin/proximal run": RUN,
-    "proximal run --no-promotion": RUN,
     "proximal run --set method=dpo": Elsewhere(
         "tests/flows/test_workspace.py::test_two_runs_at_once_do_not_disturb_each_other", ("overrides",)
     ),
+    "proximal run --set policy_gradient.learning_rate=1e-4": Elsewhere(
+        "tests/flows/test_workspace.py::test_two_runs_at_once_do_not_disturb_each_other", ("overrides",)
+    ),
+    "proximal seeds": Elsewhere("tests/flows/test_comparison.py", ("seeds",)),
     "proximal compare": COMPARE,
     "proximal compare --method ppo --method dpo --seed 1": COMPARE,
     "dvc repro": Elsewhere(
         "tests/e2e/test_pipeline.py::test_what_has_run_does_not_run_again", ('_dvc(workspace, "repro")',)
     ),
     "dvc repro sft": Elsewhere("tests/e2e/test_pipeline.py::test_gold_rises_beyond_its_interval", ('"repro")',)),
-    "dvc exp run": Elsewhere("tests/components/tracking/test_pipeline_runs.py", ('("exp", "run", "-S"',)),
     "dvc exp run -S policy_gradient.learning_rate=1e-4": Elsewhere(
         "tests/components/tracking/test_pipeline_runs.py", ('("exp", "run", "-S"',)
     ),
     # what runs came to
-    "dvc exp show": Here(shows=("workspace",)),
-    "dvc metrics diff": Here(shows=("difference.gold", "0.25")),
+    "proximal experiments": Here(shows=("workspace",)),
+    "proximal stages": Here(shows=("alignment@2", "promotion")),
+    "proximal params ppo.gae_lambda": Here(shows=("0.95",)),
+    "proximal params --schema": Here(shows=('"$defs"',)),
+    "dvc metrics diff --targets artifacts/evaluation/summary.json": Here(shows=("difference.gold", "0.25")),
     "dvc plots diff": Here(shows=("index.html",)),
-    "dvc exp diff": Here(shows=("difference.gold", "0.25")),
     "proximal ui": Here(more=" --port {port}", serves="http://127.0.0.1:{port}/health"),
+    "proximal ui --prefect": Here(more=" --port {port}", serves="http://127.0.0.1:{port}/api/health"),
+    "mlflow models serve -m models:/policy@champion --env-manager local": Elsewhere(
+        "tests/components/promotion/test_asking_the_champion.py::test_it_is_served_over_http", ('"models", "serve"',)
+    ),
     "proximal lineage policy@champion": Elsewhere(
         "tests/components/interface/test_lineage.py::test_the_way_back_names_every_run_and_the_raw_rows",
         ("print_lineage",),
@@ -121,7 +124,6 @@ COMMANDS: dict[str, Here | Elsewhere | Target | NotRun] = {
         DEPLOYMENT, ('"deploy", "--prefect-file", "infra/prefect.yaml"',)
     ),
     "prefect worker start --pool rlhf": Elsewhere(DEPLOYMENT, ('"worker", "start", "--pool", "rlhf"',)),
-    # beside TRL
-    "peer.py --size S --work ppo --core 0 --core 1 --processes 2": BENCH,
-    "peer.py --device cuda --size S --work ppo --updates 8 --pairs 1": BENCH,
+    # a GPU
+    "tests/benchmarks/peer.py --device cuda --size L": NotRun("a GPU"),
 }
