@@ -89,8 +89,9 @@ def _record_result(run_id: str, folder: Path) -> None:
     place, run = Place(folder), RecordedRun(run_id, "pipeline")
     if not any(name.startswith("eval/") for name in recorded.metrics):
         record_figures(run, evaluation)
-        curves = [place.alignment / cycle / "curve.json" for cycle in load_params(place.params).cycles]
-        record_curves(run, training_rows(curves), read_json(place.selection / "cycles.json"))
+        if (cycles := place.selection / "cycles.json").exists():
+            curves = [place.alignment / cycle / "curve.json" for cycle in load_params(place.params).cycles]
+            record_curves(run, training_rows(curves), read_json(cycles))
     run.metrics({f"spent/{name}": value for name, value in read_cost(folder).items()})
     run.describe(description(evaluation, recorded.tags.get("verdict"), _report_page(folder)))
     run.flush()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import pty
 import shutil
+import signal
 import subprocess
 import sys
 import tomllib
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -73,6 +75,7 @@ def make(project: Path, *arguments: str, stderr: int = subprocess.PIPE) -> subpr
         stderr=stderr,
         text=True,
         start_new_session=True,  # what interrupts it does not reach these tests
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),  # a job in the background ignores it
     )
 
 

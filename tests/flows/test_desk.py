@@ -66,7 +66,7 @@ def test_a_run_moves_below_and_leaves_a_line_a_stage(tiny: Tiny, at_a_terminal: 
     tiny.stages(a={"prints": prints, "seconds": 2}, b={"needs": ["a"]})
     written = at_a_terminal("run", "--no-promotion")
     lines = lines_of(written)
-    assert all(len(line) <= COLUMNS for line in lines)
+    assert all(len(line) <= COLUMNS for line in lines if not line.startswith("http"))  # an address stays whole
     stays = [line for line in lines if re.match(r" +\d/2  [ab] +(ran|unchanged)", line)]
     assert [line.split()[:3] for line in stays] == [["1/2", "a", "ran"], ["2/2", "b", "ran"]]
     assert re.search(r"\d:\d\d$", stays[0])

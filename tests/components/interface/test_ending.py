@@ -126,7 +126,10 @@ def test_on_a_server_the_run_has_an_address_there(told: Any, run_id: str, monkey
     monkeypatch.setattr(history, "get_run", lambda _: kept)
     monkeypatch.setattr(tracking_store, "tracking_uri", lambda: "https://mlflow.example/")
     monkeypatch.setattr(tracking_store, "experiment_id", lambda: "7")
-    assert told(Ending(run_id, PROMOTED))[-1] == f"https://mlflow.example/#/experiments/7/runs/{run_id}?workflowType=machine_learning"
+    assert (
+        told(Ending(run_id, PROMOTED))[-1]
+        == f"https://mlflow.example/#/experiments/7/runs/{run_id}?workflowType=machine_learning"
+    )
 
 
 @pytest.mark.parametrize(
