@@ -72,7 +72,7 @@ COMMANDS: dict[str, Here | Elsewhere | Target | NotRun] = {
     ),
     # what runs came to
     "proximal experiments": Here(shows=("workspace",)),
-    "proximal stages": Here(shows=("alignment@2", "promotion")),
+    "proximal stages": Here(shows=("alignment@2", "evaluation")),
     "proximal params ppo.gae_lambda": Here(shows=("0.95",)),
     "proximal params --schema": Here(shows=('"$defs"',)),
     "dvc metrics diff --targets artifacts/evaluation/summary.json": Here(shows=("difference.gold", "0.25")),
