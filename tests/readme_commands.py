@@ -54,6 +54,7 @@ COMMANDS: dict[str, Here | Elsewhere | Target | NotRun] = {
     "proximal doctor": Here(shows=("ok      git", "ok      data")),
     # runs
     "proximal run": RUN,
+    "proximal run --no-promotion": RUN,
     "proximal run --set method=dpo": Elsewhere(
         "tests/flows/test_workspace.py::test_two_runs_at_once_do_not_disturb_each_other", ("overrides",)
     ),
