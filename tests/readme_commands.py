@@ -125,6 +125,4 @@ COMMANDS: dict[str, Here | Elsewhere | Target | NotRun] = {
         DEPLOYMENT, ('"deploy", "--prefect-file", "infra/prefect.yaml"',)
     ),
     "prefect worker start --pool rlhf": Elsewhere(DEPLOYMENT, ('"worker", "start", "--pool", "rlhf"',)),
-    # a GPU
-    "tests/benchmarks/peer.py --device cuda --size L": NotRun("a GPU"),
 }

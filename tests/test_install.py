@@ -66,7 +66,9 @@ def project(tmp_path: Path) -> Path:
 
 
 def make(project: Path, *arguments: str, stderr: int = subprocess.PIPE) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if name not in ("PYTHON", "MAKEFLAGS")}
+    environment = {
+        name: value for name, value in os.environ.items() if name != "PYTHON" and not name.startswith("MAKE")
+    }
     return subprocess.run(
         ["make", ".venv/.installed", *arguments],
         cwd=project,
