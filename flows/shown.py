@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import threading
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from components.config import load_params
 from components.interface.terminal import Ending, way_to
 from components.measuring.metrics import WIN_RATE, interval_text, metrics_among
 from components.place import Place
+from components.repository import last_commit
 
 
 def name_run(folder: Path, overrides: Mapping[str, Any]) -> None:
@@ -26,9 +26,9 @@ def name_run(folder: Path, overrides: Mapping[str, Any]) -> None:
         folder: where the run works: its params are the run's, overrides included.
     """
     params = load_params(Place(folder).params)
-    asked = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=folder, capture_output=True, text=True)
+    commit = last_commit(folder).partition(" ")[0]
     others = [f"{key}={value}" for key, value in overrides.items() if key not in ("method", "seed")]
-    name = " ".join([params.method, "seed", str(params.seed), asked.stdout.strip(), *others])
+    name = " ".join([params.method, "seed", str(params.seed), commit, *others])
     tags = list(dict.fromkeys([*flow_run.tags, params.method, f"seed {params.seed}"]))
     with get_client(sync_client=True) as client:
         client.update_flow_run(flow_run.id, name=name, tags=tags)

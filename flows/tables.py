@@ -13,20 +13,10 @@ _FIGURES = ("gold", "judge", "kl", "win_rate")
 
 
 def stage_lines(stages: Sequence[Stage]) -> list[str]:
-    """A line a stage, in the order in which they run: its name, whether it would run, what it waits for.
-
-    Of what a stage needs, only what nothing else that it needs has waited for already.
-    """
-    above: dict[str, set[str]] = {}
-    for stage in stages:
-        above[stage.name] = {*stage.upstream, *(name for needed in stage.upstream for name in above[needed])}
+    """A line a stage, in the order in which they run: its name, whether it would run, what it waits for."""
     width = max(len(stage.name) for stage in stages)
     return [
-        f"{stage.name:<{width}}  {'changed' if stage.changed else '-':<7}  "
-        + (
-            ", ".join(name for name in stage.upstream if not any(name in above[other] for other in stage.upstream))
-            or "-"
-        )
+        f"{stage.name:<{width}}  {'changed' if stage.changed else '-':<7}  {', '.join(stage.upstream) or '-'}"
         for stage in stages
     ]
 
