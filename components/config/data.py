@@ -13,6 +13,8 @@ from components.config.base import Count, Fraction, Section, contradiction
 class Data(Section):
     """What the data says beyond its text."""
 
+    columns: dict[str, str]  # where files name a column otherwise: our name to theirs
+
     # module:function, see components.measuring.rubric; null for data that comes without one
     rubric: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")] | None
     rubric_options: dict[str, Any]  # what else the function takes, by name
@@ -46,6 +48,8 @@ class DataValidation(Section):
     max_reject_fraction: Fraction  # of the rows of any one file; above it the stage fails
     max_prompt_characters: Count
     max_response_characters: Count
+    max_prompt_tokens: Count | None  # by the checkpoint's tokenizer; longer rows are rejected; null: no limit, as
+    max_response_tokens: Count | None  # where the tokenizer is yet to be trained
     near_duplicate_similarity: Annotated[float, Field(gt=0.0, le=1.0)]  # Jaccard of word shingles
     max_near_duplicate_fraction: Fraction  # this and the next two only warn
     min_annotator_agreement: Fraction

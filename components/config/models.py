@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from components.config.base import Count, Section, contradiction
+from components.config.base import Count, Positive, Section, contradiction
 
 
 class ScratchModel(Section):
@@ -30,19 +30,60 @@ class ScratchModel(Section):
         return self
 
 
+class Adapter(Section):
+    """Low-rank adapters on one frozen base, in place of training all weights (by peft)."""
+
+    kind: Literal["lora", "rslora", "dora"]
+    rank: Count
+    alpha: Positive  # the adapter's part is scaled by alpha / rank (rslora: by alpha / sqrt(rank))
+    target_modules: Annotated[list[str], Field(min_length=1)] | Literal["all-linear"]  # names of linear layers
+
+
 class LanguageModel(Section):
-    """Where the policy comes from, and how text becomes tokens."""
+    """Where the policy comes from, how its weights are held, and how text becomes tokens."""
 
     checkpoint: Annotated[str, Field(min_length=1)]  # "scratch", a folder, or a Hugging Face name
     checkpoint_files: Annotated[str, Field(min_length=1)]  # what SFT depends on by content: the folder, or any file
     trust_remote_code: bool
-    prompt_template: str
+    # How weights are held and passes are made.
+    adapter: Adapter | None  # null: all weights are trained
+    dtype: Literal["float32", "bfloat16"]  # of weights that are not trained; trained ones are float32
+    attn_implementation: Annotated[str, Field(min_length=1)] | None  # null: packed where that is known
+    gradient_checkpointing: bool  # activations are computed again in the backward pass instead of kept
+    vocabulary_chunk: Count | None  # tokens of the vocabulary that logprobs are computed of at once; null: all of them
+    offload_frozen: bool  # models that no update needs lie in main memory meanwhile
+    # Text.
+    prompt_template: str | None  # a text around {prompt}; null where chat_template is given
+    chat_template: Annotated[str, Field(min_length=1)] | None  # "tokenizer" for the tokenizer's own, or a Jinja text
+    chat_template_options: dict[str, Any]  # what else the template takes, by name
+    system_prompt: Annotated[str, Field(min_length=1)] | None  # before conversations that bring none
     max_prompt_tokens: Count
     max_response_tokens: Count
     scratch: ScratchModel
 
     @model_validator(mode="after")
-    def template_holds_the_prompt(self) -> LanguageModel:
-        if self.prompt_template.count("{prompt}") != 1:
+    def one_template_dresses_prompts(self) -> LanguageModel:
+        if (self.prompt_template is None) == (self.chat_template is None):
+            raise contradiction(
+                "prompt_template",
+                "a text with {prompt}, or null and language_model.chat_template instead",
+                f"{self.prompt_template!r} beside chat_template {self.chat_template!r}",
+            )
+        if self.prompt_template is not None and self.prompt_template.count("{prompt}") != 1:
             raise contradiction("prompt_template", "a text with {prompt} exactly once", repr(self.prompt_template))
+        return self
+
+    @model_validator(mode="after")
+    def only_chats_have_a_system_prompt(self) -> LanguageModel:
+        for key in ("system_prompt", "chat_template_options"):
+            if self.chat_template is None and (found := getattr(self, key)):
+                raise contradiction(key, "nothing: without chat_template there is no place for it", found)
+        return self
+
+    @model_validator(mode="after")
+    def a_scratch_model_has_no_checkpoint_to_build_on(self) -> LanguageModel:
+        if self.checkpoint == "scratch" and self.adapter is not None:
+            raise contradiction("adapter", "null: a scratch model has no trained base to adapt", "an adapter")
+        if self.checkpoint == "scratch" and self.chat_template == "tokenizer":
+            raise contradiction("chat_template", "a Jinja text: a scratch tokenizer brings none", self.chat_template)
         return self

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from components.config.base import Count, Fraction, NotNegative, Positive, Section, contradiction
+from components.config.scoring import Scoring
 
 
 class Optimisation(Section):
@@ -30,8 +31,10 @@ class Optimisation(Section):
 class Sft(Optimisation):
     """Supervised fine-tuning on demonstrations; the loss counts response tokens only."""
 
+    epochs: Annotated[int, Field(ge=0)]  # 0: the checkpoint is the reference as it is
 
-class RewardModel(Optimisation):
+
+class RewardModel(Optimisation, Scoring):
     """A Bradley-Terry reward model (the judge has the same fields and other rows)."""
 
     seed_offset: Annotated[int, Field(ge=0)]

@@ -1,5 +1,8 @@
 """The rows of the clean data: prompts, demonstrations, comparisons. They are read and written here alone.
 
+A prompt is a text, which people read. Where it is a conversation of several turns, or has a system prompt, `messages`
+hold it as it was, the last one the user's, and `prompt` is its transcript; a response is the assistant's next turn.
+
 Columns that a row brings beyond those named here are kept in `extra`, in their order. Optional ones that have no value
 are not written.
 """
@@ -9,18 +12,42 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, Literal, TypedDict, TypeVar
 
 from components.artifacts import read_jsonl, write_jsonl
 from components.errors import DataError
 
 
+class Message(TypedDict):
+    """A turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+Asked = str | list[Message]  # what a policy is asked: a text, which is one turn of the user's, or a conversation
+
+
+class _Row:
+    """What all rows have."""
+
+    __slots__ = ()
+    prompt: str
+    messages: list[Message] | None
+
+    @property
+    def asked(self) -> Asked:
+        """The prompt as models read it."""
+        return self.prompt if self.messages is None else self.messages
+
+
 @dataclass(frozen=True, slots=True)
-class Prompt:
+class Prompt(_Row):
     """What is asked. `split` is the one that the raw data names, `kind` what evaluation tells apart."""
 
     id: str
     prompt: str
+    messages: list[Message] | None = None
     split: str | None = None
     kind: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
@@ -29,12 +56,13 @@ class Prompt:
 
 
 @dataclass(frozen=True, slots=True)
-class Demonstration:
+class Demonstration(_Row):
     """A prompt and a response to learn from."""
 
     id: str
     prompt: str
     response: str
+    messages: list[Message] | None = None
     source: str | None = None
     extra: Mapping[str, Any] = field(default_factory=dict)
 
@@ -42,13 +70,14 @@ class Demonstration:
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class Comparison(_Row):
     """Two responses to a prompt, and which of them was preferred; by whom, and of which pair, where the data says."""
 
     id: str
     prompt: str
     chosen: str
     rejected: str
+    messages: list[Message] | None = None
     source: str | None = None
     annotator: str | None = None
     pair: str | None = None

@@ -65,7 +65,7 @@ def test_of_the_methods_only_the_chosen_one_needs_a_section(shipped: Values, ref
 
 
 def test_all_faults_are_told_at_once(refused: Any) -> None:
-    error = refused(**{"sft.epochs": 0, "ppo.leraning_rate": 1.0, "judge.epochs": ABSENT, "seed": "x"})
+    error = refused(**{"sft.epochs": -1, "ppo.leraning_rate": 1.0, "judge.epochs": ABSENT, "seed": "x"})
     assert error.where == "params.yaml: seed, sft.epochs, judge.epochs, ppo.leraning_rate"
 
 
