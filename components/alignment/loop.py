@@ -15,7 +15,7 @@ from components.training.optimizer_state import load_optimizer, optimizer_state
 from components.training.schedule import make_optimizer, make_schedule
 
 logger = logging.getLogger("proximal")
-_OPTIMIZER = Path("state", "optimizer.safetensors")
+OPTIMIZER = "optimizer.safetensors"  # in the work folder alone: every cycle begins with a new optimiser
 _PROGRESS = Path("state", "progress.json")
 
 
@@ -23,8 +23,9 @@ def run_cycle(start: Callable[[Job, Source], Learner], job: Job) -> None:
     """Take the policy of the last cycle through this cycle's iterations.
 
     It goes on from `cycle.work` where a checkpoint lies there, else from `cycle.start`, and leaves in `cycle.work` the
-    policy (policy/), what the next cycle needs to go on (state/), and a row for every iteration (curve.json). All
-    random numbers come from (seed, iteration), so that there is no generator state to keep.
+    policy (policy/), what the next cycle needs to go on (state/), a row for every iteration (curve.json), and the
+    optimiser's state (`OPTIMIZER`), which this cycle alone goes on with. All random numbers come from (seed,
+    iteration), so that there is no generator state to keep.
 
     Raises:
         ArtifactError: what is stored at the start is damaged or of another method.
@@ -45,8 +46,8 @@ def run_cycle(start: Callable[[Job, Source], Learner], job: Job) -> None:
         model, optimizer = accelerator.prepare(
             trainable.model, make_optimizer(trainable.groups, trainable.weight_decay)
         )
-        if source.has_state:
-            load_optimizer(folder / _OPTIMIZER, trainable.model, optimizer)
+        if is_resumed:
+            load_optimizer(folder / OPTIMIZER, trainable.model, optimizer)
         schedule = make_schedule(optimizer, trainable.groups, done=iteration)
         learner.begin(model, optimizer)
 
@@ -74,7 +75,7 @@ def run_cycle(start: Callable[[Job, Source], Learner], job: Job) -> None:
                 learner.save(scratch)
                 write_json(scratch / _PROGRESS, {"iteration": iteration, **learner.progress()})
                 if state:
-                    save_file(state, scratch / _OPTIMIZER)
+                    save_file(state, scratch / OPTIMIZER)
                 write_json(scratch / "curve.json", curve)
         accelerator.wait_for_everyone()
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from accelerate.utils import broadcast_object_list
 
 from components.alignment import work_folder
-from components.alignment.loop import run_cycle
+from components.alignment.loop import OPTIMIZER, run_cycle
 from components.alignment.method import CurveRow, Cycle, Job
 from components.alignment.methods import room_of
 from components.artifacts import atomic_folder, link_or_copy, read_json, recover_folder, write_json
@@ -127,7 +127,8 @@ def run(
             metrics["validation_start"] = means(measured["start"])
         with atomic_folder(out) as scratch:
             # The last iteration's checkpoint is the result. Not moved, so that a failure here loses nothing.
-            shutil.copytree(folder, scratch, copy_function=link_or_copy, dirs_exist_ok=True)
+            left_out = shutil.ignore_patterns(OPTIMIZER)
+            shutil.copytree(folder, scratch, ignore=left_out, copy_function=link_or_copy, dirs_exist_ok=True)
             write_json(scratch / "metrics.json", metrics)
             write_records(scratch / "validation.jsonl", measured)  # for intervals between cycles, paired by prompt
         work_folder.remove_all(work, cycle)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from ppo_cycles import Interruption
 from safetensors.torch import load_file, save_file
 
 from components.artifacts import read_json, write_json
@@ -36,10 +37,6 @@ def without_a_key(file: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "damage"),
     [
-        ("state/optimizer.safetensors", cut_short),
-        ("state/optimizer.safetensors", of_another_model),
-        ("state/optimizer.safetensors", of_another_shape),
-        ("state/optimizer.safetensors", Path.unlink),
         ("state/progress.json", cut_short),
         ("state/progress.json", without_a_key),
         ("state/value_model/model.safetensors", cut_short),
@@ -56,6 +53,18 @@ def test_a_damaged_start_is_an_error_that_names_it(
         cycle(params, "second", number=2, start=Path("first"))
     assert "first" in caught.value.where
     assert not Path("second").exists()
+
+
+@pytest.mark.parametrize("damage", [cut_short, of_another_model, of_another_shape, Path.unlink])
+def test_a_damaged_optimiser_of_an_interrupted_cycle_is_an_error_that_names_it(
+    cycle: Any, tiny_params: Any, damage: Callable[[Path], None]
+) -> None:
+    with pytest.raises(Interruption):
+        cycle(tiny_params(), "work", stop_in=2)
+    damage(Path("work/optimizer.safetensors"))
+    with pytest.raises(ArtifactError) as caught:
+        cycle(tiny_params(), "work")
+    assert "work/optimizer.safetensors" in caught.value.where
 
 
 def test_a_reference_that_has_moved_and_is_lost_is_not_replaced_by_the_sft_policy(cycle: Any, tiny_params: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from new_optimizers import begin_anew
 from safetensors.torch import load_file, save_file
 
 from components.alignment.loop import run_cycle
@@ -83,15 +84,18 @@ def test_an_interrupted_cycle_resumes_to_the_bit(cycle: Any, settings: Any, stop
     assert cycle(params, "work") == expected
     assert digest(Path("work")) == digest(Path("whole"))
     names = {path.relative_to("whole").as_posix() for path in Path("whole").rglob("*") if path.is_file()}
-    state = {"state/optimizer.safetensors", "state/q_heads.safetensors", "state/progress.json", "curve.json"}
+    state = {"optimizer.safetensors", "state/q_heads.safetensors", "state/progress.json", "curve.json"}
     assert state | {"policy/model.safetensors", "policy/q_heads.safetensors", "policy/guided.json"} <= names
 
 
-def test_two_cycles_are_one_cycle_of_twice_the_length(cycle: Any, settings: Any) -> None:
-    """Nothing is lost between cycles: heads, targets, optimiser, rewards, and the place in the comparisons go on."""
+def test_two_cycles_are_one_of_twice_the_length_whose_optimiser_begins_anew_half_way(cycle: Any, settings: Any) -> None:
+    """Nothing else is lost between cycles: heads, targets, rewards, and the place in the comparisons go on."""
     short, long = (settings(iterations_per_cycle=count) for count in (2, 4))
     first = cycle(short, "first")
     second = cycle(short, "second", number=2, start=Path("first"))
+    with pytest.raises(Interruption):
+        cycle(long, "whole", stop_in=3)
+    begin_anew(Path("whole/optimizer.safetensors"))
     whole = cycle(long, "whole")
     assert [row | {"cycle": 1} for row in first + second] == whole
     assert digest(Path("second/policy")) == digest(Path("whole/policy"))
@@ -194,8 +198,6 @@ def of_another_shape(file: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "damage"),
     [
-        ("state/optimizer.safetensors", cut_short),
-        ("state/optimizer.safetensors", Path.unlink),
         ("state/q_heads.safetensors", cut_short),
         ("state/q_heads.safetensors", of_another_shape),
         ("state/q_heads.safetensors", Path.unlink),

@@ -42,7 +42,7 @@ def test_two_cycles_are_stored_and_measured_as_guided_policies(world: Path, chan
         policy = load_policy(folder / "policy")
         assert isinstance(policy, GuidedPolicy) and policy.decode_beta == params.q_learning.decode_beta
         state = {path.name for path in (folder / "state").iterdir()}
-        assert state == {"optimizer.safetensors", "q_heads.safetensors", "progress.json"}
+        assert state == {"q_heads.safetensors", "progress.json"}
     curves = [read_json(Place().alignment / cycle / "curve.json") for cycle in ("1", "2")]
     assert [row["iteration"] for rows in curves for row in rows] == [1, 2, 3, 4, 5, 6]
     metrics = read_json(Place().alignment / "2" / "metrics.json")
