@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
 from collections.abc import Mapping
@@ -93,15 +94,15 @@ def read_tolerantly(path: Path) -> RawFile:
     return parse_lines(path.read_bytes(), path.as_posix())
 
 
-def parse_lines(content: bytes, path: str) -> RawFile:
-    """The pure part of `read_tolerantly`."""
+def parse_lines(content: bytes, path: str, name: str = "") -> RawFile:
+    """The pure part of `read_tolerantly`; `name` is the file's for people, without it the last part of its path."""
     rows: list[Row] = []
     numbers: list[int] = []
     bad_rows: list[BadRow] = []
-    file = PurePath(path).name
-    for number, raw_line in enumerate(content.split(b"\n"), start=1):
+    file = name or PurePath(path).name
+    for number, raw_line in enumerate(io.BytesIO(content), start=1):
         # Some editors begin a file with the mark; in files that were joined it stands before a later line.
-        line = raw_line.removeprefix(_BYTE_ORDER_MARK)
+        line = raw_line.removesuffix(b"\n").removeprefix(_BYTE_ORDER_MARK)
         if not line.strip():
             continue
         row = _parse(line)
@@ -122,14 +123,23 @@ def _parse(line: bytes) -> Row | Fault:
     except UnicodeDecodeError:
         return _NOT_UTF8
     try:
-        row = json.loads(text, parse_constant=_refuse, parse_float=_finite)
+        row = parse_json(text)
     except (ValueError, RecursionError):  # RecursionError: thousands of open brackets
         return _NOT_JSON
     if not isinstance(row, dict):
         return _NOT_AN_OBJECT
-    if "\\u" in text and not _writable(row):
+    if "\\u" in text and not writable(row):
         return _HALF_SURROGATE
     return row
+
+
+def parse_json(text: str) -> Any:
+    """Read JSON as the standard has it.
+
+    Raises:
+        ValueError: it is none; NaN and numbers beyond all floats are none.
+    """
+    return json.loads(text, parse_constant=_refuse, parse_float=_finite)
 
 
 def _refuse(constant: str) -> float:
@@ -143,7 +153,8 @@ def _finite(number: str) -> float:
     return value
 
 
-def _writable(row: Row) -> bool:
+def writable(row: Row) -> bool:
+    """Whether UTF-8 can hold all of a row: not half of a surrogate pair."""
     try:
         json.dumps(row, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError:
