@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from components.config import LanguageModel
 from components.data_validation.checks import SHOWN_EXAMPLES, Check
-from components.data_validation.reading import Row
+from components.data_validation.reading import Row, place_of
 from components.data_validation.schemas import FileName
 from components.models.checkpoint_tokenizer import load_checkpoint_tokenizer
 from components.models.control_texts import control_texts, without_end
@@ -37,7 +37,7 @@ def control_token_checks(kept: Mapping[FileName, Sequence[Row]], config: Languag
         for row in kept[file]:
             for column in columns:
                 bare = without_end(row[column], ends)
-                place = (file, f"{file}.jsonl, row {row['raw_row']}, {column}")
+                place = (file, f"{place_of(file, row)}, {column}")
                 if bare != row[column]:
                     ended.append(place)
                 if any(text in bare for text in control):

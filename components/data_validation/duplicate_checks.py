@@ -6,21 +6,21 @@ from components.config import DataValidation
 from components.data_validation.checks import SHOWN_CHARACTERS, SHOWN_EXAMPLES, Check
 from components.data_validation.near_duplicates import repeated_texts, twins_between
 from components.data_validation.normalisation import clipped
-from components.data_validation.reading import Row
+from components.data_validation.reading import Row, place_of
 from components.data_validation.schemas import FileName
 from components.data_validation.splits import responses_key
 
 
 def near_duplicate_check(file: FileName, rows: list[Row], limits: DataValidation) -> Check:
     """Rows that deduplication would remove. Several labels of the same two responses are one row here."""
-    texts: dict[object, tuple[str, int]] = {}
-    for row in rows:
+    texts: dict[object, tuple[str, str]] = {}
+    for position, row in enumerate(rows):
         if file == "comparisons":
             key = responses_key(row)
-            texts.setdefault(key, ("\n".join(key), row["raw_row"]))
+            texts.setdefault(key, ("\n".join(key), place_of(file, row)))
         else:
             text = "\n".join((row["prompt"], row["response"])) if file == "demonstrations" else row["prompt"]
-            texts[row["raw_row"]] = (text, row["raw_row"])
+            texts[position] = (text, place_of(file, row))
     distinct = list(texts.values())
     repeats = repeated_texts([text for text, _ in distinct], limits.near_duplicate_similarity)
     fraction = len(repeats) / len(distinct) if distinct else 0.0
@@ -33,8 +33,7 @@ def near_duplicate_check(file: FileName, rows: list[Row], limits: DataValidation
         value=fraction,
         limit=limits.max_near_duplicate_fraction,
         examples=[
-            f"{file}.jsonl row {distinct[later][1]} repeats row {distinct[earlier][1]}: "
-            f"{clipped(distinct[later][0], SHOWN_CHARACTERS)}"
+            f"{distinct[later][1]} repeats {distinct[earlier][1]}: {clipped(distinct[later][0], SHOWN_CHARACTERS)}"
             for later, earlier in list(repeats.items())[:SHOWN_EXAMPLES]
         ],
         remedy="deduplicate the source; repeated rows count several times in training",

@@ -13,13 +13,17 @@ from components.data_validation.schemas import FileName
 
 @dataclass(frozen=True)
 class Rejected:
-    """A row that is not in the clean data, and why. A withheld row is sound, but its prompt is held out."""
+    """A row that is not in the clean data, and why. A withheld row is sound, but its prompt is held out.
+
+    `raw_file` is the file that holds it, `row` its place there.
+    """
 
     file: FileName
     row: int
     faults: list[Fault]
     content: Row | str
     withheld: bool
+    raw_file: str
 
 
 # kind -> (what should hold, what to do)
@@ -62,7 +66,7 @@ def fault_checks(rejected: list[Rejected]) -> list[Check]:
             continue
         for kind in {fault.kind for fault in row.faults}:
             faults = ", ".join(str(fault) for fault in row.faults if fault.kind is kind)
-            rows[kind].append(f"{row.file}.jsonl row {row.row}: {faults}")
+            rows[kind].append(f"{row.raw_file} row {row.row}: {faults}")
     return [
         Check(
             name=kind.value,

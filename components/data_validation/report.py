@@ -72,7 +72,7 @@ def quarantine_lines(validated: Validated) -> str:
     return "".join(
         json.dumps(
             {
-                "file": f"{row.file}.jsonl",
+                "file": row.raw_file,
                 "row": row.row,
                 "reasons": [str(fault) for fault in row.faults],
                 "withheld": row.withheld,

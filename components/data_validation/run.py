@@ -10,13 +10,10 @@ from components.artifacts import atomic_folder, atomic_write_text, write_json
 from components.config import DataValidation, Shared
 from components.data.rows import Comparison, Demonstration, Prompt, row_of, write_rows
 from components.data_validation.control_tokens import control_token_checks
-from components.data_validation.links import refuse_links
+from components.data_validation.gathering import read_raw_files, require_raw_files
 from components.data_validation.page import page_of
-from components.data_validation.reading import RawFile, read_tolerantly
 from components.data_validation.report import flat_metrics, price_of_the_split, quarantine_lines, report_of
-from components.data_validation.schemas import FILES, FileName
 from components.data_validation.validate import validate
-from components.errors import DataError
 from components.tracking import StageRun
 
 _KINDS: dict[str, type[Prompt] | type[Demonstration] | type[Comparison]] = {
@@ -25,6 +22,7 @@ _KINDS: dict[str, type[Prompt] | type[Demonstration] | type[Comparison]] = {
     "comparisons": Comparison,
 }
 logger = logging.getLogger("proximal")
+__all__ = ["Inputs", "read_raw_files", "require_raw_files", "run"]
 
 
 class Inputs(NamedTuple):
@@ -39,7 +37,7 @@ def run(settings: DataValidation, shared: Shared, inputs: Inputs, out: Path, tra
     Raises:
         DataError: a file is missing, empty or lacks a column, too many rows are rejected, or a check fails.
     """
-    raw = read_raw_files(inputs.data)
+    raw = read_raw_files(inputs.data, shared.data.columns)
     validated = validate(raw, settings, shared.seed)
     validated.checks.extend(control_token_checks(validated.kept, shared.language_model))
     report = report_of(raw, validated)
@@ -56,28 +54,8 @@ def run(settings: DataValidation, shared: Shared, inputs: Inputs, out: Path, tra
         need = "1 check needs" if count == 1 else f"{count} checks need"
         logger.warning("%s a look: %s", need, out / "report.html")
     tracked.metrics(flat_metrics(report))
-    for file in FILES:
-        tracked.dataset(file, inputs.data / f"{file}.jsonl")
+    for file, content in raw.items():
+        for source in content.sources:
+            own = source.file == f"{file}.jsonl"
+            tracked.dataset(file if own else f"{file}: {source.file}", inputs.data / source.file)
     tracked.artifact(out / "report.html")
-
-
-def require_raw_files(folder: Path) -> None:
-    """
-    Raises:
-        DataError: one or more of the three raw files are missing, or links; all of them are named.
-    """
-    refuse_links(folder)
-    if missing := [path.as_posix() for file in FILES if not (path := folder / f"{file}.jsonl").exists()]:
-        raise DataError(
-            "raw data is missing",
-            where=", ".join(missing),
-            expected="files of one JSON object a line",
-            found="no such file" if folder.is_dir() else f"no folder {folder.as_posix()}",
-            do="`dvc pull data.dvc` brings the shipped data; for your own, put these files there",
-        )
-
-
-def read_raw_files(folder: Path) -> dict[FileName, RawFile]:
-    """Read the three raw files of a folder; raises what `require_raw_files` does."""
-    require_raw_files(folder)
-    return {file: read_tolerantly(folder / f"{file}.jsonl") for file in FILES}

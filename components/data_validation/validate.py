@@ -21,7 +21,7 @@ from components.data_validation.label_checks import (
 )
 from components.data_validation.labels import LabelStatistics, label_statistics
 from components.data_validation.normalisation import prompt_key
-from components.data_validation.reading import BadLine, RawFile, Row
+from components.data_validation.reading import PLACE, BadRow, RawFile, Row
 from components.data_validation.schemas import (
     FILES,
     FileName,
@@ -56,7 +56,7 @@ NAMED_REASONS = 5
 
 @dataclass(frozen=True)
 class Validated:
-    """All that the stage finds. Rows in `kept` and `parts` carry `raw_row`, their line in the raw file."""
+    """All that the stage finds. Rows in `kept` and `parts` carry their place; see `reading.place_of`."""
 
     kept: dict[FileName, list[Row]]
     parts: dict[str, list[Row]]
@@ -116,11 +116,11 @@ def _sort_out(raw: dict[FileName, RawFile], limits: DataValidation) -> tuple[dic
     faults: dict[FileName, dict[int, list[Fault]]] = {}
     broken: list[tuple[str, str, str]] = []
     for file, content in raw.items():
-        if not content.rows and not content.bad_lines:
+        if not content.rows and not content.bad_rows:
             broken.append((content.path, "at least one row", "an empty file"))
             continue
         if not content.rows:
-            broken.append((content.path, "one JSON object a line", _first_bad_line(content.bad_lines)))
+            broken.append((content.path, "one JSON object a line", _first_bad_row(content.bad_rows)))
             continue
         try:
             faults[file] = row_faults(frame_of(content.rows), schema_of(file, limits))
@@ -139,20 +139,23 @@ def _sort_out(raw: dict[FileName, RawFile], limits: DataValidation) -> tuple[dic
     kept: dict[FileName, list[Row]] = {}
     rejected: list[Rejected] = []
     for file, content in raw.items():
-        rejected += [Rejected(file, bad.number, [bad.fault], bad.text, False) for bad in content.bad_lines]
+        rejected += [Rejected(file, bad.number, [bad.fault], bad.content, False, bad.file) for bad in content.bad_rows]
         kept[file] = []
-        for position, (number, row) in enumerate(zip(content.numbers, content.rows, strict=True)):
+        places = zip(content.numbers, content.files, content.rows, strict=True)
+        for position, (number, name, row) in enumerate(places):
             if position in faults[file]:
-                rejected.append(Rejected(file, number, faults[file][position], row, False))
-            else:
+                rejected.append(Rejected(file, number, faults[file][position], row, False, name))
+            elif name == f"{file}.jsonl":
                 kept[file].append({**row, "raw_row": number})
+            else:
+                kept[file].append({**row, "raw_row": number, "raw_file": name})
         logger.info("%s: %d rows, %d sound", content.path, content.size, len(kept[file]))
     return kept, rejected
 
 
-def _first_bad_line(bad_lines: list[BadLine]) -> str:
-    first = bad_lines[0]
-    return f"{len(bad_lines)} lines, none of them a row; line {first.number}: {first.fault}"
+def _first_bad_row(bad_rows: list[BadRow]) -> str:
+    first = bad_rows[0]
+    return f"{len(bad_rows)} lines, none of them a row; line {first.number}: {first.fault}"
 
 
 def _remove_heldout_prompts(kept: dict[FileName, list[Row]], heldout: set[str], withheld: bool) -> list[Rejected]:
@@ -168,8 +171,9 @@ def _remove_heldout_prompts(kept: dict[FileName, list[Row]], heldout: set[str], 
         sound: list[Row] = []
         for row in kept[file]:
             if prompt_key(row["prompt"]) in heldout:
-                content = {column: value for column, value in row.items() if column != "raw_row"}
-                removed.append(Rejected(file, row["raw_row"], [fault], content, withheld))
+                content = {column: value for column, value in row.items() if column not in PLACE}
+                name = row.get("raw_file", f"{file}.jsonl")
+                removed.append(Rejected(file, row["raw_row"], [fault], content, withheld, name))
             else:
                 sound.append(row)
         kept[file] = sound

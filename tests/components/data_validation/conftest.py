@@ -20,6 +20,8 @@ LIMITS: dict[str, Any] = {
     "max_reject_fraction": 0.2,
     "max_prompt_characters": 100,
     "max_response_characters": 200,
+    "max_prompt_tokens": None,
+    "max_response_tokens": None,
     "near_duplicate_similarity": 0.9,
     "max_near_duplicate_fraction": 0.05,
     "min_annotator_agreement": 0.6,

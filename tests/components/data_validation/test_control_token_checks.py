@@ -32,9 +32,9 @@ def test_end_tokens_and_other_control_tokens_are_counted_apart(config: LanguageM
     ends, control = control_token_checks(KEPT, config)
     assert (ends.name, ends.status, ends.value) == ("end_tokens_in_texts", "warning", 3)
     assert ends.found == "3 texts, 1 of demonstrations, 2 of comparisons"
-    assert ends.examples[0] == "demonstrations.jsonl, row 4, response"
+    assert ends.examples[0] == "demonstrations.jsonl row 4, response"
     assert (control.name, control.status, control.value) == ("control_tokens_in_texts", "warning", 2)
-    assert control.examples == ["prompts.jsonl, row 2, prompt", "comparisons.jsonl, row 7, rejected"]
+    assert control.examples == ["prompts.jsonl row 2, prompt", "comparisons.jsonl row 7, rejected"]
 
 
 def test_clean_texts_are_ok(config: LanguageModel) -> None:
@@ -52,6 +52,6 @@ def test_a_checkpoints_control_tokens_are_its_own(config: LanguageModel, tmp_pat
     tokenizer.save_pretrained(tmp_path)
     ends, control = control_token_checks(KEPT, config.model_copy(update={"checkpoint": str(tmp_path)}))
     assert ends.value == 0 and "</s>" in ends.expected
-    assert "comparisons.jsonl, row 7, prompt" in control.examples
+    assert "comparisons.jsonl row 7, prompt" in control.examples
     with pytest.raises(ConfigError, match=r"language_model\.checkpoint"):
         control_token_checks(KEPT, config.model_copy(update={"checkpoint": str(tmp_path / "nowhere")}))

@@ -84,24 +84,23 @@ def test_a_link_is_refused_unless_it_is_dvcs_own(tmp_path: Path) -> None:
     (tmp_path / "linked").symlink_to(data)
     for folder, named in ((data, "data/deep/comparisons.jsonl"), (tmp_path / "linked", "linked, ")):
         with pytest.raises(DataError, match="symbolic links") as caught:
-            read_raw_files(folder)
+            read_raw_files(folder, {})
         assert named in caught.value.where
         assert str(elsewhere) in caught.value.found and "demonstrations" not in caught.value.where
 
 
 def test_a_missing_folder_is_named(params: Params) -> None:
     message = refused(params)
-    assert "data/prompts.jsonl, data/demonstrations.jsonl, data/comparisons.jsonl" in message
-    assert "no folder data" in message
+    assert "where:      data\n" in message
+    assert "no such folder" in message
     assert "dvc pull data.dvc" in message
 
 
-def test_a_missing_file_is_named(params: Params, world: Any) -> None:
-    world.write(Path("data"))
-    Path("data/prompts.jsonl").unlink()
-    message = refused(params)
-    assert "data/prompts.jsonl\n" in message
-    assert "no such file" in message
+def test_a_folder_without_a_raw_file_is_named(params: Params) -> None:
+    Path("data").mkdir()
+    Path("data/README.md").write_text("what this is")
+    with pytest.raises(DataError, match="no such file"):
+        perform("data_validation", params, Place())
 
 
 def test_json_that_does_not_parse_is_named_by_line(params: Params, world: Any) -> None:

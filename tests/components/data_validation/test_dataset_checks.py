@@ -45,7 +45,7 @@ def test_near_duplicates(world: Any, limits: Limits, file: str) -> None:
     rows = {"prompts": (42, 41, 42), "demonstrations": (22, 21, 22), "comparisons": (42, 41, 22)}
     later, earlier, distinct = rows[file]  # 40 comparisons are 20 response pairs with two labels each
     assert found.value == pytest.approx(1 / distinct)
-    assert found.examples[0].startswith(f"{file}.jsonl row {later} repeats row {earlier}: again word0 word1")
+    assert found.examples[0].startswith(f"{file}.jsonl row {later} repeats {file}.jsonl row {earlier}: again word0")
     assert check(world, limits(max_near_duplicate_fraction=0.05), f"near_duplicates_{file}").status == "ok"
 
 

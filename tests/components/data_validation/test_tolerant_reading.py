@@ -7,11 +7,11 @@ import pytest
 from components.data_validation.reading import parse_lines, read_tolerantly
 
 
-def test_rows_keep_their_line_numbers_over_blank_and_bad_lines() -> None:
+def test_rows_keep_their_line_numbers_over_blank_and_bad_rows() -> None:
     raw = parse_lines(b'{"a": 1}\n\n{"a": \r\n{"a": 2}\r\n[1]\n', "data/x.jsonl")
     assert raw.rows == [{"a": 1}, {"a": 2}]
     assert raw.numbers == [1, 4]
-    assert [(bad.number, str(bad.fault), bad.text) for bad in raw.bad_lines] == [
+    assert [(bad.number, str(bad.fault), bad.content) for bad in raw.bad_rows] == [
         (3, "the line is not JSON", '{"a": '),
         (5, "the line is not a JSON object", "[1]"),
     ]
@@ -33,7 +33,7 @@ def test_rows_keep_their_line_numbers_over_blank_and_bad_lines() -> None:
 def test_a_line_that_could_not_be_written_again_is_no_row(line: bytes, fault: str) -> None:
     raw = parse_lines(line, "data/x.jsonl")
     assert raw.rows == []
-    assert [str(bad.fault) for bad in raw.bad_lines] == [fault]
+    assert [str(bad.fault) for bad in raw.bad_rows] == [fault]
 
 
 def test_a_whole_surrogate_pair_is_sound() -> None:
@@ -49,4 +49,4 @@ def test_an_empty_file_has_no_rows(tmp_path: Path) -> None:
 def test_a_byte_order_mark_is_no_part_of_the_first_row(content: bytes) -> None:
     marked = parse_lines(b"\xef\xbb\xbf" + content, "data/x.jsonl")
     assert marked == parse_lines(content, "data/x.jsonl")
-    assert parse_lines(content + b"\n\xef\xbb\xbf" + content, "x").bad_lines == []  # two such files, joined
+    assert parse_lines(content + b"\n\xef\xbb\xbf" + content, "x").bad_rows == []  # two such files, joined

@@ -120,7 +120,7 @@ def test_the_pipeline_accepts_every_row(files: dict[str, list[Row]], shipped: di
     for name, rows in files.items():
         write_jsonl(tmp_path / name, rows)
     limits = DataValidation(**(shipped["data_validation"] | {"max_reject_fraction": 0.0}))
-    validated = validate(read_raw_files(tmp_path), limits, seed=1)
+    validated = validate(read_raw_files(tmp_path, {}), limits, seed=1)
     assert validated.rejected == []
     assert [check.name for check in validated.checks if check.status == "failure"] == []
     sizes = {part: len(rows) for part, rows in validated.parts.items()}

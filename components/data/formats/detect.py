@@ -1,0 +1,107 @@
+"""Which format the rows of a file have, by their columns."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+
+from components.data.formats.base import Format, Row
+from components.data.formats.conversational import CONVERSATIONAL
+from components.data.formats.conversations import TURNS, is_hh, is_turns
+from components.data.formats.demonstrations import ALPACA, DEMONSTRATIONS, DIALOGUES, ends_with_the_assistant
+from components.data.formats.implied import HH, IMPLIED
+from components.data.formats.preferences import PREFERENCES
+from components.data.formats.prompts import ASKED_DIALOGUES, PROMPTS
+from components.data.formats.ranked import RANKED
+from components.data.formats.unpaired import UNPAIRED
+from components.errors import DataError
+
+FORMATS = (
+    PREFERENCES,
+    CONVERSATIONAL,
+    HH,
+    IMPLIED,
+    RANKED,
+    UNPAIRED,
+    DEMONSTRATIONS,
+    DIALOGUES,
+    ALPACA,
+    PROMPTS,
+)
+_OWN: dict[str, Format] = {"prompts": PROMPTS, "demonstrations": DEMONSTRATIONS, "comparisons": PREFERENCES}
+_NEEDED: dict[str, tuple[str, ...]] = {
+    "prompts": ("prompt",),
+    "demonstrations": ("prompt", "response"),
+    "comparisons": ("prompt", "chosen", "rejected"),
+}
+
+
+def format_of(rows: Sequence[Row], numbers: Sequence[int], path: str, stem: str) -> Format:
+    """The one format of a file's rows. A row that lacks a column is of no format of its own: its fault is told later.
+
+    Args:
+        numbers: where each row is in the file.
+        stem: of the file's name: prompts, demonstrations and comparisons say what they hold.
+
+    Raises:
+        DataError: no format fits any row, or the rows have several.
+    """
+    columns = frozenset().union(*{frozenset(row) for row in rows})
+    if (named := _named(stem, columns, rows)) is not None:
+        return named
+    found: dict[str, tuple[Format, int]] = {}
+    known: dict[tuple[object, ...], Format | None] = {}
+    for row, number in zip(rows, numbers, strict=True):
+        # What `fits` looks at: which columns have which type of value, and how a dialogue begins.
+        key = (*row, *map(type, row.values()), is_hh(row.get("chosen")))
+        if key not in known:
+            known[key] = next((each for each in FORMATS if each.fits(row, columns)), None)
+        if (fitting := known[key]) is not None and fitting.name not in found:
+            found[fitting.name] = (fitting, number)
+    if set(found) == {PROMPTS.name, DIALOGUES.name} and not any(map(_demonstrates, rows)):
+        return PROMPTS  # as they are written here: only those of several turns have messages
+    if len(found) > 1:
+        raise DataError(
+            "a raw file mixes formats",
+            where=path,
+            expected="one format a file",
+            found="; ".join(f"{name}, first in row {number}" for name, (_, number) in found.items()),
+            do="put the rows of each format into a file of their own",
+        )
+    if stem in _OWN and not any(each.role == stem for each, _ in found.values()):
+        missing = [name for name in _NEEDED[stem] if name not in columns]
+        raise DataError(
+            "a raw file lacks what its name says",
+            where="; ".join(f"{path}, column {name}" for name in missing),
+            expected=f"columns {', '.join(_NEEDED[stem])}, or another format of {stem}",
+            found=f"columns {', '.join(sorted(map(str, columns)))}",
+            do="mend what writes it, say in data.columns of params.yaml which column is which, or give the file a name "
+            "of another kind",
+        )
+    if not found:
+        raise DataError(
+            "the columns of a raw file fit no format",
+            where=path,
+            expected="; or ".join(f"{each.needs} ({each.role})" for each in FORMATS),
+            found=f"columns {', '.join(sorted(map(str, columns)))}",
+            do="say in data.columns of params.yaml (`--column OURS=THEIRS` of `proximal data import`) which column is "
+            "which, or take the file out of the folder",
+        )
+    ((detected, _),) = found.values()
+    if detected is DIALOGUES and not any(map(_demonstrates, rows)):
+        return ASKED_DIALOGUES
+    return detected
+
+
+def _named(stem: str, columns: Set[str], rows: Sequence[Row]) -> Format | None:
+    """Our own format, where a file is named for it and has its columns."""
+    if stem not in _OWN or not columns.issuperset(_NEEDED[stem]):
+        return None
+    if stem != "prompts" and columns.intersection(TURNS):
+        return None
+    if any(is_turns(row.get(column)) for row in rows for column in ("chosen", "response")):
+        return None
+    return _OWN[stem]
+
+
+def _demonstrates(row: Row) -> bool:
+    return any(row.get(column) is not None for column in TURNS) and ends_with_the_assistant(row)
