@@ -22,6 +22,7 @@ from components.alignment.policy_gradient.update import Updater
 from components.alignment.ppo.learner import estimate
 from components.config import Params, Ppo, parse_params
 from components.core.stats import RunningMoments
+from components.data.rows import Prompt
 from components.engines.generation import generate
 from components.measuring.measure import FrozenModels
 from components.models.loading import load_policy, load_scalar_model
@@ -97,7 +98,7 @@ def ppo(options: workload.Options) -> dict[str, Any]:
     rows: list[dict[str, float]] = []
     for iteration in range(1 + options.updates):
         tokens = prompts[iteration * options.rollouts :][: options.rollouts]
-        batch = [EncodedPrompt("", prompt) for prompt in tokens]
+        batch = [EncodedPrompt(Prompt("", ""), prompt) for prompt in tokens]
         started = clock()
         rollouts = collector.roll_out(batch, iteration)
         credit, _ = assign_credit(rollouts, workload.KL_COEF, RunningMoments(), settings, estimate(settings))

@@ -55,8 +55,9 @@ class PolicyGradientLearner:
         self._progress = Progress(settings.kl_coef, RunningMoments())
         if source.has_state:
             self._progress = checkpoint.load_progress(source.folder)
-        texts = [row.prompt for row in job.cycle.prompts]
-        self._prompts = list(map(EncodedPrompt, texts, job.frozen.codec.encode_prompts(texts)))
+        rows = job.cycle.prompts
+        tokens = job.frozen.codec.encode_prompts([row.asked for row in rows])
+        self._prompts = list(map(EncodedPrompt, rows, tokens))
 
     def trainable(self) -> Trainable:
         groups = parameter_groups(self._model, self._settings, self._critic)

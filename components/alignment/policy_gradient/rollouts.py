@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from components.alignment.policy_gradient.actor_critic import ActorCritic
 from components.config import Data, PolicyGradientMethod, Shared
 from components.core.checks import require_finite
+from components.data.rows import Prompt
 from components.engines.generation import generate
 from components.engines.sampling import draw_uniforms
 from components.measuring.measure import FrozenModels
@@ -22,9 +23,9 @@ from components.seeding import generator
 
 
 class EncodedPrompt(NamedTuple):
-    """A prompt as its text, and as the policy reads it."""
+    """A prompt with all its columns, and as the policy reads it."""
 
-    text: str
+    row: Prompt
     tokens: list[int]
 
 
@@ -123,7 +124,7 @@ class Collector:
         )
 
     def _true_scores(self, prompts: list[EncodedPrompt], sequences: Sequences) -> Tensor:
-        texts = [prompt.text for prompt in prompts]
+        texts = [prompt.row.prompt for prompt in prompts]
         return true_scores(texts, sequences, self._frozen.codec, self._shared.data)
 
 

@@ -46,8 +46,8 @@ def model(world: Path) -> ActorCritic:
 
 @pytest.fixture
 def prompts(world: Path, frozen: FrozenModels) -> list[EncodedPrompt]:
-    texts = [row.prompt for row in read_rows(Place().clean / "prompts_train.jsonl", Prompt)]
-    return list(map(EncodedPrompt, texts, frozen.codec.encode_prompts(texts)))
+    rows = read_rows(Place().clean / "prompts_train.jsonl", Prompt)
+    return list(map(EncodedPrompt, rows, frozen.codec.encode_prompts([row.asked for row in rows])))
 
 
 @pytest.fixture

@@ -24,6 +24,7 @@ from components.worlds.helpdesk.rubric import grade
 from components.worlds.randomwalks.graph import make_graph
 
 WALKS = Data(
+    columns={},
     rubric="components.worlds.randomwalks.rubric:score",
     rubric_options={"graph_seed": 1000},
     rubric_files="components/worlds/randomwalks",
@@ -55,10 +56,11 @@ def test_an_iteration_trains_on_the_verdicts(world: Path, frozen: FrozenModels, 
     run_cycle(ROOM.start, Job(start_accelerator(), params.method, params.alignment, params.shared, cycle, frozen))
     row = read_json(Path("work/curve.json"))[0]
 
-    asked = rows_of_iteration([row.prompt for row in prompts], 4, 0, params.seed, "ppo/prompts")
-    texts = [text for text in asked for _ in range(2)]
+    asked = rows_of_iteration(prompts, 4, 0, params.seed, "ppo/prompts")
+    repeated = [row for row in asked for _ in range(2)]
+    texts = [row.prompt for row in repeated]
     model, codec = load_model(Place().sft / "policy", Place().reward_model / "model"), frozen.codec
-    encoded = list(map(EncodedPrompt, texts, codec.encode_prompts(texts)))
+    encoded = list(map(EncodedPrompt, repeated, codec.encode_prompts(texts)))
     whole = FrozenModels.load(Place().frozen, torch.device("cpu"))
     scored = tiny_params(ppo=settings | {"reward": "reward_model"})
     rollouts = Collector(
