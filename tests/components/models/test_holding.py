@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from components.config import LanguageModel, Params
+from components.engines.generation import generate
+from components.engines.preflight import require_attention
 from components.errors import ConfigError
 from components.models.loading import (
     load_checkpoint,
@@ -21,6 +23,7 @@ from components.models.loading import (
     new_scalar_model,
     save_scorer,
 )
+from components.models.text import Codec
 from components.passes.attention import takes_packed_sequences
 from components.passes.forward import response_logprobs, response_values, sequence_scores
 from components.passes.sequences import Sequences
@@ -153,3 +156,39 @@ def test_kernels_from_a_hub_are_refused_by_the_params(language_model: Held) -> N
     with pytest.raises(ConfigError, match="attn_implementation") as caught:
         language_model(attn_implementation="kernels-community/flash-attn2")
     assert "hub" in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [None, "sdpa", "eager"])
+def test_half_precision_answers_with_its_own_likeliest_tokens(
+    stored_policy: Path, language_model: Held, word_codec: Codec, name: str | None
+) -> None:
+    """Prompts of unlike lengths, through the cache, against whole passes without one."""
+    policy = load_policy(stored_policy, language_model(dtype="bfloat16", attn_implementation=name))
+    prompts = [[5, 6, 7], [8], [9, 10, 11, 12]]
+    uniforms = torch.full((3, 4), 0.5, dtype=torch.float64)
+    found = generate(policy, word_codec, prompts, uniforms, temperature=0, batch_size=3).responses()
+    for prompt, response in zip(prompts, found, strict=True):
+        for place, token in enumerate(response):
+            with torch.no_grad():
+                logits = policy(input_ids=torch.tensor([prompt + response[:place]])).logits[0, -1].float()
+            # reason: the cache and the whole pass round in another order, and the likeliest of two may change places
+            assert float(logits.max() - logits[token]) < 20 * 2**-8 * float(logits.std())
+
+
+def test_attention_that_fails_at_work_is_refused_before_anything_trains(
+    stored_policy: Path, language_model: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a kernel does that this machine cannot run."""
+    from transformers import AttentionInterface
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no kernel for this device")
+
+    monkeypatch.setitem(AttentionInterface._global_mapping, "broken", broken)
+    config = language_model(attn_implementation="broken")
+    policy = load_policy(stored_policy, config)
+    with pytest.raises(ConfigError, match="no kernel for this device") as caught:
+        require_attention(policy, config, torch.device("cpu"))
+    assert caught.value.where == "language_model.attn_implementation"
+    sound = language_model(attn_implementation="sdpa")
+    require_attention(load_policy(stored_policy, sound), sound, torch.device("cpu"))
