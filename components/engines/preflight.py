@@ -16,6 +16,7 @@ from components.engines.generation import generate
 from components.engines.sampling import draw_uniforms
 from components.errors import ConfigError
 from components.models.checkpoint_tokenizer import bad_checkpoint
+from components.models.guided import output_and_hidden
 from components.models.holding import refused_attention
 from components.models.loading import ScalarModel, positions_of, scalar_class
 from components.models.text import Codec
@@ -110,6 +111,32 @@ def require_attention(policy: Any, config: LanguageModel, device: torch.device) 
             policy(input_ids=torch.zeros_like(mask), attention_mask=mask, position_ids=position_ids(mask))
     except (ImportError, NotImplementedError, RuntimeError, ValueError) as fault:
         raise refused_attention(config, fault) from fault
+
+
+def require_chunks(policy: Any, config: LanguageModel) -> None:
+    """See that logits are what the LM head gives, if they are to be made in chunks; asked of nothing else.
+
+    Raises:
+        ConfigError: the model does more to them, or its head is of another kind.
+    """
+    if config.vocabulary_chunk is None:
+        return
+    head = policy.get_output_embeddings()
+    found = f"{type(policy).__name__}, whose head is a {type(head).__name__}"
+    if type(head) is torch.nn.Linear:
+        tokens = torch.arange(4, device=policy.device)[None]
+        with torch.no_grad():
+            output, hidden = output_and_hidden(policy, input_ids=tokens)
+            if torch.equal(output.logits.to(hidden.dtype), head(hidden)):
+                return
+        found = f"{type(policy).__name__}, which changes what its head gives"
+    raise ConfigError(
+        "logprobs cannot be computed in chunks of the vocabulary",
+        where="language_model.vocabulary_chunk",
+        expected="a model whose logits are a linear head of its hidden states, and nothing more",
+        found=found,
+        do="set it to null; a smaller microbatch_size saves memory too",
+    )
 
 
 def _with_head(policy: Any) -> ScalarModel:

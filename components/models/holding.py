@@ -72,6 +72,8 @@ def held(model: Any, config: LanguageModel | None, *, trained: bool) -> Any:
         use_packed_attention(model)
     elif model.config._attn_implementation != config.attn_implementation:
         raise refused_attention(config, f"transformers takes {model.config._attn_implementation} in its place")
+    if config is not None and config.vocabulary_chunk is not None:
+        model.vocabulary_chunk = config.vocabulary_chunk  # see components.passes.forward
     if config is not None and config.gradient_checkpointing and trained:
         use_gradient_checkpointing(model)
     return model

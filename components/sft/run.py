@@ -14,7 +14,7 @@ from components.artifacts import atomic_folder, write_json
 from components.config import Sft, Shared
 from components.data.rows import Demonstration, read_rows
 from components.digests import digest
-from components.engines.preflight import require_attention, require_usable, require_usable_config
+from components.engines.preflight import require_attention, require_chunks, require_usable, require_usable_config
 from components.errors import ConfigError
 from components.measuring.health import warn
 from components.models.checkpoint_tokenizer import load_checkpoint_tokenizer
@@ -123,6 +123,7 @@ def _start(shared: Shared, rows: list[Demonstration], device: torch.device) -> t
         codec = Codec(load_checkpoint_tokenizer(config), text_format)
         codec.require_room()
         require_usable(codec, policy, config)
+        require_chunks(policy, config)
         return codec, policy
     texts = [text_format.prompt_template.replace("{prompt}", row.prompt) for row in rows]
     texts += [row.response for row in rows]
