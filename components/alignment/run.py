@@ -69,7 +69,8 @@ def run(
     prompts, validation = read_rows(inputs.prompts, Prompt), read_rows(inputs.validation, Prompt)
     comparisons = read_rows(inputs.comparisons, Comparison)
     accelerator = start_accelerator()
-    frozen = FrozenModels.load(ModelFolders(inputs.reference, inputs.reward_model, inputs.judge), accelerator.device)
+    folders = ModelFolders(inputs.reference, inputs.reward_model, inputs.judge)
+    frozen = FrozenModels.load(folders, accelerator.device, shared.language_model)
     codec = frozen.codec
     room = room_of(method)
     if room.learns_from == "comparisons":
@@ -141,4 +142,5 @@ def run(
 def _validate(policy: Path, frozen: FrozenModels, shared: Shared, prompts: list[Prompt]) -> list[Record]:
     samples = shared.measurement.validation_samples_per_prompt
     device = next(frozen.reference.parameters()).device
-    return measure(load_policy(policy).to(device), frozen, shared, prompts, samples, "validation")
+    measured = load_policy(policy, shared.language_model).to(device)
+    return measure(measured, frozen, shared, prompts, samples, "validation")

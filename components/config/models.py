@@ -62,6 +62,16 @@ class LanguageModel(Section):
     scratch: ScratchModel
 
     @model_validator(mode="after")
+    def no_kernels_come_from_a_hub(self) -> LanguageModel:
+        if "/" in (self.attn_implementation or ""):
+            raise contradiction(
+                "attn_implementation",
+                "a name of transformers' own, such as sdpa: kernels from a hub are code that nobody here has read",
+                self.attn_implementation,
+            )
+        return self
+
+    @model_validator(mode="after")
     def one_template_dresses_prompts(self) -> LanguageModel:
         if (self.prompt_template is None) == (self.chat_template is None):
             raise contradiction(

@@ -13,10 +13,11 @@ from torch import Tensor
 
 from components.core.checks import require_finite
 from components.engines.cache import make_room
-from components.engines.gpu_decoding import Decoding, can_decode_on_gpu, decode_on_gpu
+from components.engines.gpu_decoding import Decoding, can_decode_on_gpu, decode_on_gpu, takes_ready_masks
 from components.engines.sampling import draw, require_sound
 from components.models.best_of_n import BestOfNPolicy, candidate_uniforms
 from components.models.text import Codec
+from components.passes.attention import takes_packed_sequences
 from components.passes.forward import in_microbatches, position_ids, sequence_scores
 from components.passes.sequences import Sequences, pad_left, pad_right
 
@@ -95,11 +96,11 @@ def _generate_batch(
         use_cache=True,
         logits_to_keep=1,
     )
-    cache = output.past_key_values
+    cache, inner = output.past_key_values, getattr(policy, "policy", policy)  # a guided one has it inside
     next_position = positions[:, -1:] + 1
-    if can_decode_on_gpu(cache, device):
+    if takes_ready_masks(inner) and can_decode_on_gpu(cache, device):
         return decode_on_gpu(Decoding(policy, output, mask, next_position, uniforms, temperature, codec))
-    make_room(cache, uniforms.shape[1])
+    make_room(cache, uniforms.shape[1], widened=takes_packed_sequences(inner))
     responses = torch.full((len(prompts), uniforms.shape[1]), codec.pad_id, device=device)
     lengths = torch.zeros(len(prompts), dtype=torch.long, device=device)
     active = torch.arange(len(prompts), device=device)  # the rows of `responses` still in the batch

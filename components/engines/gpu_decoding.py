@@ -18,7 +18,7 @@ from transformers.cache_utils import DynamicLayer
 
 from components.engines.sampling import draw, require_sound
 from components.models.text import Codec
-from components.passes.attention import attention_dtype
+from components.passes.attention import attention_dtype, takes_packed_sequences
 
 _STEPS_BETWEEN_LOOKS = 8  # at which rows have ended; a look waits for the GPU
 _COMPACTION_SHARE = 0.5  # of rows that ended: then the others go on alone, in a graph of their own
@@ -28,6 +28,11 @@ _ALIGNMENT = 8  # of the cache's length, in tokens: what attention kernels ask o
 def can_decode_on_gpu(cache: Any, device: torch.device) -> bool:
     """Whether a filled cache is one that `decode_on_gpu` can take over."""
     return device.type == "cuda" and all(type(layer) is DynamicLayer for layer in cache.layers)
+
+
+def takes_ready_masks(policy: Any) -> bool:
+    """Whether a policy's attention takes the mask of a step as it is; of others, eager would add it to its scores."""
+    return takes_packed_sequences(policy) or policy.config._attn_implementation == "sdpa"
 
 
 class FixedLayer(DynamicLayer):  # type: ignore[no-untyped-call]

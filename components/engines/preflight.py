@@ -16,6 +16,8 @@ from components.engines.generation import generate
 from components.engines.sampling import draw_uniforms
 from components.errors import ConfigError
 from components.models.checkpoint_tokenizer import bad_checkpoint
+from components.models.guided import output_and_hidden
+from components.models.holding import refused_attention
 from components.models.loading import ScalarModel, positions_of, scalar_class
 from components.models.text import Codec
 from components.passes.forward import position_ids
@@ -83,7 +85,7 @@ def require_usable(codec: Codec, policy: Any, config: LanguageModel) -> None:
         )
     _require_embeddings(codec, policy, config)
     [prompt] = codec.encode_prompts(["a"])
-    tokens = torch.tensor([prompt])
+    tokens = torch.tensor([prompt], device=policy.device)
     inputs = {"attention_mask": torch.ones_like(tokens), "position_ids": position_ids(tokens >= 0)}
     with torch.no_grad():
         require_finite("the scores by the checkpoint's trunk", _with_head(policy)(input_ids=tokens, **inputs))
@@ -92,6 +94,49 @@ def require_usable(codec: Codec, policy: Any, config: LanguageModel) -> None:
     count = min(2, config.max_response_tokens)
     uniforms = draw_uniforms(1, count, torch.Generator().manual_seed(0))
     generate(policy, codec, [prompt], uniforms, temperature=1.0, batch_size=1)
+
+
+def require_attention(policy: Any, config: LanguageModel, device: torch.device) -> None:
+    """See that the attention named in params works on this device, where the policy then stays; asked of nothing else.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if config.attn_implementation is None:
+        return
+    policy.to(device)
+    mask = torch.tensor([[0, 1, 1], [1, 1, 1]], device=device)
+    try:
+        with torch.no_grad():
+            policy(input_ids=torch.zeros_like(mask), attention_mask=mask, position_ids=position_ids(mask))
+    except (ImportError, NotImplementedError, RuntimeError, ValueError) as fault:
+        raise refused_attention(config, fault) from fault
+
+
+def require_chunks(policy: Any, config: LanguageModel) -> None:
+    """See that logits are what the LM head gives, if they are to be made in chunks; asked of nothing else.
+
+    Raises:
+        ConfigError: the model does more to them, or its head is of another kind.
+    """
+    if config.vocabulary_chunk is None:
+        return
+    head = policy.get_output_embeddings()
+    found = f"{type(policy).__name__}, whose head is a {type(head).__name__}"
+    if type(head) is torch.nn.Linear:
+        tokens = torch.arange(4, device=policy.device)[None]
+        with torch.no_grad():
+            output, hidden = output_and_hidden(policy, input_ids=tokens)
+            if torch.equal(output.logits.to(hidden.dtype), head(hidden)):
+                return
+        found = f"{type(policy).__name__}, which changes what its head gives"
+    raise ConfigError(
+        "logprobs cannot be computed in chunks of the vocabulary",
+        where="language_model.vocabulary_chunk",
+        expected="a model whose logits are a linear head of its hidden states, and nothing more",
+        found=found,
+        do="set it to null; a smaller microbatch_size saves memory too",
+    )
 
 
 def _with_head(policy: Any) -> ScalarModel:
@@ -114,7 +159,7 @@ def _with_head(policy: Any) -> ScalarModel:
             do="choose a checkpoint of another architecture, such as Llama, Qwen, Mistral or GPT-2",
         )
     setattr(classifier, classifier.base_model_prefix, policy.base_model)
-    classifier.score.to_empty(device="cpu")
+    classifier.score.to_empty(device=policy.device)
     torch.nn.init.zeros_(classifier.score.weight)
     return ScalarModel(classifier)
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from components.config import Shared
+from components.config import LanguageModel, Shared
 from components.core.stats import masked_mean, masked_sum
 from components.data.rows import Prompt
 from components.engines.generation import generate
@@ -48,12 +48,12 @@ class FrozenModels:
     folders: ModelFolders
 
     @classmethod
-    def load(cls, folders: ModelFolders, device: torch.device) -> FrozenModels:
-        """From where they are stored; the text is the reference's."""
+    def load(cls, folders: ModelFolders, device: torch.device, config: LanguageModel | None = None) -> FrozenModels:
+        """From where they are stored, held as `config` says; the text is the reference's."""
         return cls(
-            load_policy(folders.reference).to(device),
-            load_scorer(folders.reward_model).to(device),
-            load_scorer(folders.judge).to(device),
+            load_policy(folders.reference, config).to(device),
+            load_scorer(folders.reward_model, config).to(device),
+            load_scorer(folders.judge, config).to(device),
             load_codec(folders.reference),
             folders,
         )
@@ -69,8 +69,9 @@ def measure_policy(
 ) -> list[Record]:
     """Measure a stored policy; see `measure`."""
     device = start_accelerator().device
-    policy = load_policy(policy_folder).to(device)
-    return measure(policy, FrozenModels.load(folders, device), shared, prompts, samples_per_prompt, stream)
+    policy = load_policy(policy_folder, shared.language_model).to(device)
+    frozen = FrozenModels.load(folders, device, shared.language_model)
+    return measure(policy, frozen, shared, prompts, samples_per_prompt, stream)
 
 
 @torch.no_grad()

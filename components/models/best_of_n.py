@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,13 @@ class BestOfNPolicy(nn.Module):
     @property
     def config(self) -> Any:
         return self.policy.config
+
+    @property
+    def vocabulary_chunk(self) -> int | None:
+        return getattr(self.policy, "vocabulary_chunk", None)
+
+    def get_output_embeddings(self) -> Any:
+        return cast(Any, self.policy).get_output_embeddings()
 
     def forward(self, **inputs: Any) -> Any:
         return self.policy(**inputs)

@@ -6,12 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 import transformers.modeling_utils  # the slow part, here so that launch sees to its import
-from torch import nn
 
 from components.artifacts import reading
-from components.passes.attention import use_packed_attention
+from components.config import LanguageModel
+from components.models.holding import attention_options, attention_refusals, dtype_of, held
 
 
 def model_class(folder: Path) -> Any:
@@ -22,31 +21,33 @@ def model_class(folder: Path) -> Any:
     return getattr(transformers, name)
 
 
-def load_model(folder: Path) -> Any:
-    """The model of a folder, of whatever class its config names."""
+def load_model(folder: Path, config: LanguageModel | None = None, *, trained: bool = False) -> Any:
+    """The model of a folder, of whatever class its config names; see `from_pretrained`."""
     with reading("model", folder, "config.json and model.safetensors, whole"):
-        return from_pretrained(model_class(folder), folder)
+        return from_pretrained(model_class(folder), folder, config, trained=trained)
 
 
-def from_pretrained(model_class: Any, source: str | Path, **options: Any) -> Any:
-    """A model with all of its weights: Hugging Face would draw those that a file lacks at random, and only warn."""
+def from_pretrained(
+    model_class: Any, source: str | Path, config: LanguageModel | None = None, *, trained: bool = False, **options: Any
+) -> Any:
+    """A model with all of its weights: Hugging Face would draw those that a file lacks at random, and only warn.
+
+    Args:
+        config: how it is held; None for float32 and packed attention where that is known.
+        trained: whether an optimiser moves its weights: then they are held in float32 whatever config says.
+    """
     try:
-        model, report = model_class.from_pretrained(
-            source, dtype=torch.float32, use_safetensors=True, output_loading_info=True, **options
-        )
+        with attention_refusals(config):
+            model, report = model_class.from_pretrained(
+                source,
+                dtype=dtype_of(config, trained=trained),
+                use_safetensors=True,
+                output_loading_info=True,
+                **attention_options(config),
+                **options,
+            )
     except RuntimeError as fault:  # tensors of other shapes than the config's
         raise ValueError(str(fault)) from fault
     if report["missing_keys"]:
         raise ValueError(f"no weights for {', '.join(sorted(report['missing_keys']))}")
-    return use_packed_attention(no_dropout(model))
-
-
-def no_dropout(model: Any) -> Any:
-    """Switch dropout off for good: with it, old and new logprobs of the same weights differ and the ratio lies."""
-    for module in model.modules():
-        if isinstance(module, nn.Dropout):
-            module.p = 0.0
-        for name, value in vars(module).items():
-            if "dropout" in name and isinstance(value, float):  # as in the attention of Llama, Qwen and their kin
-                setattr(module, name, 0.0)
-    return model.eval()
+    return held(model, config, trained=trained)

@@ -24,6 +24,11 @@ class Head(nn.Sequential):
     def __init__(self, hidden_size: int, outputs: int) -> None:
         super().__init__(nn.Linear(hidden_size, 2 * hidden_size), nn.ReLU(), nn.Linear(2 * hidden_size, outputs))
 
+    def forward(self, hidden: Tensor) -> Tensor:
+        """In the head's own precision, however the policy is held. Shapes: (..., hidden) -> (..., outputs)."""
+        outputs: Tensor = super().forward(hidden.to(self[0].weight.dtype))
+        return outputs
+
 
 class QHeads(nn.ModuleList):
     """Double Q: two heads that differ in where they start, each with a value for every token of the vocabulary."""

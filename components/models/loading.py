@@ -16,12 +16,12 @@ from components.config import LanguageModel
 from components.core.rewards import EnsembleMode
 from components.errors import ConfigError
 from components.models.best_of_n import BestOfNPolicy
-from components.models.checkpoint import from_pretrained, load_model, no_dropout
+from components.models.checkpoint import from_pretrained, load_model
 from components.models.checkpoint_tokenizer import bad_checkpoint
 from components.models.ensemble import Ensemble
 from components.models.guided import guided_policy, is_guided
+from components.models.holding import attention_options, attention_refusals, held
 from components.models.text import Codec, TextFormat
-from components.passes.attention import use_packed_attention
 
 BEST_OF_N = "best_of_n.json"  # beside a policy that chooses: {"n": ...}
 SCORER = "scorer"
@@ -31,6 +31,8 @@ ENSEMBLE = "ensemble.json"  # beside the folders 1, 2, ... of its members
 class ScalarModel(nn.Module):
     """A Hugging Face sequence classifier with one label, read at every token.
 
+    Its head stays in float32 however the trunk is held: it is small, and a sum in half precision would cost digits.
+
     As a reward model it is read at the last token of the response, as a value model before each of them. `mean` and
     `std` (in the stored config) normalise its output.
     """
@@ -38,6 +40,8 @@ class ScalarModel(nn.Module):
     def __init__(self, classifier: Any) -> None:
         super().__init__()
         self.classifier = classifier
+        if classifier.score.weight.dtype in (torch.bfloat16, torch.float16):
+            classifier.score.float()
 
     @property
     def config(self) -> Any:
@@ -52,18 +56,22 @@ class ScalarModel(nn.Module):
             (B, S)
         """
         hidden = self.classifier.base_model(use_cache=False, **inputs).last_hidden_state
-        config = self.classifier.config
-        scalars: Tensor = self.classifier.score(hidden).squeeze(-1).float()
+        config, head = self.classifier.config, self.classifier.score
+        scalars: Tensor = head(hidden.to(head.weight.dtype)).squeeze(-1).float()
         normalised: Tensor = (scalars - config.score_mean) / config.score_std
         return normalised
 
 
 def new_policy(config: LanguageModel, vocabulary_size: int, token_ids: dict[str, Any], seed: int) -> Any:
-    """A small Llama with random weights."""
+    """A small Llama with random weights, to be trained.
+
+    Raises:
+        ConfigError: the attention that params name is not to be had.
+    """
     from transformers import LlamaConfig, LlamaForCausalLM
 
     scratch = config.scratch
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), attention_refusals(config):
         torch.manual_seed(seed)
         policy = LlamaForCausalLM(
             LlamaConfig(
@@ -75,18 +83,23 @@ def new_policy(config: LanguageModel, vocabulary_size: int, token_ids: dict[str,
                 max_position_embeddings=config.max_prompt_tokens + config.max_response_tokens,
                 tie_word_embeddings=True,
                 **token_ids,
+                **attention_options(config),
             )
         )
-    return use_packed_attention(policy)
+    return held(policy, config, trained=True)
 
 
-def load_policy(folder: Path) -> Any:
+def load_policy(folder: Path, config: LanguageModel | None = None, *, trained: bool = False) -> Any:
     """A causal language model that a stage stored: plain, guided by Q heads, or choosing the best of n.
 
+    Args:
+        config: how it is held; None where there are no params: float32, and packed attention where that is known.
+        trained: whether an optimiser moves its weights, which are then held in float32.
     Raises:
         ArtifactError: absent, half-written or corrupt.
+        ConfigError: the attention that params name is not to be had.
     """
-    policy = load_model(folder)
+    policy = load_model(folder, config, trained=trained)
     if is_guided(folder):
         return guided_policy(policy, folder)
     if not (folder / BEST_OF_N).exists():
@@ -95,7 +108,7 @@ def load_policy(folder: Path) -> Any:
         n = read_json(folder / BEST_OF_N)["n"]
         if not isinstance(n, int) or n < 1:
             raise ValueError(f"n: {n!r}")
-    return BestOfNPolicy(policy, load_scorer(folder / SCORER), n).eval()
+    return BestOfNPolicy(policy, load_scorer(folder / SCORER, config), n).eval()
 
 
 def positions_of(policy: Any) -> int | None:
@@ -106,15 +119,16 @@ def positions_of(policy: Any) -> int | None:
 
 
 def load_checkpoint(config: LanguageModel) -> Any:
-    """A causal language model from a folder or from the Hugging Face hub, as params name it.
+    """A causal language model from a folder or from the Hugging Face hub, as params name it, to be trained.
 
     Raises:
-        ConfigError: nothing can be loaded from there.
+        ConfigError: nothing can be loaded from there, or the attention that params name is not to be had.
     """
     from transformers import AutoModelForCausalLM
 
+    options = {"trust_remote_code": config.trust_remote_code}
     try:
-        return from_pretrained(AutoModelForCausalLM, config.checkpoint, trust_remote_code=config.trust_remote_code)
+        return from_pretrained(AutoModelForCausalLM, config.checkpoint, config, trained=True, **options)
     except (OSError, ValueError, SafetensorError) as fault:
         raise bad_checkpoint(config, fault) from fault
 
@@ -157,43 +171,47 @@ def scalar_class(policy: Any) -> Any:
     return found
 
 
-def new_scalar_model(policy_folder: Path, seed: int) -> ScalarModel:
-    """A scalar model on the trunk of a stored policy, with a new head that starts near zero."""
+def new_scalar_model(policy_folder: Path, seed: int, held_as: LanguageModel | None = None) -> ScalarModel:
+    """A scalar model on the trunk of a stored policy, to be trained, with a new head that starts near zero."""
     policy = load_policy(policy_folder)
     classifier_class = scalar_class(policy)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        config = classifier_class.config_class.from_pretrained(policy_folder, num_labels=1)
+        config = classifier_class.config_class.from_pretrained(
+            policy_folder, num_labels=1, **attention_options(held_as)
+        )
         config.score_mean, config.score_std = 0.0, 1.0
         classifier = classifier_class(config).to(torch.float32)
         nn.init.normal_(classifier.score.weight, std=1.0 / (config.hidden_size + 1) ** 0.5)
     classifier.base_model.load_state_dict(policy.base_model.state_dict())
-    return ScalarModel(use_packed_attention(no_dropout(classifier)))
+    return ScalarModel(held(classifier, held_as, trained=True))
 
 
-def load_scalar_model(folder: Path) -> ScalarModel:
-    """A scalar model that a stage stored.
+def load_scalar_model(folder: Path, config: LanguageModel | None = None, *, trained: bool = False) -> ScalarModel:
+    """A scalar model that a stage stored; its arguments are those of `load_policy`.
 
     Raises:
         ArtifactError: absent, half-written or corrupt.
     """
-    return ScalarModel(load_model(folder))
+    return ScalarModel(load_model(folder, config, trained=trained))
 
 
-def load_scorer(folder: Path) -> nn.Module:
+def load_scorer(folder: Path, config: LanguageModel | None = None) -> nn.Module:
     """A reward model or judge that a stage stored: a scalar model, or the `Ensemble` of several.
 
+    Args:
+        config: how it is held; see `load_policy`.
     Raises:
         ArtifactError: absent, half-written or corrupt.
     """
     if not (folder / ENSEMBLE).exists():
-        return load_scalar_model(folder)
+        return load_scalar_model(folder, config)
     with reading("ensemble", folder / ENSEMBLE, "members, ensemble and std_coef"):
         content = read_json(folder / ENSEMBLE)
         count, mode, std_coef = int(content["members"]), content["ensemble"], float(content["std_coef"])
         if count < 1 or mode not in get_args(EnsembleMode):
             raise ValueError(f"{count} members, {mode!r}")
-    members = [load_scalar_model(folder / str(number)) for number in range(1, count + 1)]
+    members = [load_scalar_model(folder / str(number), config) for number in range(1, count + 1)]
     return Ensemble(members, mode, std_coef).eval()
 
 

@@ -7,11 +7,12 @@ state before it. Models that take packed sequences are given no padding; all oth
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from components.core.chunked_logprobs import chunked_logprobs, chunked_logprobs_and_entropy
 from components.core.logprobs import token_logprobs, token_logprobs_and_entropy
 from components.core.masks import last_true_index
 from components.passes.attention import takes_packed_sequences
@@ -38,6 +39,9 @@ def prepared(sequences: Sequences | Packed, *models: nn.Module) -> Sequences | P
 def response_logprobs(policy: nn.Module, sequences: Sequences | Packed, temperature: float) -> Tensor:
     """Logprobs of the response tokens, 0 where there is none. Shapes: (B, T). Units: nats."""
     sequences = prepared(sequences, policy)
+    chunk = vocabulary_chunk(policy)
+    if chunk is not None:
+        return _in_place(_in_chunks(policy, sequences, temperature, chunk, with_entropy=False)[:, 0], sequences)
     return _in_place(token_logprobs(_logits(policy, sequences), _tokens(sequences), temperature), sequences)
 
 
@@ -49,8 +53,19 @@ def response_logprobs_and_entropy(
     Shapes: (B, T) each. Units: nats.
     """
     sequences = prepared(sequences, policy)
+    chunk = vocabulary_chunk(policy)
+    if chunk is not None:
+        logprobs, entropy = _in_chunks(policy, sequences, temperature, chunk, with_entropy=True).unbind(dim=1)
+        return _in_place(logprobs, sequences), _in_place(entropy, sequences)
     both = token_logprobs_and_entropy(_logits(policy, sequences), _tokens(sequences), temperature)
     return _in_place(both.logprobs, sequences), _in_place(both.entropy, sequences)
+
+
+def vocabulary_chunk(policy: Any) -> int | None:
+    """How many tokens of the vocabulary a policy's logprobs are computed of at once; None for all of them."""
+    inner = getattr(policy, "module", policy)  # what data parallelism wraps
+    chunk: int | None = getattr(inner, "vocabulary_chunk", None)
+    return chunk
 
 
 def response_values(model: nn.Module, sequences: Sequences | Packed) -> Tensor:
@@ -77,13 +92,48 @@ def sequence_scores(model: nn.Module, sequences: Sequences | Packed) -> Tensor:
 
 def _logits(policy: nn.Module, sequences: Sequences | Packed) -> Tensor:
     """Logits that predict the response tokens, one behind the other, row by row. Shapes: (tokens, V)."""
-    logits: Tensor
+    logits: Tensor = _output(policy, sequences).logits
+    return _kept(logits, sequences)
+
+
+def _in_chunks(
+    policy: nn.Module, sequences: Sequences | Packed, temperature: float, chunk: int, *, with_entropy: bool
+) -> Tensor:
+    """Logprobs, and entropies if asked for, without a table of all logits. Shapes: (tokens, 1 or 2).
+
+    The LM head answers with them in place of logits: inside of the model's own pass, where its weights are whole and
+    its gradients are waited for, however the model is wrapped.
+    """
+    head = cast(Any, getattr(policy, "module", policy)).get_output_embeddings()
+    tokens = _tokens(sequences)
+
+    def answer(hidden: Tensor) -> Tensor:
+        read, device = _kept(hidden, sequences), hidden.device.type
+        if torch.is_autocast_enabled(device):
+            read = read.to(torch.get_autocast_dtype(device))
+        how: dict[str, Any] = {"chunk": chunk, "bias": getattr(head, "bias", None), "temperature": temperature}
+        if with_entropy:
+            return torch.stack(chunked_logprobs_and_entropy(read, head.weight, tokens, **how), dim=1)
+        return chunked_logprobs(read, head.weight, tokens, **how)[:, None]
+
+    head.forward = answer
+    try:
+        answers: Tensor = _output(policy, sequences).logits
+    finally:
+        del head.forward
+    return answers
+
+
+def _output(policy: nn.Module, sequences: Sequences | Packed) -> Any:
     if isinstance(sequences, Packed):
-        logits = policy(**_packed_inputs(sequences), use_cache=False, logits_to_keep=sequences.before).logits
-        return logits[0]
+        return policy(**_packed_inputs(sequences), use_cache=False, logits_to_keep=sequences.before)
     width = sequences.response_tokens.shape[1]
-    logits = policy(**_padded_inputs(sequences), use_cache=False, logits_to_keep=width + 1).logits
-    return logits[:, :-1][sequences.response_mask]
+    return policy(**_padded_inputs(sequences), use_cache=False, logits_to_keep=width + 1)
+
+
+def _kept(column: Tensor, sequences: Sequences | Packed) -> Tensor:
+    """Of what the LM head reads or gives, that of the response tokens, row by row. Shapes: (tokens, ...)."""
+    return column[0] if isinstance(sequences, Packed) else column[:, :-1][sequences.response_mask]
 
 
 def _tokens(sequences: Sequences | Packed) -> Tensor:

@@ -67,7 +67,7 @@ def _measure_by_text(
     )
     if metric is not JUDGE and (rubric := load_rubric(shared.data)):
         return [rubric(prompt, response)[metric.name] for prompt, response in zip(prompts, responses, strict=True)]
-    judge, codec = load_scorer(folders.judge), load_codec(folders.reference)
+    judge, codec = load_scorer(folders.judge, shared.language_model), load_codec(folders.reference)
     sequences = build_sequences(codec.encode_prompts(prompts), codec.encode_responses(responses), codec.pad_id)
     (scores,) = in_microbatches(lambda part: (sequence_scores(judge, part),), sequences, shared.measurement.batch_size)
     values: list[float] = scores.tolist()

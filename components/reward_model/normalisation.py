@@ -26,7 +26,7 @@ def normalise_members(
     label: str,
 ) -> None:
     """Shift and scale each member's scores to mean 0 and standard deviation 1 on the same samples of the SFT policy."""
-    policy = load_policy(policy_folder).to(next(members[0].parameters()).device)
+    policy = load_policy(policy_folder, shared.language_model).to(next(members[0].parameters()).device)
     chosen = prompts[: settings.normalisation_prompts]
     uniforms = draw_uniforms(
         len(chosen), shared.language_model.max_response_tokens, generator(shared.seed, label, "normalisation")

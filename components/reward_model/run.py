@@ -63,7 +63,8 @@ def run(settings: RewardModel, shared: Shared, inputs: Inputs, out: Path, tracke
     seed = shared.seed + settings.seed_offset
     # Beside the label, a further member's number names its random numbers: a first member is a scorer of its own.
     own_names: list[tuple[int, ...]] = [(), *((number,) for number in range(2, settings.members + 1))]
-    members = [new_scalar_model(inputs.policy, derive_seed(seed, label, "head", *own)) for own in own_names]
+    heads = [derive_seed(seed, label, "head", *own) for own in own_names]
+    members = [new_scalar_model(inputs.policy, head, shared.language_model) for head in heads]
     cut = cut_fractions_of_pairs(codec, label, rows)
     read = len(rows)
     rows = distinct_pairs(rows, codec, str(inputs.comparisons))

@@ -7,13 +7,14 @@ import logging
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from components.artifacts import atomic_folder, write_json
 from components.config import Sft, Shared
 from components.data.rows import Demonstration, read_rows
 from components.digests import digest
-from components.engines.preflight import require_usable, require_usable_config
+from components.engines.preflight import require_attention, require_chunks, require_usable, require_usable_config
 from components.errors import ConfigError
 from components.measuring.health import warn
 from components.models.checkpoint_tokenizer import load_checkpoint_tokenizer
@@ -46,7 +47,7 @@ def run(settings: Sft, shared: Shared, inputs: Inputs, out: Path, tracked: Stage
     """Read the clean demonstrations, train, and write the policy and its metrics to `out`."""
     rows = read_rows(inputs.demonstrations, Demonstration)
     accelerator = start_accelerator()
-    codec, policy = _start(shared, rows)
+    codec, policy = _start(shared, rows, accelerator.device)
     base_model = _base_model(shared.language_model.checkpoint, policy)
     prompts = codec.encode_prompts([row.prompt for row in rows])
     responses = codec.encode_responses([row.response for row in rows])
@@ -97,7 +98,7 @@ def _base_model(checkpoint: str, policy: Any) -> str:
     return f"{checkpoint} {commit}" if commit else checkpoint
 
 
-def _start(shared: Shared, rows: list[Demonstration]) -> tuple[Codec, nn.Module]:
+def _start(shared: Shared, rows: list[Demonstration], device: torch.device) -> tuple[Codec, nn.Module]:
     """The tokenizer and the policy before any training."""
     config = shared.language_model
     if Path(config.checkpoint).is_dir() and Path(config.checkpoint_files) != Path(config.checkpoint):
@@ -117,10 +118,12 @@ def _start(shared: Shared, rows: list[Demonstration]) -> tuple[Codec, nn.Module]
     if config.checkpoint != "scratch":
         require_usable_config(config)
         policy = load_checkpoint(config)
+        require_attention(policy, config, device)
         text_format = dataclasses.replace(text_format, stop_ids=stop_ids(policy))
         codec = Codec(load_checkpoint_tokenizer(config), text_format)
         codec.require_room()
         require_usable(codec, policy, config)
+        require_chunks(policy, config)
         return codec, policy
     texts = [text_format.prompt_template.replace("{prompt}", row.prompt) for row in rows]
     texts += [row.response for row in rows]
@@ -128,4 +131,6 @@ def _start(shared: Shared, rows: list[Demonstration]) -> tuple[Codec, nn.Module]
     ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
     codec = Codec(tokenizer, text_format)
     codec.require_room()
-    return codec, new_policy(config, len(tokenizer), ids, derive_seed(shared.seed, "sft", "weights"))
+    policy = new_policy(config, len(tokenizer), ids, derive_seed(shared.seed, "sft", "weights"))
+    require_attention(policy, config, device)
+    return codec, policy

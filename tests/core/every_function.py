@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 import components.core
-from components.core import advantages, calibration, ilql, kl, logprobs, losses, masks, rewards, stats
+from components.core import advantages, calibration, chunked_logprobs, ilql, kl, logprobs, losses, masks, rewards, stats
 
 MODULES = sorted(module.name for module in pkgutil.iter_modules(components.core.__path__))
 
@@ -30,6 +30,14 @@ def tokens() -> Tensor:
 MASK = torch.tensor([[True, True, False], [True, False, True], [True, True, True], [True, False, False]])
 MASKED = {"x": normal(B, T), "mask": MASK}
 CLIP = {"clip_low": 0.2, "clip_high": 0.2, "dual_clip": 3.0}
+HEAD = {
+    "hidden": normal(B, T),
+    "weight": normal(V, T),
+    "tokens": torch.tensor([0, 3, 4, 1]),
+    "bias": normal(V),
+    "chunk": 2,
+    "temperature": 0.7,
+}
 CALLS: dict[Callable[..., Any], dict[str, Any]] = {
     masks.response_mask: {"tokens": tokens(), "eos_id": 2},
     masks.last_true_index: {"mask": MASK},
@@ -41,6 +49,8 @@ CALLS: dict[Callable[..., Any], dict[str, Any]] = {
     logprobs.vocabulary_logprobs: {"logits": normal(B, T, V), "temperature": 0.7},
     logprobs.token_logprobs_and_entropy: {"logits": normal(B, T, V), "tokens": tokens(), "temperature": 0.7},
     logprobs.token_logprobs: {"logits": normal(B, T, V), "tokens": tokens(), "temperature": 0.7},
+    chunked_logprobs.chunked_logprobs: HEAD,
+    chunked_logprobs.chunked_logprobs_and_entropy: HEAD,
     kl.kl_estimate: {"logprobs": normal(B, T), "ref_logprobs": normal(B, T), "estimator": "k3"},
     kl.best_of_n_kl: {"n": 4},
     kl.next_kl_coef: {"kl_coef": 0.1, "kl": 3.0, "target_kl": 6.0, "horizon": 1e4, "batch_size": B},

@@ -34,7 +34,8 @@ class DpoLearner:
         self._job = job
         self._settings = cast(Dpo, job.settings)
         self.iterations_per_cycle = self._settings.iterations_per_cycle
-        self._policy = load_policy(source.folder / "policy").to(job.accelerator.device)
+        policy = load_policy(source.folder / "policy", job.shared.language_model, trained=True)
+        self._policy = policy.to(job.accelerator.device)
         self._watched = rows_of_iteration(
             job.cycle.prompts, self._settings.progress_prompts, 0, job.shared.seed, "dpo/progress"
         )

@@ -8,6 +8,7 @@ from typing import Any
 
 from components.alignment.policy_gradient.actor_critic import ActorCritic
 from components.artifacts import read_json, reading
+from components.config import LanguageModel
 from components.core.stats import RunningMoments
 from components.models.loading import load_policy, load_scalar_model, save_policy, save_scalar_model
 from components.models.text import Codec
@@ -21,9 +22,10 @@ class Progress:
     score_moments: RunningMoments
 
 
-def load_model(policy_folder: Path, value_folder: Path | None) -> ActorCritic:
+def load_model(policy_folder: Path, value_folder: Path | None, config: LanguageModel | None = None) -> ActorCritic:
     """The trainable pair from stored models; a reward model serves as the first value model. None: no value model."""
-    return ActorCritic(load_policy(policy_folder), load_scalar_model(value_folder) if value_folder else None)
+    policy = load_policy(policy_folder, config, trained=True)
+    return ActorCritic(policy, load_scalar_model(value_folder, config, trained=True) if value_folder else None)
 
 
 def save(folder: Path, model: ActorCritic, reference: Any, codec: Codec) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -22,7 +21,6 @@ from components.config import PolicyGradientMethod, Ppo
 from components.core.ilql import polyak
 from components.core.kl import kl_estimate, next_kl_coef
 from components.core.stats import RunningMoments, masked_mean, masked_sum
-from components.measuring.measure import FrozenModels
 from components.models.loading import first_member, load_policy
 from components.training.schedule import ParameterGroup, still_until, warmup_then
 
@@ -50,8 +48,9 @@ class PolicyGradientLearner:
         self._settings = settings
         self._estimate = estimate
         self._critic = critic
-        self._model = checkpoint.load_model(source.folder / "policy", value_folder).to(job.accelerator.device)
-        self._reference = _reference(settings, job.frozen, source, self._model)
+        held_as, device = job.shared.language_model, job.accelerator.device
+        self._model = checkpoint.load_model(source.folder / "policy", value_folder, held_as).to(device)
+        self._reference = _reference(settings, job, source, self._model)
         self._progress = Progress(settings.kl_coef, RunningMoments())
         if source.has_state:
             self._progress = checkpoint.load_progress(source.folder)
@@ -108,13 +107,14 @@ def parameter_groups(
     return groups
 
 
-def _reference(settings: PolicyGradientMethod, frozen: FrozenModels, source: Source, model: ActorCritic) -> Any:
+def _reference(settings: PolicyGradientMethod, job: Job, source: Source, model: ActorCritic) -> Any:
     """The policy that KL is measured from: the SFT policy, or what has become of it; it moves when a cycle starts."""
     if settings.reference == "fixed":
-        return frozen.reference
-    stored = source.folder / "state" / "reference"
+        return job.frozen.reference
     # A state without its reference is a damaged one, which `load_policy` refuses: the SFT policy is only its beginning.
-    reference = load_policy(stored) if source.has_state else copy.deepcopy(frozen.reference)
+    stored = source.folder / "state" / "reference" if source.has_state else job.frozen.folders.reference
+    # One that moves is held like what is trained: in half precision a small move would be lost.
+    reference = load_policy(stored, job.shared.language_model, trained=True)
     reference = reference.to(next(model.parameters()).device)
     if source.is_new_cycle:
         weight = 1.0 if settings.reference == "refreshed" else settings.reference_average_weight

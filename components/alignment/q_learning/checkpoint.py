@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 from components.alignment.q_learning.model import QLearner
-from components.config import QLearning
+from components.config import LanguageModel, QLearning
 from components.errors import ArtifactError
 from components.models.guided import HEADS_FILE, GuidedPolicy, load_weights, new_heads
 from components.models.loading import load_policy, save_policy
@@ -29,13 +29,15 @@ class Checkpoint:
     guided: GuidedPolicy
 
 
-def start(source: Path, settings: QLearning, seed: int, device: torch.device) -> Checkpoint:
+def start(
+    source: Path, settings: QLearning, seed: int, device: torch.device, held_as: LanguageModel | None = None
+) -> Checkpoint:
     """Go on from the state below `source`, or begin with its policy and new heads where it has none.
 
     Raises:
         ArtifactError: a file is absent, corrupt, or of another model.
     """
-    policy = load_policy(source / "policy")
+    policy = load_policy(source / "policy", held_as, trained=True)
     state = source / "state"
     goes_on = state.exists()
     if goes_on and not isinstance(policy, GuidedPolicy):

@@ -33,7 +33,9 @@ class QLearningLearner:
         self._job = job
         self._settings = cast(QLearning, job.settings)
         self.iterations_per_cycle = self._settings.iterations_per_cycle
-        self._now = checkpoint.start(source.folder, self._settings, job.shared.seed, job.accelerator.device)
+        self._now = checkpoint.start(
+            source.folder, self._settings, job.shared.seed, job.accelerator.device, job.shared.language_model
+        )
         self._watched = rows_of_iteration(
             job.cycle.prompts, self._settings.progress_prompts, 0, job.shared.seed, "q_learning/progress"
         )
