@@ -11,7 +11,7 @@ PYTEST_PROCESSES ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHON  # which Python .venv is made with: make PYTHON=...
 
-.PHONY: help setup run test lint seeds bench ui clean venv
+.PHONY: help setup run test lint seeds bench smollm2 ui clean venv
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ seeds: .venv/.data ## Run three seeds, each in a clone of its own, and print the
 
 bench: setup ## Measure ours beside TRL on the same work (an hour; makes an environment for TRL)
 	$(BIN)/python tests/benchmarks/peer.py --growth
+
+smollm2: .venv/.installed ## Fetch SmolLM2-135M-Instruct, a small chat model, into models/
+	@$(BIN)/python infra/fetch_smollm2.py
 
 ui: setup ## Open the MLflow UI on this machine
 	@$(BIN)/proximal ui

@@ -37,6 +37,31 @@ def evaluate(policy: str, out: Path | None, as_json: bool) -> None:
             print_whole(evaluation_table(comparison))
 
 
+@click.command(short_help="Write a policy as a plain Hugging Face folder.")
+@click.argument("policy", metavar="[FOLDER_OR_MODEL]", required=False, shell_complete=completion.policies)
+@click.option("--to", required=True, type=click.Path(path_type=Path), help="A new folder.")
+@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]),
+              help="Of the weights there; the policy's own without it.")  # fmt: skip
+@output.as_json
+def export(policy: str | None, to: Path, dtype: str | None, as_json: bool) -> None:
+    """Write a policy, a folder or NAME@ALIAS, to a folder that transformers alone loads; the selected one without."""
+    with output.answering(as_json) as tell:
+        repository = require_repository()
+        set_environment(repository)
+        from components.interface.export import export as exported
+        from components.interface.export import require_new
+        from components.interface.policies import policy_folder
+        from components.place import Place
+
+        require_new(to)
+        with policy_folder(policy or str(Place(repository).selection / "policy")) as folder:
+            written = exported(folder, to, dtype)
+        if as_json:
+            tell({**written._asdict(), "folder": str(to)})
+        else:
+            click.echo(written.sentence())
+
+
 @click.command(short_help="Print the params, or what they may be.")
 @click.argument("key", required=False, shell_complete=completion.keys)
 @click.option("--schema", is_flag=True, help="Print the JSON Schema of params.yaml, for editors.")
@@ -127,4 +152,4 @@ def experiments() -> None:
     click.echo("\n".join(experiment_lines(shown.stdout, load_params(Place(repository).params).model_dump())))
 
 
-LOOKING = (evaluate, params, doctor, lineage, ui, stages, experiments)
+LOOKING = (evaluate, export, params, doctor, lineage, ui, stages, experiments)

@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from components.artifacts import atomic_folder, write_json
 from components.config import Params
 from components.config.accelerate import accelerate_config
 from components.data.rows import Prompt, read_rows
-from components.errors import ArtifactError, ConfigError
+from components.errors import ConfigError
+from components.interface.policies import policy_folder
 from components.measuring.compare import Comparison, compare
 from components.measuring.records import write_records
 from components.place import Place
 from components.promotion.champion import unlike_tokens
 from components.stage import set_up
-from components.tracking.registry import fetch_policy, find_version
 
 
 def evaluate(policy: str, params: Params, place: Place, out: Path | None = None) -> Comparison:
@@ -38,7 +35,7 @@ def evaluate(policy: str, params: Params, place: Place, out: Path | None = None)
     from components.measuring.measure import TEST_STREAM, measure_policy
     from components.training.accelerator import start_accelerator
 
-    with _folder_of(policy) as folder:
+    with policy_folder(policy) as folder:
         _require_same_tokens(policy, folder, place.frozen.reference)
         start_accelerator(config)
         prompts = read_rows(place.clean / "prompts_test.jsonl", Prompt)
@@ -53,24 +50,6 @@ def evaluate(policy: str, params: Params, place: Place, out: Path | None = None)
             write_json(scratch / "metrics.json", comparison)
             write_records(scratch / "records.jsonl", {"sft": sft, "candidate": candidate})
     return comparison
-
-
-@contextmanager
-def _folder_of(policy: str) -> Iterator[Path]:
-    """Where a policy lies, for the block."""
-    if "@" not in policy or Path(policy).exists():
-        if not Path(policy, "config.json").exists():
-            raise ArtifactError(
-                "this is no policy",
-                where=policy,
-                expected="a folder with config.json, such as artifacts/alignment/2/policy, or NAME@ALIAS",
-                found="no such file in it" if Path(policy).is_dir() else "no such folder",
-            )
-        yield Path(policy)
-        return
-    version = find_version(policy)
-    with tempfile.TemporaryDirectory() as scratch:
-        yield fetch_policy(version, Path(scratch))
 
 
 def _require_same_tokens(policy: str, folder: Path, reference: Path) -> None:

@@ -1,0 +1,36 @@
+"""A policy as people name it: a folder, or NAME@ALIAS of a registered model."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from components.errors import ArtifactError
+from components.tracking.registry import fetch_policy, find_version
+
+
+@contextmanager
+def policy_folder(policy: str) -> Iterator[Path]:
+    """Where a policy lies, for the block.
+
+    Args:
+        policy: a folder that a stage or a registered model holds, or NAME@ALIAS or NAME@NUMBER of a registered one.
+
+    Raises:
+        ArtifactError: there is none.
+    """
+    if "@" not in policy or Path(policy).exists():
+        if not Path(policy, "config.json").exists():
+            raise ArtifactError(
+                "this is no policy",
+                where=policy,
+                expected="a folder with config.json, such as artifacts/alignment/2/policy, or NAME@ALIAS",
+                found="no such file in it" if Path(policy).is_dir() else "no such folder",
+            )
+        yield Path(policy)
+        return
+    version = find_version(policy)
+    with tempfile.TemporaryDirectory() as scratch:
+        yield fetch_policy(version, Path(scratch))
