@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
 from typing import Any, Literal
 
 import pandas as pd
@@ -151,13 +152,23 @@ def _is_new(frame: pd.DataFrame) -> pd.Series:
 
     Where labels of one pair come without the annotator's name, equal rows are two annotators who agree.
     """
-    content = frame.map(lambda value: repr(visible(value) if isinstance(value, str) else value))
+    ids: Sequence[object] = [None] * len(frame)
     if "pair" in frame:
         named = frame["annotator"].notna() if "annotator" in frame else pd.Series(False, index=frame.index)
-        content["id"] = content["id"].where(frame["pair"].notna() & ~named, "")
-    else:
-        content = content.drop(columns="id")
-    return ~content.duplicated()
+        ids = frame["id"].map(_looks).where(frame["pair"].notna() & ~named, "").tolist()
+    columns = [frame[column].tolist() for column in frame.columns if column != "id"]
+    seen: set[bytes] = set()
+    new = []
+    for row in zip(ids, *columns, strict=True):
+        before = len(seen)
+        seen.add(blake2b("\0".join(map(_looks, row)).encode("utf-8", "surrogatepass"), digest_size=16).digest())
+        new.append(len(seen) > before)
+    return pd.Series(new, index=frame.index)
+
+
+def _looks(value: object) -> str:
+    """A value as a reader sees it: equal for those that look equal, and told from those of another type."""
+    return repr(visible(value) if isinstance(value, str) else value)
 
 
 def _responses_differ(frame: pd.DataFrame) -> pd.Series:
