@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from hashlib import blake2b
 
 from ftfy.badness import is_bad
 
@@ -11,9 +12,9 @@ from ftfy.badness import is_bad
 # surrogates, and code points that Unicode keeps from being characters.
 _BROKEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ufffd\ud800-\udfff\ufdd0-\ufdef\ufffe\uffff]")
 
-# All but the characters that most texts are made of: ASCII, typographic quotes, dashes and the ellipsis. Among these alone
-# there is neither a fault of encoding (each of ftfy's patterns has a character beyond them) nor anything invisible or to
-# compose; most texts need no closer look, which is the slow part of reading many.
+# All but the characters that most texts are made of: ASCII, typographic quotes, dashes and the ellipsis. Among these
+# alone there is neither a fault of encoding (each of ftfy's patterns has a character beyond them) nor anything
+# invisible or to compose: most texts need no closer look, which would be the slow part of reading many.
 _UNUSUAL = re.compile("[^\t\n\r\x20-\x7e\u2013\u2014\u2018\u2019\u201c\u201d\u2026]")
 
 # A word in capitals that ends in Ã or Â, at the end of a quotation: "MAÇÃ”" is Portuguese. ftfy takes the last two
@@ -49,6 +50,11 @@ def visible(text: str) -> str:
 def prompt_key(prompt: str) -> str:
     """The identity of a prompt: spellings that differ in case, space, composition or the invisible are the same."""
     return " ".join(visible(prompt).casefold().split())
+
+
+def fingerprint(*texts: str) -> bytes:
+    """What stands for texts where only their being equal counts: 16 bytes in place of as many as they have."""
+    return blake2b("\0".join(texts).encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
 def length_in_words(text: str) -> int:
