@@ -61,6 +61,8 @@ def page_of(raw: dict[FileName, RawFile], validated: Validated, report: dict[str
         TEMPLATE,
         files=[{"key": file, "name": _name(file, raw), **report[file]} for file in FILES],
         comparisons=report["comparisons"],
+        counted=any("median_tokens" in report[file] for file in FILES),
+        conversations=next((check for check in checks if check.name == "conversations"), None),
         parts=_shares_of_parts(report),
         urgent=[check for check in checks if check.status not in FINE],
         fine=[check for check in checks if check.status in FINE],
