@@ -78,7 +78,8 @@ def task_of(
     shared, clean, policy = params.shared, place.clean, place.sft / "policy"
     if stage == "data_validation":
         inputs, out = door.Inputs(place.data), place.data_validation
-        work = partial(door.run, params.data_validation, shared, inputs, out)
+        trained = params.trained_on_comparisons
+        work = partial(door.run, params.data_validation, shared, inputs, out, trained_on_comparisons=trained)
         return Task(inputs, out, work, require=partial(door.require_raw_files, place.data))
     if stage == "sft":
         inputs, out = door.Inputs(clean / "demonstrations.jsonl"), place.sft

@@ -48,8 +48,8 @@ class DataValidation(Section):
     max_reject_fraction: Fraction  # of the rows of any one file; above it the stage fails
     max_prompt_characters: Count
     max_response_characters: Count
-    max_prompt_tokens: Count | None  # by the checkpoint's tokenizer; longer rows are rejected; null: no limit, as
-    max_response_tokens: Count | None  # where the tokenizer is yet to be trained
+    max_prompt_tokens: Count | None  # the text's own by the checkpoint's tokenizer, without template; null: no limit
+    max_response_tokens: Count | None  # longer rows are rejected; null where checkpoint is scratch: no tokenizer yet
     near_duplicate_similarity: Annotated[float, Field(gt=0.0, le=1.0)]  # Jaccard of word shingles
     max_near_duplicate_fraction: Fraction  # this and the next two only warn
     min_annotator_agreement: Fraction
@@ -59,7 +59,7 @@ class DataValidation(Section):
     judge_fraction: Annotated[float, Field(gt=0.0, lt=1.0)]  # of comparisons; the reward model has the rest
     heldout_fraction: Annotated[float, Field(gt=0.0, lt=1.0)]  # of the comparisons' prompts
     heldout_pair_fraction: Annotated[float, Field(ge=0.0, lt=1.0)]  # of the comparisons of all other prompts
-    min_heldout_prompts: Count  # of validation and of test; fewer give no interval to decide by
+    min_heldout_prompts: Annotated[int, Field(ge=2)]  # of validation, of test; fewer give no interval to decide by
 
     @model_validator(mode="after")
     def prompts_remain_for_training(self) -> DataValidation:

@@ -104,6 +104,22 @@ class Params(Section):
                 raise contradiction(f"{method}.reward", rule, settings.reward)
         return self
 
+    @model_validator(mode="after")
+    def limits_in_tokens_have_a_tokenizer(self) -> Params:
+        for key in ("max_prompt_tokens", "max_response_tokens"):
+            limit: int | None = getattr(self.data_validation, key)
+            if limit is not None and self.language_model.checkpoint == "scratch":
+                rule = "null: the tokenizer of language_model.checkpoint scratch is trained on the validated data"
+                raise contradiction(f"data_validation.{key}", rule, limit)
+        return self
+
+    @property
+    def trained_on_comparisons(self) -> tuple[str, ...]:
+        """What is: the reward model and the judge where they have a trained part, a method that takes no reward."""
+        scorers = {"reward_model": self.reward_model, "judge": self.judge}
+        trained = [name for name, scorer in scorers.items() if scorer.is_trained]
+        return (*trained, *([self.method] if self.method in ("dpo", "q_learning") else []))
+
     @property
     def shared(self) -> Shared:
         """What several stages read."""

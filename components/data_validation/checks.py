@@ -7,6 +7,7 @@ from typing import Literal
 
 Status = Literal["ok", "warning", "failure", "not in the data"]
 SHOWN_EXAMPLES = 5
+NO_COMPARISONS = "no comparisons"
 SHOWN_CHARACTERS = 160
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from components.config import DataValidation
-from components.data_validation.checks import SHOWN_EXAMPLES, Check, absent
+from components.data_validation.checks import NO_COMPARISONS, SHOWN_EXAMPLES, Check, absent
 from components.data_validation.labels import LabelStatistics
 from components.data_validation.normalisation import clipped, length_in_words
 from components.data_validation.reading import Row
@@ -12,6 +12,8 @@ from components.data_validation.reading import Row
 def contradiction_check(comparisons: list[Row], labels: LabelStatistics) -> Check:
     """Whether one annotator labelled the same two responses both ways. Different annotators may disagree."""
     name, expected = "contradicting_labels", "no annotator labels the same two responses both ways"
+    if not comparisons:
+        return absent(name, expected, NO_COMPARISONS)
     if any(row.get("annotator") is not None for row in comparisons):
         contradicted = labels.self_contradicted_rows
     elif any(row.get("pair") is not None for row in comparisons):
@@ -77,6 +79,8 @@ def majority_check(labels: LabelStatistics, limits: DataValidation) -> Check:
 def length_bias_check(comparisons: list[Row], limits: DataValidation) -> Check:
     """How often the longer answer wins, in words, among the comparisons whose answers differ in length."""
     name, expected = "length_bias", "neither the longer nor the shorter answer nearly always wins"
+    if not comparisons:
+        return absent(name, expected, NO_COMPARISONS)
     differences = [length_in_words(row["chosen"]) - length_in_words(row["rejected"]) for row in comparisons]
     unequal = [difference for difference in differences if difference != 0]
     if not unequal:

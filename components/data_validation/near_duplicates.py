@@ -3,7 +3,9 @@
 Exact, not sampled. Prefix filtering (Chaudhuri et al. 2006; Bayardo et al. 2007) keeps it quick: two sets of
 sizes n and m with Jaccard similarity >= t share at least t*n elements, so when every set is sorted by one
 common order they must meet within their first n - ceil(t*n) + 1 elements. With the rarest shingles first, few
-others wait there.
+others wait there; none waits at a shingle that no other text has.
+
+Long texts by the hundred thousand are sorted in blocks, so that memory holds two small numbers a word.
 """
 
 from __future__ import annotations
@@ -11,11 +13,13 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 SHINGLE_WORDS = 3
+BLOCK = 1 << 22  # words that are sorted at once
 _WORD = re.compile(r"\w+")
 
 
@@ -50,8 +54,7 @@ class _ShingleIndex:
 
     def __init__(self, texts: Sequence[str], similarity: float) -> None:
         self._similarity = similarity
-        self._shingles = _rarest_first(texts)
-        self._sets: dict[int, frozenset[int]] = {}
+        self._shingles, self._bounds, self._alone = _rarest_first(texts)
         self._waiting: dict[int, list[int]] = defaultdict(list)
 
     def add(self, position: int) -> None:
@@ -59,59 +62,135 @@ class _ShingleIndex:
             self._waiting[shingle].append(position)
 
     def find(self, position: int) -> int | None:
-        size = len(self._shingles[position])
+        size = self._size(position)
+        mine: frozenset[int] | None = None
         seen: set[int] = set()
         for shingle in self._prefix(position):
             for other in self._waiting.get(shingle, ()):
                 if other in seen:
                     continue
                 seen.add(other)
-                other_size = len(self._shingles[other])
+                other_size = self._size(other)
                 if min(size, other_size) < self._similarity * max(size, other_size) - 1e-9:
                     continue
-                shared = len(self._set(position) & self._set(other))
+                mine = mine or frozenset(self._of(position))
+                shared = len(mine.intersection(self._of(other)))
                 if shared >= self._similarity * (size + other_size - shared) - 1e-9:
                     return other
         return None
 
     def _prefix(self, position: int) -> list[int]:
-        shingles = self._shingles[position]
-        size = len(shingles)
-        return shingles[: size - math.ceil(self._similarity * size - 1e-9) + 1]
+        """The shingles by which a text is found, but for those that it alone has."""
+        size = self._size(position)
+        start = self._bounds[position]
+        length = min(size, size - math.ceil(self._similarity * size - 1e-9) + 1)
+        prefix = self._shingles[start : start + length]
+        shingles: list[int] = prefix[np.searchsorted(prefix, self._alone) :].tolist()
+        return shingles
 
-    def _set(self, position: int) -> frozenset[int]:
-        if position not in self._sets:
-            self._sets[position] = frozenset(self._shingles[position])
-        return self._sets[position]
+    def _size(self, position: int) -> int:
+        return self._bounds[position + 1] - self._bounds[position]
+
+    def _of(self, position: int) -> list[int]:
+        shingles: list[int] = self._shingles[self._bounds[position] : self._bounds[position + 1]].tolist()
+        return shingles
 
 
-def _rarest_first(texts: Sequence[str]) -> list[list[int]]:
-    """Every text's set of shingles, as numbers that grow with the number of texts that hold the shingle."""
-    vocabulary: dict[str, int] = {}
-    words: list[int] = []
-    lengths: list[int] = []
-    for text in texts:
-        ids = [vocabulary.setdefault(word, len(vocabulary) + 1) for word in _WORD.findall(text.casefold())]
-        if ids:
-            ids += [0] * (SHINGLE_WORDS - len(ids))  # a shorter text is one shingle of its own
-        words.extend(ids)
-        lengths.append(len(ids))
-    if not words:
-        return [[] for _ in texts]
+def _rarest_first(texts: Sequence[str]) -> tuple[NDArray[np.int32], list[int], int]:
+    """Every text's set of shingles, as numbers that grow with the number of texts that hold the shingle.
 
-    word = np.array(words, dtype=np.int64)
-    owner = np.repeat(np.arange(len(texts)), lengths)
-    base = len(vocabulary) + 1  # base**3 fits 63 bits up to two million different words
-    codes = (word[:-2] * base + word[1:-1]) * base + word[2:]
-    inside = owner[:-2] == owner[2:]  # the others would run from one text into the next
-    distinct, shingle = np.unique(codes[inside], return_inverse=True)
-    held = np.sort(owner[:-2][inside] * len(distinct) + shingle)
-    held = held[np.append(True, held[1:] != held[:-1])]  # each shingle once per text; np.unique takes ten times as long
-    owner, shingle = np.divmod(held, len(distinct))
-    frequency = np.bincount(shingle, minlength=len(distinct))
-    rank = np.empty(len(distinct), dtype=np.int64)
-    rank[np.argsort(frequency, kind="stable")] = np.arange(len(distinct))
-    owner, shingle = np.divmod(np.sort(owner * len(distinct) + rank[shingle]), len(distinct))
-    bounds = np.searchsorted(owner, np.arange(len(texts) + 1))
-    numbers = shingle.tolist()
-    return [numbers[bounds[text] : bounds[text + 1]] for text in range(len(texts))]
+    Returns: all sets, one behind the other; where each begins, and the end; how many shingles only one text has, which
+    are the lowest numbers.
+    """
+    words, lengths, vocabulary = _words(texts)
+    shingles, distinct = _numbered(words, lengths, vocabulary)
+    del words
+    sizes = np.zeros(len(texts), dtype=np.int64)
+    frequency = np.zeros(distinct, dtype=np.int64)
+    end = 0
+    for first, last, block in _blocks(lengths):
+        key = _keys(shingles[block], lengths[first:last], distinct)
+        key = key[np.append(True, key[1:] != key[:-1])] if len(key) else key  # each shingle once per text
+        owner, shingle = np.divmod(key, max(distinct, 1))
+        sizes[first:last] = np.bincount(owner, minlength=last - first)
+        frequency += np.bincount(shingle, minlength=distinct)
+        shingles[end : end + len(shingle)] = shingle
+        end += len(shingle)
+    rank = np.empty(distinct, dtype=np.int32)
+    rank[np.argsort(frequency, kind="stable")] = np.arange(distinct, dtype=np.int32)
+    for first, last, block in _blocks(sizes):
+        shingles[block] = _keys(rank[shingles[block]], sizes[first:last], distinct) % max(distinct, 1)
+    return shingles[:end], [0, *np.cumsum(sizes).tolist()], int((frequency == 1).sum())
+
+
+class _Vocabulary(dict[str, int]):
+    """Numbers words from 1 in the order in which they are met."""
+
+    def __missing__(self, word: str) -> int:
+        number = self[word] = len(self) + 1
+        return number
+
+
+def _words(texts: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int64], int]:
+    """The numbers of all words, how many each text has (none or at least a shingle's), how many there are."""
+    vocabulary = _Vocabulary()
+    lengths = np.zeros(len(texts), dtype=np.int64)
+    parts = [np.empty(0, dtype=np.int32)]
+    waiting: list[int] = []
+    for position, text in enumerate(texts):
+        if found := _WORD.findall(text.casefold()):
+            before = len(waiting)
+            waiting.extend(map(vocabulary.__getitem__, found))
+            waiting.extend([0] * (SHINGLE_WORDS - len(found)))  # a shorter text is one shingle of its own
+            lengths[position] = len(waiting) - before
+        if len(waiting) > BLOCK:
+            parts.append(np.array(waiting, dtype=np.int32))
+            waiting.clear()
+    return np.concatenate([*parts, np.array(waiting, dtype=np.int32)]), lengths, len(vocabulary)
+
+
+def _numbered(words: NDArray[np.int32], lengths: NDArray[np.int64], vocabulary: int) -> tuple[NDArray[np.int32], int]:
+    """The number of the shingle that begins at each word, or -1 where it would run into the next text.
+
+    Shingles are numbered as their words are ordered, those of some first words at a time. Returns also how many differ.
+    """
+    base = vocabulary + 1  # base**3 fits 63 bits up to two million different words
+    begins = np.ones(len(words), dtype=bool)
+    ends = np.cumsum(lengths)[lengths > 0]
+    for back in range(1, SHINGLE_WORDS):
+        begins[ends - back] = False
+    count = np.zeros(base, dtype=np.int64)
+    for start in range(0, len(words), BLOCK):
+        count += np.bincount(words[start : start + BLOCK], minlength=base)
+    passes = np.cumsum(count) // BLOCK  # by first word
+    numbers = np.full(len(words), -1, dtype=np.int32)
+    distinct = 0
+    for number in range(int(passes[-1]) + 1):
+        low, high = np.searchsorted(passes, [number, number + 1])
+        places = np.flatnonzero(begins & (words >= low) & (words < high))
+        code = words[places].astype(np.int64)
+        for next_word in range(1, SHINGLE_WORDS):
+            code = code * base + words[places + next_word]
+        codes, shingle = np.unique(code, return_inverse=True)
+        numbers[places] = distinct + shingle
+        distinct += len(codes)
+    return numbers, distinct
+
+
+def _blocks(lengths: NDArray[np.int64]) -> Iterator[tuple[int, int, slice]]:
+    """Texts from one to before another, about BLOCK words at a time, and where these lie."""
+    bounds = np.append(0, np.cumsum(lengths))
+    first = 0
+    while first < len(lengths):
+        last = max(first + 1, int(np.searchsorted(bounds, bounds[first] + BLOCK, side="right")) - 1)
+        yield first, last, slice(int(bounds[first]), int(bounds[last]))
+        first = last
+
+
+def _keys(numbers: NDArray[np.int32], lengths: NDArray[np.int64], base: int) -> NDArray[np.int64]:
+    """owner * base + number of those that are numbers at all, sorted: each text's own, smallest first."""
+    owner = np.repeat(np.arange(len(lengths)), lengths)
+    sound = numbers >= 0
+    key: NDArray[np.int64] = owner[sound] * base + numbers[sound]
+    key.sort()
+    return key

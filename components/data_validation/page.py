@@ -59,8 +59,10 @@ def page_of(raw: dict[FileName, RawFile], validated: Validated, report: dict[str
     checks = sorted(validated.checks, key=_urgency)
     return render_page(
         TEMPLATE,
-        files=[{"key": file, "name": PurePath(raw[file].path).name, **report[file]} for file in FILES],
+        files=[{"key": file, "name": _name(file, raw), **report[file]} for file in FILES],
         comparisons=report["comparisons"],
+        counted=any("median_tokens" in report[file] for file in FILES),
+        conversations=next((check for check in checks if check.name == "conversations"), None),
         parts=_shares_of_parts(report),
         urgent=[check for check in checks if check.status not in FINE],
         fine=[check for check in checks if check.status in FINE],
@@ -72,9 +74,17 @@ def page_of(raw: dict[FileName, RawFile], validated: Validated, report: dict[str
     )
 
 
+def _name(file: FileName, raw: dict[FileName, RawFile]) -> str:
+    """Where rows of a kind come from."""
+    if file not in raw:
+        return "the chosen responses" if file == "demonstrations" and "comparisons" in raw else "none"
+    return PurePath(raw[file].path).name
+
+
 def _shares_of_parts(report: dict[str, Any]) -> list[tuple[str, int, float]]:
     """Part, rows, and their share of the raw file they come from."""
-    return [(part, size, size / report[part.partition("_")[0]]["rows"]) for part, size in report["parts"].items()]
+    rows = {part: report[part.partition("_")[0]]["rows"] for part in report["parts"]}
+    return [(part, size, size / max(rows[part], 1)) for part, size in report["parts"].items()]
 
 
 def _evenly_spaced(rows: list[Row], shown: int) -> list[Row]:
@@ -101,6 +111,8 @@ def _annotators(labels: LabelStatistics) -> list[tuple[str, AnnotatorRecord, str
 
 def _histograms(file: FileName, validated: Validated) -> list[Histogram]:
     """One a text of the file's rows, on one scale, so that a length bias meets the eye."""
+    if not validated.kept[file]:
+        return []
     lengths = {name: [length_in_words(row[name]) for row in validated.kept[file]] for name in TEXTS[file]}
     ordered = sorted(length for each in lengths.values() for length in each)
     nearly_longest = ordered[math.ceil(0.99 * len(ordered)) - 1]  # one giant text would squash all the others

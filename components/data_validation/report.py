@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import asdict
+from statistics import median
 from typing import Any
 
+from components.data_validation.conversation_checks import turns_of
+from components.data_validation.conversations import texts_of
 from components.data_validation.normalisation import length_in_words
-from components.data_validation.reading import RawFile
+from components.data_validation.reading import RawFile, Row
 from components.data_validation.schemas import FILES, FileName
 from components.data_validation.validate import Validated
+from components.data_validation.whole_rows import Count
 
+COUNTED_ROWS = 2000
 # Whose length is told of each file.
 TEXTS: dict[FileName, tuple[str, ...]] = {
     "prompts": ("prompt",),
@@ -19,9 +25,9 @@ TEXTS: dict[FileName, tuple[str, ...]] = {
 }
 
 
-def report_of(raw: dict[FileName, RawFile], validated: Validated) -> dict[str, Any]:
+def report_of(raw: dict[FileName, RawFile], validated: Validated, count: Count | None = None) -> dict[str, Any]:
     """The content of report.json: numbers by file, and the checks (a list, which `dvc metrics` skips)."""
-    report: dict[str, Any] = {file: _file_metrics(file, raw[file], validated) for file in FILES}
+    report: dict[str, Any] = {file: _file_metrics(file, raw.get(file), validated, count) for file in FILES}
     values = {check.name: check.value for check in validated.checks}
     for name in ("annotator_agreement", "annotator_against_majority", "contradicting_labels"):
         if values[name] is not None:
@@ -29,6 +35,9 @@ def report_of(raw: dict[FileName, RawFile], validated: Validated) -> dict[str, A
     if values["length_bias"] is not None:
         report["comparisons"]["longer_wins"] = values["length_bias"]
     report["prompts"]["near_duplicate_fraction_across_splits"] = values["near_duplicates_across_splits"]
+    if any(row.get("messages") for row in validated.kept["prompts"]):
+        turns = turns_of(validated.kept["prompts"])
+        report["prompts"] |= {"median_turns": median(turns), "most_turns": max(turns)}
     report["parts"] = {part: len(rows) for part, rows in validated.parts.items()}
     statuses = [check.status for check in validated.checks]
     report["warnings"] = statuses.count("warning")
@@ -43,7 +52,11 @@ def price_of_the_split(report: dict[str, Any]) -> list[str]:
         f"{found['withheld']:,} withheld for evaluation ({found['withheld_fraction']:.1%}), "
         f"{found['rejected']:,} faulty and quarantined ({found['rejected_fraction']:.1%})"
         for file, found in ((file, report[file]) for file in FILES)
+        if found["rows"]
     ]
+    rows = report["comparisons"]["rows"]
+    if not rows:
+        return files
     parts = {part: size for part, size in report["parts"].items() if part.startswith("comparisons_")}
     heldout = sum(size for part, size in parts.items() if "_heldout" in part)
     shares = {
@@ -51,7 +64,6 @@ def price_of_the_split(report: dict[str, Any]) -> list[str]:
         "the judge on": parts["comparisons_judge"],
         "both are tested on": heldout,
     }
-    rows = report["comparisons"]["rows"]
     told = ", ".join(f"{who} {size:,} ({size / rows:.1%})" for who, size in shares.items())
     return [*files, f"of the comparisons {told}"]
 
@@ -84,21 +96,39 @@ def quarantine_lines(validated: Validated) -> str:
     )
 
 
-def _file_metrics(file: FileName, content: RawFile, validated: Validated) -> dict[str, float]:
+def _file_metrics(
+    file: FileName, content: RawFile | None, validated: Validated, count: Count | None
+) -> dict[str, float]:
+    """Of a file that is not given, those of the rows that were made in its place, if any."""
     out = [row for row in validated.rejected if row.file == file]
     rejected = sum(not row.withheld for row in out)
     columns = TEXTS[file]
     kept = validated.kept[file]
     texts = [row[column] for row in kept for column in columns]
+    size = content.size if content else len(kept)
     near = next(check for check in validated.checks if check.name == f"near_duplicates_{file}")
     return {
-        "rows": content.size,
+        "rows": size,
         "kept": len(kept),
         "rejected": rejected,
         "withheld": len(out) - rejected,
-        "kept_fraction": len(kept) / content.size,
-        "withheld_fraction": (len(out) - rejected) / content.size,
-        "rejected_fraction": rejected / content.size,
+        "kept_fraction": _share(len(kept), size),
+        "withheld_fraction": _share(len(out) - rejected, size),
+        "rejected_fraction": _share(rejected, size),
         "near_duplicate_fraction": near.value or 0.0,
-        "mean_words": sum(map(length_in_words, texts)) / len(texts),
+        "mean_words": _share(sum(map(length_in_words, texts)), len(texts)),
+        **(_tokens(file, kept, count) if count and kept else {}),
     }
+
+
+def _share(part: int, whole: int) -> float:
+    return part / whole if whole else 0.0
+
+
+def _tokens(file: FileName, kept: list[Row], count: Count) -> dict[str, float]:
+    """How long texts are in tokens: enough rows, evenly spaced, to know it. Units: tokens."""
+    rows = kept[:: math.ceil(len(kept) / COUNTED_ROWS)]
+    texts = [texts_of(row) if column == "prompt" else [row[column]] for row in rows for column in TEXTS[file]]
+    lengths = iter(count([text for each in texts for text in each]))
+    totals = sorted(sum(next(lengths) for _ in each) for each in texts)
+    return {"median_tokens": median(totals), "tokens_of_95_percent": totals[math.ceil(0.95 * len(totals)) - 1]}

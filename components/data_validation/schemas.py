@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+import math
+from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal
 
 import pandas as pd
@@ -11,9 +13,18 @@ import pandera.pandas as pa
 from pandera.errors import SchemaErrors
 
 from components.config import DataValidation
+from components.data_validation.conversations import ROLES, RULES
 from components.data_validation.faults import Fault, FaultKind
 from components.data_validation.normalisation import has_encoding_fault, visible
 from components.data_validation.reading import Row
+from components.data_validation.whole_rows import (
+    Count,
+    are_new,
+    fit_their_pair,
+    prompts_are_short,
+    responses_differ,
+    responses_look_different,
+)
 
 FileName = Literal["prompts", "demonstrations", "comparisons"]
 FILES: tuple[FileName, ...] = ("prompts", "demonstrations", "comparisons")
@@ -34,6 +45,14 @@ _FAULTS = {
         FaultKind.LOOK_EQUAL,
         "chosen and rejected differ only in what cannot be seen",
     ),
+    "are_turns": (FaultKind.SCHEMA, "are no turns, each with a role and a content"),
+    "roles_are_known": (FaultKind.SCHEMA, f"have a role that is none of {', '.join(ROLES)}"),
+    "roles_alternate": (FaultKind.SCHEMA, "do not alternate: a system prompt first if at all, then user and assistant"),
+    "user_is_last": (FaultKind.SCHEMA, "do not end with the user's turn"),
+    "no_turn_is_empty": (FaultKind.EMPTY_OR_OVERLONG, "have an empty turn"),
+    "turns_are_well_encoded": (FaultKind.ENCODING, "have an encoding fault"),
+    "prompt_has_few_tokens": (FaultKind.EMPTY_OR_OVERLONG, "prompt is too long (over {} tokens)"),
+    "has_few_tokens": (FaultKind.EMPTY_OR_OVERLONG, "is too long (over {} tokens)"),
     "fits_its_pair": (FaultKind.SCHEMA, "prompt or responses differ from the other rows of the pair"),
 }
 
@@ -51,41 +70,44 @@ def frame_of(rows: list[Row]) -> pd.DataFrame:
     return pd.DataFrame(rows, dtype=object)
 
 
-def schema_of(file: FileName, limits: DataValidation) -> pa.DataFrameSchema:
-    """The schema of a raw file. Columns it does not name are allowed and kept as they are."""
+def schema_of(file: FileName, limits: DataValidation, count: Count | None = None) -> pa.DataFrameSchema:
+    """The schema of a raw file. Columns it does not name are allowed and kept as they are.
+
+    Args:
+        count: the lengths of texts in tokens; needed where there is a limit of them.
+    """
     label = _text(required=True)
     optional = _text(required=False, nullable=True)
     identity = _text(_check("id_is_new", lambda ids: ~ids.map(repr).duplicated()), required=True)
     prompt = _text(_shorter_than(limits.max_prompt_characters), required=True)
-    response = _text(_shorter_than(limits.max_response_characters), required=True)
-    if file == "prompts":
-        split = _text(_text_check("split_is_known", lambda split: split in SPLITS), required=False)
-        return pa.DataFrameSchema(
-            {"id": identity, "prompt": prompt, "split": split, "kind": optional},
-            checks=[_check("row_is_new", _is_new)],
-        )
-    if file == "demonstrations":
-        return pa.DataFrameSchema(
-            {"id": identity, "prompt": prompt, "response": response, "source": label},
-            checks=[_check("row_is_new", _is_new)],
-        )
-    return pa.DataFrameSchema(
-        {
-            "id": identity,
-            "prompt": prompt,
+    few = [_few_tokens(limits.max_response_tokens, count)] if limits.max_response_tokens and count else []
+    response = _text(_shorter_than(limits.max_response_characters), *few, required=True)
+    columns: dict[FileName, dict[str, pa.Column]] = {
+        "prompts": {
+            "split": _text(_text_check("split_is_known", lambda split: split in SPLITS), required=False),
+            "kind": optional,
+        },
+        "demonstrations": {"response": response, "source": label},
+        "comparisons": {
             "chosen": response,
             "rejected": response,
             "source": label,
             "annotator": optional,
             "pair": optional,
         },
-        checks=[
-            _check("row_is_new", _is_new),
-            _check("responses_differ", _responses_differ),
-            _check("responses_look_different", _responses_differ_to_the_eye),
-            _check("fits_its_pair", _fits_its_pair),
-        ],
-    )
+    }
+    checks = [_check("row_is_new", are_new)]
+    if (limit := limits.max_prompt_tokens) and count:
+        few_tokens = partial(prompts_are_short, limit=limit, count=count)
+        checks.append(_check(f"prompt_has_few_tokens:{limit}", few_tokens))
+    if file == "comparisons":
+        checks += [
+            _check("responses_differ", responses_differ),
+            _check("responses_look_different", responses_look_different),
+            _check("fits_its_pair", fit_their_pair),
+        ]
+    always = {"id": identity, "prompt": prompt, "messages": _conversation()}
+    return pa.DataFrameSchema(always | columns[file], checks=checks)
 
 
 def row_faults(frame: pd.DataFrame, schema: pa.DataFrameSchema) -> dict[int, list[Fault]]:
@@ -133,6 +155,30 @@ def _shorter_than(limit: int) -> pa.Check:
     return _text_check(f"is_short:{limit}", lambda text: len(text) <= limit)
 
 
+def _few_tokens(limit: int, count: Count) -> pa.Check:
+    """Of a column of texts. What is no text passes, as above."""
+
+    def holds(column: pd.Series) -> pd.Series:
+        texts = [value if isinstance(value, str) else "" for value in column]
+        return pd.Series([length <= limit for length in count(texts)], index=column.index)
+
+    return _check(f"has_few_tokens:{limit}", holds)
+
+
+def _conversation() -> pa.Column:
+    """Messages, which only some rows have."""
+
+    def column_holds(holds: Callable[[Any], bool]) -> Callable[[pd.Series], pd.Series]:
+        return lambda column: column.map(lambda value: _is_missing(value) or holds(value)).astype(bool)
+
+    checks = [_check(name, column_holds(holds)) for name, holds in RULES.items()]
+    return pa.Column(checks=checks, required=False, nullable=True)
+
+
+def _is_missing(value: object) -> bool:
+    return value is None or (isinstance(value, float) and math.isnan(value))
+
+
 def _text(*checks: pa.Check, required: bool, nullable: bool = False) -> pa.Column:
     return pa.Column(
         checks=[
@@ -144,64 +190,3 @@ def _text(*checks: pa.Check, required: bool, nullable: bool = False) -> pa.Colum
         required=required,
         nullable=nullable,
     )
-
-
-def _is_new(frame: pd.DataFrame) -> pd.Series:
-    """False for a row that looks like an earlier one in everything but the id.
-
-    Where labels of one pair come without the annotator's name, equal rows are two annotators who agree.
-    """
-    content = frame.map(lambda value: repr(visible(value) if isinstance(value, str) else value))
-    if "pair" in frame:
-        named = frame["annotator"].notna() if "annotator" in frame else pd.Series(False, index=frame.index)
-        content["id"] = content["id"].where(frame["pair"].notna() & ~named, "")
-    else:
-        content = content.drop(columns="id")
-    return ~content.duplicated()
-
-
-def _responses_differ(frame: pd.DataFrame) -> pd.Series:
-    return frame["chosen"] != frame["rejected"]
-
-
-def _responses_differ_to_the_eye(frame: pd.DataFrame) -> pd.Series:
-    return pd.Series(
-        [
-            not isinstance(chosen, str)
-            or not isinstance(rejected, str)
-            or chosen == rejected
-            or visible(chosen) != visible(rejected)
-            for chosen, rejected in zip(frame["chosen"], frame["rejected"], strict=True)
-        ],
-        index=frame.index,
-    )
-
-
-def _fits_its_pair(frame: pd.DataFrame) -> pd.Series:
-    """False for a row whose prompt and responses are not those that most rows of its `pair` have.
-
-    Rows with a broken text take no part: that they differ from their pair is not their fault's name.
-    """
-    if "pair" not in frame:
-        return pd.Series(True, index=frame.index)
-    contents = [
-        (visible(prompt), *sorted((visible(chosen), visible(rejected))))
-        if all(map(_is_sound, (pair, prompt, chosen, rejected))) and visible(chosen) != visible(rejected)
-        else None
-        for pair, prompt, chosen, rejected in zip(
-            frame["pair"], frame["prompt"], frame["chosen"], frame["rejected"], strict=True
-        )
-    ]
-    counts: dict[str, Counter[tuple[str, ...]]] = defaultdict(Counter)
-    for pair, content in zip(frame["pair"], contents, strict=True):
-        if content is not None:
-            counts[pair][content] += 1
-    usual = {pair: count.most_common(1)[0][0] for pair, count in counts.items()}
-    return pd.Series(
-        [content is None or usual[pair] == content for pair, content in zip(frame["pair"], contents, strict=True)],
-        index=frame.index,
-    )
-
-
-def _is_sound(text: object) -> bool:
-    return isinstance(text, str) and bool(visible(text)) and not has_encoding_fault(text)

@@ -3,40 +3,49 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Collection
 
 from components.config import DataValidation
-from components.data_validation.checks import SHOWN_CHARACTERS, SHOWN_EXAMPLES, Check, absent
-from components.data_validation.normalisation import clipped, prompt_key
+from components.data_validation.checks import NO_COMPARISONS, SHOWN_CHARACTERS, SHOWN_EXAMPLES, Check, absent
+from components.data_validation.normalisation import clipped
 from components.data_validation.reading import Row
-from components.data_validation.splits import MAY_BE_EMPTY, Split
+from components.data_validation.splits import MAY_BE_EMPTY, Split, kin_key
 
 
 def two_splits_check(prompts: list[tuple[Split, Row]]) -> Check:
-    """A prompt in two splits is a failure: nobody can tell which row is the wrong one."""
+    """A prompt in two splits is a failure: nobody can tell which row is the wrong one.
+
+    So are dialogues that begin with one question: each tells how the others may go on.
+    """
     places: dict[str, list[tuple[Split, Row]]] = defaultdict(list)
     for split, row in prompts:
-        places[prompt_key(row["prompt"])].append((split, row))
+        places[kin_key(row)].append((split, row))
     torn = [rows for rows in places.values() if len({split for split, _ in rows}) > 1]
     examples = [
         " and ".join(f"row {row['raw_row']} ({split})" for split, row in rows)
         + f": {clipped(rows[0][1]['prompt'], SHOWN_CHARACTERS)}"
         for rows in torn[:SHOWN_EXAMPLES]
     ]
+    alike = ", as have all dialogues that begin alike" if any(row.get("messages") for _, row in prompts) else ""
     return Check(
         name="prompt_in_two_splits",
         status="failure" if torn else "ok",
-        expected="every prompt is in one split",
+        expected="every prompt is in one split" + alike,
         found=f"{len(torn)} prompts in two or more" if torn else "none in two",
         value=len(torn),
         limit=0,
         examples=examples,
-        remedy="give all rows of a prompt the same split in prompts.jsonl",
+        remedy="give all rows of a prompt the same split in prompts.jsonl" + alike,
     )
 
 
-def empty_split_check(sizes: dict[str, int]) -> Check:
-    """An empty part is a failure where a later stage needs it."""
-    empty = [part for part, size in sizes.items() if size == 0 and part not in MAY_BE_EMPTY]
+def empty_split_check(sizes: dict[str, int], given: Collection[str]) -> Check:
+    """An empty part is a failure where a later stage needs it: one of a role that no file is given for may be empty."""
+    empty = [
+        part
+        for part, size in sizes.items()
+        if size == 0 and part not in MAY_BE_EMPTY and part.partition("_")[0] in given
+    ]
     return Check(
         name="empty_split",
         status="failure" if empty else "ok",
@@ -53,7 +62,7 @@ def empty_split_check(sizes: dict[str, int]) -> Check:
 def few_heldout_prompts_check(prompts: list[tuple[Split, Row]], limits: DataValidation) -> Check:
     """A split whose prompts are too few for an interval is a failure: the last stages would find out too late."""
     counts = {
-        split: len({prompt_key(row["prompt"]) for drawn, row in prompts if drawn == split})
+        split: len({kin_key(row) for drawn, row in prompts if drawn == split})
         for split in ("validation", "test")
     }
     least = limits.min_heldout_prompts
@@ -76,8 +85,10 @@ def few_heldout_prompts_check(prompts: list[tuple[Split, Row]], limits: DataVali
 
 def few_heldout_comparisons_check(parts: dict[str, list[Row]], limits: DataValidation) -> Check:
     """Whether the accuracy of reward model and judge is read off a handful of prompts."""
+    if not any(rows for part, rows in parts.items() if part.startswith("comparisons")):
+        return absent("few_heldout_comparisons", "held-out comparisons of reward model and judge", NO_COMPARISONS)
     counts = {
-        scorer: len({prompt_key(row["prompt"]) for row in parts[f"comparisons_{scorer}_heldout"]})
+        scorer: len({kin_key(row) for row in parts[f"comparisons_{scorer}_heldout"]})
         for scorer in ("reward_model", "judge")
     }
     fewest = min(counts.values())

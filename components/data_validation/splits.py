@@ -1,7 +1,8 @@
 """Who sees which row: prompts into train, validation and test; comparisons into reward model and judge.
 
 Every choice is a hash of the seed and the text itself. So a row never wanders when others come or go, and
-what must stay together (all rows of a prompt, all labels of the same two responses) does.
+what must stay together (all rows of a prompt, all dialogues that begin with the same question, all labels of the same
+two responses) does.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import Literal
 
 from components.config import DataValidation
 from components.data_validation.faults import Fault, FaultKind
+from components.data_validation.conversations import first_question
 from components.data_validation.normalisation import prompt_key, visible
 from components.data_validation.reading import Row
 from components.seeding import derive_seed
@@ -46,12 +48,20 @@ def position_in_unit_interval(seed: int, stream: str, key: str) -> float:
     return derive_seed(seed, "data_validation", stream, key) / 2**63
 
 
+def kin_key(row: Row) -> str:
+    """What is never parted: a prompt's identity, of a conversation that of the user's first turn.
+
+    A dialogue in training would show how one goes on that is held out.
+    """
+    return prompt_key(first_question(row))
+
+
 def split_of(prompt: Row, limits: DataValidation, seed: int) -> Split:
     """The split that a prompt's row names; where the data names none, the one its text is drawn for."""
     if "split" in prompt:
         split: Split = prompt["split"]
         return split
-    position = position_in_unit_interval(seed, "split", prompt_key(prompt["prompt"]))
+    position = position_in_unit_interval(seed, "split", kin_key(prompt))
     if position < limits.test_fraction:
         return "test"
     return "validation" if position < limits.test_fraction + limits.validation_fraction else "train"
@@ -67,11 +77,11 @@ def comparison_part(comparison: Row, limits: DataValidation, seed: int) -> Compa
     """Whether a comparison trains or tests the reward model or the judge.
 
     The side depends on prompt and responses, so all labels of one pair are on one side. Being held out
-    depends on the prompt alone, so both sides hold out the same prompts.
+    depends on how the prompt begins alone, so both sides hold out the same prompts.
     """
     key = responses_key(comparison)
     is_judge = position_in_unit_interval(seed, "judge", json.dumps(key)) < limits.judge_fraction
-    is_heldout = position_in_unit_interval(seed, "heldout", key[0]) < limits.heldout_fraction
+    is_heldout = position_in_unit_interval(seed, "heldout", kin_key(comparison)) < limits.heldout_fraction
     if is_judge:
         return "comparisons_judge_heldout" if is_heldout else "comparisons_judge"
     return "comparisons_reward_model_heldout" if is_heldout else "comparisons_reward_model"

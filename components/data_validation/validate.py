@@ -9,6 +9,8 @@ from pathlib import PurePath
 
 from components.config import DataValidation
 from components.data_validation.checks import Check
+from components.data_validation.chosen import demonstrations_of
+from components.data_validation.conversation_checks import conversation_checks
 from components.data_validation.duplicate_checks import near_duplicate_check, near_duplicates_across_splits_check
 from components.data_validation.fault_checks import Rejected, fault_checks
 from components.data_validation.faults import Fault
@@ -20,7 +22,6 @@ from components.data_validation.label_checks import (
     majority_check,
 )
 from components.data_validation.labels import LabelStatistics, label_statistics
-from components.data_validation.normalisation import prompt_key
 from components.data_validation.reading import PLACE, BadRow, RawFile, Row
 from components.data_validation.schemas import (
     FILES,
@@ -44,8 +45,10 @@ from components.data_validation.splits import (
     Split,
     comparison_part,
     hold_out_pairs,
+    kin_key,
     split_of,
 )
+from components.data_validation.whole_rows import Count
 from components.errors import DataError
 
 logger = logging.getLogger("proximal")
@@ -65,16 +68,23 @@ class Validated:
     labels: LabelStatistics
 
 
-def validate(raw: dict[FileName, RawFile], limits: DataValidation, seed: int) -> Validated:
+def validate(
+    raw: dict[FileName, RawFile], limits: DataValidation, seed: int, count: Count | None = None
+) -> Validated:
     """Check the raw data, part it, and describe it.
+
+    Args:
+        raw: without the demonstrations where there are none, which are then the chosen responses; without comparisons
+            where nothing is trained on them.
+        count: the lengths of texts in tokens; None where there is no tokenizer yet.
 
     Raises:
         DataError: a file is empty or lacks a column; more than `max_reject_fraction` of a file's rows are
             rejected; or a dataset-level check fails. All faults of such a step are in the one message.
     """
-    kept, rejected = _sort_out(raw, limits)
+    kept, rejected = _sort_out(raw, limits, count)
     splits: list[tuple[Split, Row]] = [(split_of(row, limits, seed), row) for row in kept["prompts"]]
-    heldout = {prompt_key(row["prompt"]) for split, row in splits if split != "train"}
+    heldout = {kin_key(row) for split, row in splits if split != "train"}
     named = any("split" in row for row in kept["prompts"])
     rejected += _remove_heldout_prompts(kept, heldout, withheld=not named)
     rejected.sort(key=lambda row: (FILES.index(row.file), row.row))
@@ -83,17 +93,19 @@ def validate(raw: dict[FileName, RawFile], limits: DataValidation, seed: int) ->
     parts: dict[str, list[Row]] = {part: [] for part in PARTS}
     for split, row in splits:
         parts[f"prompts_{split}"].append(row)
-    parts["demonstrations"] = kept["demonstrations"]
     for row in kept["comparisons"]:
         parts[comparison_part(row, limits, seed)].append(row)
     for part in ("comparisons_reward_model", "comparisons_judge"):
         parts[part], parts[f"{part}_heldout_pairs"] = hold_out_pairs(parts[part], limits, seed)
+    if "demonstrations" not in raw:
+        kept["demonstrations"] = demonstrations_of(parts["comparisons_reward_model"])
+    parts["demonstrations"] = kept["demonstrations"]
 
     logger.info("checking the data as a whole")
     labels = label_statistics(kept["comparisons"])
     train = [*parts["prompts_train"], *kept["demonstrations"], *kept["comparisons"]]
     checks = [
-        empty_split_check({part: len(rows) for part, rows in parts.items()}),
+        empty_split_check({part: len(rows) for part, rows in parts.items()}, given=raw),
         few_heldout_prompts_check(splits, limits),
         few_heldout_comparisons_check(parts, limits),
         two_splits_check(splits),
@@ -105,14 +117,17 @@ def validate(raw: dict[FileName, RawFile], limits: DataValidation, seed: int) ->
         majority_check(labels, limits),
         length_bias_check(kept["comparisons"], limits),
         kinds_check(kept["prompts"]),
+        *conversation_checks(kept["prompts"]),
         label_counts_check(labels),
     ]
     _refuse_failures(raw, checks)
     return Validated(kept, parts, rejected, checks, labels)
 
 
-def _sort_out(raw: dict[FileName, RawFile], limits: DataValidation) -> tuple[dict[FileName, list[Row]], list[Rejected]]:
-    """Part each file into sound rows and rejected ones."""
+def _sort_out(
+    raw: dict[FileName, RawFile], limits: DataValidation, count: Count | None
+) -> tuple[dict[FileName, list[Row]], list[Rejected]]:
+    """Part each file into sound rows and rejected ones; one that is not given has neither."""
     faults: dict[FileName, dict[int, list[Fault]]] = {}
     broken: list[tuple[str, str, str]] = []
     for file, content in raw.items():
@@ -123,7 +138,7 @@ def _sort_out(raw: dict[FileName, RawFile], limits: DataValidation) -> tuple[dic
             broken.append((content.path, "one JSON object a line", _first_bad_row(content.bad_rows)))
             continue
         try:
-            faults[file] = row_faults(frame_of(content.rows), schema_of(file, limits))
+            faults[file] = row_faults(frame_of(content.rows), schema_of(file, limits, count))
         except MissingColumns as missing:
             present = sorted({column for row in content.rows for column in row})
             for column in missing.columns:
@@ -136,11 +151,10 @@ def _sort_out(raw: dict[FileName, RawFile], limits: DataValidation) -> tuple[dic
             found="; ".join(found for _, _, found in broken),
             do="mend what writes these files",
         )
-    kept: dict[FileName, list[Row]] = {}
+    kept: dict[FileName, list[Row]] = {file: [] for file in FILES}
     rejected: list[Rejected] = []
     for file, content in raw.items():
         rejected += [Rejected(file, bad.number, [bad.fault], bad.content, False, bad.file) for bad in content.bad_rows]
-        kept[file] = []
         places = zip(content.numbers, content.files, content.rows, strict=True)
         for position, (number, name, row) in enumerate(places):
             if position in faults[file]:
@@ -170,7 +184,7 @@ def _remove_heldout_prompts(kept: dict[FileName, list[Row]], heldout: set[str], 
     for file in training_files:
         sound: list[Row] = []
         for row in kept[file]:
-            if prompt_key(row["prompt"]) in heldout:
+            if kin_key(row) in heldout:
                 content = {column: value for column, value in row.items() if column not in PLACE}
                 name = row.get("raw_file", f"{file}.jsonl")
                 removed.append(Rejected(file, row["raw_row"], [fault], content, withheld, name))

@@ -28,7 +28,9 @@ def _answer_column(row: Mapping[str, Any]) -> str | None:
 def _has_answer(row: Mapping[str, Any], columns: Set[str]) -> bool:
     asks = holds(row, "prompt") or turns_column(row) is not None
     labelled = {"completion", "label"} <= columns
-    return asks and _answer_column(row) is not None and not labelled and not columns.intersection(_OF_OTHERS)
+    return (
+        asks and _answer_column(row) is not None and not labelled and not any(holds(row, name) for name in _OF_OTHERS)
+    )
 
 
 def _rows_of_answer(row: Row) -> list[Row]:

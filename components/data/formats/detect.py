@@ -57,8 +57,9 @@ def format_of(rows: Sequence[Row], numbers: Sequence[int], path: str, stem: str)
             known[key] = next((each for each in FORMATS if each.fits(row, columns)), None)
         if (fitting := known[key]) is not None and fitting.name not in found:
             found[fitting.name] = (fitting, number)
-    if set(found) == {PROMPTS.name, DIALOGUES.name} and not any(map(_demonstrates, rows)):
-        return PROMPTS  # as they are written here: only those of several turns have messages
+    if DIALOGUES.name in found and not any(map(_demonstrates, rows)):
+        _, number = found.pop(DIALOGUES.name)
+        found.setdefault(PROMPTS.name, (ASKED_DIALOGUES, number))  # where both are, those of one turn have no messages
     if len(found) > 1:
         raise DataError(
             "a raw file mixes formats",
@@ -67,17 +68,10 @@ def format_of(rows: Sequence[Row], numbers: Sequence[int], path: str, stem: str)
             found="; ".join(f"{name}, first in row {number}" for name, (_, number) in found.items()),
             do="put the rows of each format into a file of their own",
         )
-    if stem in _OWN and not any(each.role == stem for each, _ in found.values()):
-        missing = [name for name in _NEEDED[stem] if name not in columns]
-        raise DataError(
-            "a raw file lacks what its name says",
-            where="; ".join(f"{path}, column {name}" for name in missing),
-            expected=f"columns {', '.join(_NEEDED[stem])}, or another format of {stem}",
-            found=f"columns {', '.join(sorted(map(str, columns)))}",
-            do="mend what writes it, say in data.columns of params.yaml which column is which, or give the file a name "
-            "of another kind",
-        )
-    if not found:
+    detected = next((each for each, _ in found.values()), None)
+    if stem in _OWN and (detected is None or detected.role != stem):
+        raise _lacks_columns(path, stem, columns)
+    if detected is None:
         raise DataError(
             "the columns of a raw file fit no format",
             where=path,
@@ -86,10 +80,18 @@ def format_of(rows: Sequence[Row], numbers: Sequence[int], path: str, stem: str)
             do="say in data.columns of params.yaml (`--column OURS=THEIRS` of `proximal data import`) which column is "
             "which, or take the file out of the folder",
         )
-    ((detected, _),) = found.values()
-    if detected is DIALOGUES and not any(map(_demonstrates, rows)):
-        return ASKED_DIALOGUES
     return detected
+
+
+def _lacks_columns(path: str, stem: str, columns: Set[str]) -> DataError:
+    missing = [name for name in _NEEDED[stem] if name not in columns]
+    return DataError(
+        "a raw file lacks what its name says",
+        where="; ".join(f"{path}, column {name}" for name in missing) or path,
+        expected=f"columns {', '.join(_NEEDED[stem])}, or another format of {stem}",
+        found=f"columns {', '.join(sorted(map(str, columns)))}",
+        do="mend what writes it, say in data.columns of params.yaml which column is which, or name the file otherwise",
+    )
 
 
 def _named(stem: str, columns: Set[str], rows: Sequence[Row]) -> Format | None:
