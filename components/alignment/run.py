@@ -71,6 +71,7 @@ def run(
     accelerator = start_accelerator()
     folders = ModelFolders(inputs.reference, inputs.reward_model, inputs.judge)
     frozen = FrozenModels.load(folders, accelerator.device, shared.language_model)
+    frozen.load_judge()  # seen to be whole before anything is trained, and let go of: it judges at the end alone
     codec = frozen.codec
     room = room_of(method)
     if room.learns_from == "comparisons":
@@ -116,6 +117,7 @@ def run(
     this_cycle = Cycle(cycle, inputs.policy.parent, folder, prompts, comparisons, report)
     run_cycle(room.start, Job(accelerator, method, settings, shared, this_cycle, frozen))
     seconds = seconds_before + time.monotonic() - began
+    accelerator.free_memory()  # of what was trained, before its stored copy is measured
     if accelerator.is_main_process:
         records = _validate(folder / "policy", frozen, shared, validation)
         measured = {"cycle": records}

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +40,21 @@ _PROGRESS = tuple(metric.name for metric in (REWARD, KL, ENTROPY, RESPONSE_TOKEN
 
 @dataclass(frozen=True)
 class FrozenModels:
-    """What a policy is measured with: the SFT policy, the reward model and the judge, which stay as they are."""
+    """What a policy is measured with: the SFT policy, the reward model and the judge, which stay as they are.
+
+    Args:
+        load_judge: gives the judge; called once it is needed, for no training looks at it and it would lie in memory.
+    """
 
     reference: nn.Module
     reward_model: nn.Module
-    judge: nn.Module
+    load_judge: Callable[[], nn.Module]
     codec: Codec
     folders: ModelFolders
+
+    @cached_property
+    def judge(self) -> nn.Module:
+        return self.load_judge()
 
     @classmethod
     def load(cls, folders: ModelFolders, device: torch.device, config: LanguageModel | None = None) -> FrozenModels:
@@ -53,7 +62,7 @@ class FrozenModels:
         return cls(
             load_policy(folders.reference, config).to(device),
             load_scorer(folders.reward_model, config).to(device),
-            load_scorer(folders.judge, config).to(device),
+            lambda: load_scorer(folders.judge, config).to(device),
             load_codec(folders.reference),
             folders,
         )
@@ -82,10 +91,13 @@ def measure(
     prompts: Sequence[Prompt],
     samples_per_prompt: int,
     stream: str,
+    *,
+    judged: bool = True,
 ) -> list[Record]:
     """Sample responses to every prompt and measure them.
 
     Args:
+        judged: whether the judge scores them too; its number is NaN otherwise.
         stream: names the random numbers. Two policies measured with one stream answer the same prompts with the same
             uniforms, so that their difference has little noise.
     Returns:
@@ -95,6 +107,7 @@ def measure(
         ConfigError: the rubric that the params name cannot be used.
     """
     codec, settings, rubric = frozen.codec, shared.measurement, load_rubric(shared.data)
+    judge = frozen.judge if judged else None
     rows = [(row, sample) for row in prompts for sample in range(samples_per_prompt)]
     uniforms = draw_uniforms(
         len(rows), shared.language_model.max_response_tokens, generator(shared.seed, "measurement", stream)
@@ -111,9 +124,10 @@ def measure(
     def numbers_of(part: Sequences) -> tuple[torch.Tensor, ...]:
         logprobs, entropies = response_logprobs_and_entropy(policy, part, settings.temperature)
         ref_logprobs = response_logprobs(frozen.reference, part, settings.temperature)
+        rewards = sequence_scores(frozen.reward_model, part)
         return (
-            sequence_scores(frozen.reward_model, part),
-            sequence_scores(frozen.judge, part),
+            rewards,
+            sequence_scores(judge, part) if judge is not None else torch.full_like(rewards, torch.nan),
             masked_sum(logprobs - ref_logprobs, part.response_mask, dim=1),
             masked_mean(entropies, part.response_mask, dim=1),
         )
@@ -124,7 +138,7 @@ def measure(
     responses = codec.decode(tokens)
     records = []
     for number, (row, sample) in enumerate(rows):
-        reward, judge, kl, entropy = (column[number] for column in columns)
+        reward, verdict, kl, entropy = (column[number] for column in columns)
         record = Record(
             prompt_id=row.id,
             prompt=row.prompt,
@@ -134,7 +148,7 @@ def measure(
             response_tokens=len(tokens[number]),
             ended=tokens[number][-1] in codec.stop_ids,
             reward=reward,
-            judge=judge,
+            judge=verdict,
             kl=kl + choice,
             entropy=entropy,
             rubric=rubric(row.prompt, responses[number]) if rubric else {},
@@ -150,5 +164,5 @@ def progress(
 
     What the judge and a rubric say is left out: no training looks at them.
     """
-    figures = means(measure(policy, frozen, shared, prompts, 1, stream))
+    figures = means(measure(policy, frozen, shared, prompts, 1, stream, judged=False))
     return {name: figures[name] for name in _PROGRESS}

@@ -85,7 +85,17 @@ def use_gradient_checkpointing(model: Any, context_fn: ContextFn | None = None) 
     Args:
         context_fn: what forward and repetition run within; by default nothing. Adapters that are switched between on
             one base need it: the repetition must run under the adapter of its forward pass.
+    Raises:
+        ConfigError: transformers has none for this architecture.
     """
+    if not model.supports_gradient_checkpointing:
+        raise ConfigError(
+            "activations of this architecture cannot be recomputed",
+            where="language_model.gradient_checkpointing",
+            expected="an architecture for which transformers has gradient checkpointing",
+            found=type(model).__name__,
+            do="set it to false; a smaller microbatch_size saves memory too",
+        )
     options: dict[str, Any] = {"use_reentrant": False}
     if context_fn is not None:
         options["context_fn"] = context_fn

@@ -6,6 +6,7 @@ import contextlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from components.errors import TrainingError
+from components.models.holding import recomputes
 from components.passes.forward import prepared
 from components.passes.sequences import Packed, Sequences
 
@@ -86,6 +88,29 @@ class OptimizerStep:
         Raises:
             TrainingError: an objective or a gradient is not finite; the examples are named. No weight has moved.
         """
+        was_training = self.model.training
+        if self._recomputes:
+            self.model.train()  # models recompute their activations in this mode alone, and dropout is off in both
+        try:
+            return self._take(batch, lengths, microbatch_size, contribution, where, longest_first, mean_over)
+        finally:
+            if self._recomputes:
+                self.model.train(was_training)
+
+    @cached_property
+    def _recomputes(self) -> bool:
+        return recomputes(self.model)
+
+    def _take(
+        self,
+        batch: Tensor,
+        lengths: Tensor,
+        microbatch_size: int,
+        contribution: Callable[[Tensor], Contribution],
+        where: str,
+        longest_first: bool,
+        mean_over: int,
+    ) -> dict[str, float]:
         accelerator = self.accelerator
         share = batch[accelerator.process_index :: accelerator.num_processes]
         order = torch.argsort(lengths[share], stable=True, descending=longest_first)

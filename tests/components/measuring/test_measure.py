@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ import torch
 from components.alignment.policy_gradient.checkpoint import load_model
 from components.config import Params
 from components.data.rows import Prompt, read_rows
-from components.measuring.measure import FrozenModels, measure, measure_policy
+from components.errors import ArtifactError
+from components.measuring.measure import FrozenModels, measure, measure_policy, progress
 from components.measuring.records import Record, means
 from components.models.loading import load_policy
 from components.place import Place
@@ -130,3 +132,16 @@ def test_two_policies_answer_with_the_same_random_numbers(frozen: FrozenModels, 
     loaded = measure(load_model(Place().sft / "policy", None).policy, frozen, params.shared, rows, 4, "test")
     assert stored == loaded
     assert all(record.kl == pytest.approx(0.0, abs=1e-5) for record in stored)
+
+
+def test_a_policy_in_training_is_watched_without_the_judge(world: Path, params: Params, prompts: list[Prompt]) -> None:
+    """Its folder is not even looked at; whoever measures needs it, and is told before a response is sampled."""
+    whole = FrozenModels.load(Place().frozen, torch.device("cpu"))
+    policy = load_policy(Place().sft / "policy")
+    expected = means(measure(policy, whole, params.shared, prompts, 1, "watched"))
+    shutil.rmtree(Place().judge)
+    frozen = FrozenModels.load(Place().frozen, torch.device("cpu"))
+    found = progress(policy, frozen, params.shared, prompts, "watched")
+    assert found == {name: expected[name] for name in found} and "reward" in found
+    with pytest.raises(ArtifactError, match="judge"):
+        measure(None, frozen, params.shared, prompts, 1, "watched")

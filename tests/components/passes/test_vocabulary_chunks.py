@@ -27,7 +27,7 @@ def chunked(tiny_params: Callable[..., Params]) -> Callable[..., LanguageModel]:
     return lambda **changes: tiny_params(language_model={"vocabulary_chunk": CHUNK, **changes}).language_model
 
 
-def largest_made(monkeypatch: pytest.MonkeyPatch, policy: Any) -> list[int]:
+def sizes_of_answers(policy: Any) -> list[int]:
     """The last sizes of what the LM head gives, as they come."""
     sizes: list[int] = []
     policy.get_output_embeddings().register_forward_hook(lambda _, __, given: sizes.append(given.shape[-1]))
@@ -40,11 +40,10 @@ def test_they_and_their_gradients_are_those_of_whole_logits(
     sequences: Sequences,
     chunked: Callable[..., LanguageModel],
     attention: str | None,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     whole = load_policy(stored_policy)
     parts = load_policy(stored_policy, chunked(attn_implementation=attention), trained=True)
-    sizes = largest_made(monkeypatch, parts)
+    sizes = sizes_of_answers(parts)
     gradients = []
     for policy in (whole, parts):
         logprobs, entropy = response_logprobs_and_entropy(policy, sequences, 0.7)
