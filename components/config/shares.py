@@ -30,6 +30,15 @@ def require_shares(stage: str, params: Params, config: AccelerateConfig) -> None
             found="FSDP",
             do="take MULTI_CPU or MULTI_GPU, which keep whole models, for a pipeline that aligns a policy",
         )
+    if sharded and params.language_model.adapter is not None:
+        raise ConfigError(
+            "adapters cannot be trained on a base in shards",
+            where=f"compute.accelerate_config {params.compute.accelerate_config}: distributed_type",
+            expected="NO, MULTI_CPU or MULTI_GPU where language_model.adapter is set",
+            found="FSDP",
+            do="take MULTI_CPU or MULTI_GPU: each process holds the base once, and only adapters are exchanged; or set "
+            "language_model.adapter: null",
+        )
     if isinstance(settings, BestOfN):
         return  # nothing is trained
     if isinstance(settings, PolicyGradientMethod):

@@ -9,6 +9,7 @@ from pathlib import Path
 from safetensors import safe_open
 
 from components.artifacts import read_json, reading
+from components.models.adapter_origin import WEIGHTS_FILE, Origin, is_adapter
 
 # What Hugging Face's architectures call their number of layers.
 _LAYERS = ("num_hidden_layers", "n_layer", "num_layers")
@@ -27,17 +28,24 @@ class ModelSize:
 
 
 def model_size(folder: Path) -> ModelSize:
-    """The size of the model in a folder as Hugging Face stores it, in one file of weights or several.
+    """The size of the model in a folder as Hugging Face stores it, in one file of weights or several, or as an adapter.
 
     Raises:
-        ArtifactError: a file of weights is no safetensors file.
+        ArtifactError: a file of weights is no safetensors file, or the base of an adapter is missing.
     """
+    if is_adapter(folder):
+        base = model_size(Origin.load(folder).folder(folder))
+        return ModelSize(base.parameters + _parameters(folder, WEIGHTS_FILE), base.layers)
+    parameters, config = _parameters(folder, "model*.safetensors"), read_json(folder / "config.json")
+    return ModelSize(parameters, next((config[name] for name in _LAYERS if name in config), None))
+
+
+def _parameters(folder: Path, pattern: str) -> int:
     parameters = 0
-    for path in sorted(folder.glob("model*.safetensors")):
+    for path in sorted(folder.glob(pattern)):
         with reading("model", path, "a safetensors file"), safe_open(path, framework="numpy") as tensors:
             parameters += sum(math.prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
-    config = read_json(folder / "config.json")
-    return ModelSize(parameters, next((config[name] for name in _LAYERS if name in config), None))
+    return parameters
 
 
 def _readable(count: int) -> str:

@@ -19,6 +19,7 @@ from components.engines.sampling import draw_uniforms
 from components.measuring.metrics import ENDED, ENTROPY, KL, RESPONSE_TOKENS, REWARD
 from components.measuring.records import Record, means
 from components.measuring.rubric import load_rubric
+from components.models.adapters import freeze_adapters
 from components.models.best_of_n import kl_of_choice
 from components.models.loading import load_codec, load_policy, load_scorer
 from components.models.text import Codec
@@ -59,13 +60,16 @@ class FrozenModels:
     @classmethod
     def load(cls, folders: ModelFolders, device: torch.device, config: LanguageModel | None = None) -> FrozenModels:
         """From where they are stored, held as `config` says; the text is the reference's."""
-        return cls(
+        frozen = cls(
             load_policy(folders.reference, config).to(device),
             load_scorer(folders.reward_model, config).to(device),
             lambda: load_scorer(folders.judge, config).to(device),
             load_codec(folders.reference),
             folders,
         )
+        for model in (frozen.reference, frozen.reward_model, frozen.judge):
+            freeze_adapters(model)
+        return frozen
 
 
 def measure_policy(

@@ -15,6 +15,12 @@ from components.artifacts import read_json, reading, write_json
 from components.config import LanguageModel
 from components.core.rewards import EnsembleMode
 from components.errors import ConfigError
+from components.models.adapter_origin import is_adapter
+from components.models.adapters import (
+    load_adapter_classifier,
+    load_adapter_policy,
+    new_adapter_classifier,
+)
 from components.models.best_of_n import BestOfNPolicy
 from components.models.checkpoint import from_pretrained, load_model
 from components.models.checkpoint_tokenizer import bad_checkpoint
@@ -90,16 +96,19 @@ def new_policy(config: LanguageModel, vocabulary_size: int, token_ids: dict[str,
 
 
 def load_policy(folder: Path, config: LanguageModel | None = None, *, trained: bool = False) -> Any:
-    """A causal language model that a stage stored: plain, guided by Q heads, or choosing the best of n.
+    """A causal language model that a stage stored: plain or an adapter, guided by Q heads, or choosing the best of n.
 
     Args:
         config: how it is held; None where there are no params: float32, and packed attention where that is known.
         trained: whether an optimiser moves its weights, which are then held in float32.
     Raises:
-        ArtifactError: absent, half-written or corrupt.
+        ArtifactError: absent, half-written or corrupt; or the base of an adapter is missing or another one.
         ConfigError: the attention that params name is not to be had.
     """
-    policy = load_model(folder, config, trained=trained)
+    if is_adapter(folder):
+        policy: Any = load_adapter_policy(folder, config)
+    else:
+        policy = load_model(folder, config, trained=trained)
     if is_guided(folder):
         return guided_policy(policy, folder)
     if not (folder / BEST_OF_N).exists():
@@ -119,7 +128,7 @@ def positions_of(policy: Any) -> int | None:
 
 
 def load_checkpoint(config: LanguageModel) -> Any:
-    """A causal language model from a folder or from the Hugging Face hub, as params name it, to be trained.
+    """A causal language model from a folder or from the Hugging Face hub, as params name it, to be trained, or to be a base.
 
     Raises:
         ConfigError: nothing can be loaded from there, or the attention that params name is not to be had.
@@ -128,7 +137,8 @@ def load_checkpoint(config: LanguageModel) -> Any:
 
     options = {"trust_remote_code": config.trust_remote_code}
     try:
-        return from_pretrained(AutoModelForCausalLM, config.checkpoint, config, trained=True, **options)
+        trained = config.adapter is None  # as a base it never moves
+        return from_pretrained(AutoModelForCausalLM, config.checkpoint, config, trained=trained, **options)
     except (OSError, ValueError, SafetensorError) as fault:
         raise bad_checkpoint(config, fault) from fault
 
@@ -173,6 +183,8 @@ def scalar_class(policy: Any) -> Any:
 
 def new_scalar_model(policy_folder: Path, seed: int, held_as: LanguageModel | None = None) -> ScalarModel:
     """A scalar model on the trunk of a stored policy, to be trained, with a new head that starts near zero."""
+    if is_adapter(policy_folder):
+        return ScalarModel(new_adapter_classifier(policy_folder, seed, held_as))
     policy = load_policy(policy_folder)
     classifier_class = scalar_class(policy)
     with torch.random.fork_rng(devices=[]):
@@ -191,8 +203,10 @@ def load_scalar_model(folder: Path, config: LanguageModel | None = None, *, trai
     """A scalar model that a stage stored; its arguments are those of `load_policy`.
 
     Raises:
-        ArtifactError: absent, half-written or corrupt.
+        ArtifactError: absent, half-written or corrupt; or the base of an adapter is missing or another one.
     """
+    if is_adapter(folder):
+        return ScalarModel(load_adapter_classifier(folder, config))
     return ScalarModel(load_model(folder, config, trained=trained))
 
 

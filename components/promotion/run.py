@@ -18,6 +18,7 @@ from components.measuring.metrics import JUDGE, metric_that_counts
 from components.measuring.records import Record, prompt_means, read_records
 from components.measuring.weak_scorers import weakness
 from components.place import ModelFolders
+from components.promotion.candidate import on_its_own
 from components.promotion.champion import measure_champion
 from components.promotion.decision import (
     Decision,
@@ -155,9 +156,9 @@ def _promote(params: Params, inputs: Inputs, tracked: StageRun, lock: Path, star
     }
     told = description(tags, metric, tracked.page())
     if known is None:
-        version = register(
-            tracked.run_id, name, inputs.candidate, tags, _answering(params), told, figures, tracked.pipeline.run_id
-        )
+        with on_its_own(inputs.candidate) as policy:
+            answering, run = _answering(params), tracked.pipeline.run_id
+            version = register(tracked.run_id, name, policy, tags, answering, told, figures, run)
     else:
         version = known
         set_tags(known, tags)

@@ -17,6 +17,7 @@ from components.digests import digest
 from components.engines.preflight import require_attention, require_chunks, require_usable, require_usable_config
 from components.errors import ConfigError
 from components.measuring.health import warn
+from components.models.adapters import new_adapter_policy, parameter_counts
 from components.models.checkpoint_tokenizer import load_checkpoint_tokenizer
 from components.models.cuts import cut_fractions
 from components.models.loading import (
@@ -75,7 +76,7 @@ def run(settings: Sft, shared: Shared, inputs: Inputs, out: Path, tracked: Stage
         metrics = {
             "demonstrations": len(rows),
             "loss": sum(last_epoch) / len(last_epoch),
-            "parameters": sum(weight.numel() for weight in policy.parameters()),
+            **parameter_counts(policy),
             "response_tokens": float(sequences.response_mask.sum(dim=1).float().mean()),
             **cut,
             "vocabulary": len(codec.tokenizer),
@@ -124,6 +125,8 @@ def _start(shared: Shared, rows: list[Demonstration], device: torch.device) -> t
         codec.require_room()
         require_usable(codec, policy, config)
         require_chunks(policy, config)
+        if config.adapter is not None:
+            policy = new_adapter_policy(policy, config, derive_seed(shared.seed, "sft", "adapter"))
         return codec, policy
     texts = [text_format.prompt_template.replace("{prompt}", row.prompt) for row in rows]
     texts += [row.response for row in rows]

@@ -26,6 +26,7 @@ from typing import Any
 import pytest
 from architectures import (  # noqa: F401  fixtures for all tests below this folder
     pairs,
+    random_causal_model,
     random_model,
     response_logits,
     sequences,
@@ -204,6 +205,52 @@ def world(trained_world: Path, tracking: str, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking)
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def adapted_params() -> Tree:
+    """Changes of the params by which all is trained as adapters of a checkpoint in models/tiny."""
+    adapter = {"kind": "lora", "rank": 4, "alpha": 8, "target_modules": "all-linear"}
+    return {
+        "language_model": {"checkpoint": "models/tiny", "checkpoint_files": "models/tiny", "adapter": adapter},
+        "policy_gradient": {"missing_eos": "none"},  # few responses end, and alike ones teach nothing
+    }
+
+
+@pytest.fixture(scope="session")
+def trained_adapted_world(
+    raw_world: Path, adapted_params: Tree, tracking: str, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """As trained_world, with adapters on a random Llama with a tokenizer of its own; to be read or copied only."""
+    from components.models.text import train_tokenizer
+    from components.place import Place
+    from components.stages import perform
+
+    folder = Path(shutil.copytree(raw_world, tmp_path_factory.mktemp("trained_adapted_world") / "world"))
+    tokenizer = train_tokenizer([*PROMPTS, "yes", "no", "ask", "go on"], 300)
+    tokenizer.save_pretrained(folder / "models" / "tiny")
+    random_causal_model("llama", 300, seed=3).save_pretrained(folder / "models" / "tiny")
+    with pytest.MonkeyPatch.context() as patch, contextlib.chdir(folder):
+        patch.setenv("MLFLOW_TRACKING_URI", tracking)
+        params = write_params(folder, adapted_params)
+        for stage in ("sft", "reward_model", "judge"):
+            perform(stage, params, Place())
+    return folder
+
+
+@pytest.fixture
+def adapted_world(trained_adapted_world: Path, tracking: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the trained world of adapters, as working directory."""
+    folder = Path(shutil.copytree(trained_adapted_world, tmp_path / "world"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking)
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture
+def change_adapted_params(adapted_params: Tree) -> Callable[..., Params]:
+    """As change_params, in the world of adapters."""
+    return lambda **changes: write_params(Path(), merged(adapted_params, changes))
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from components.alignment.policy_gradient import checkpoint
 from components.alignment.policy_gradient.actor_critic import ActorCritic
 from components.alignment.policy_gradient.checkpoint import Progress
 from components.alignment.policy_gradient.credit import Credit, Estimate, assign_credit
+from components.alignment.policy_gradient.first_step import require_no_kl
 from components.alignment.policy_gradient.rollouts import Collector, EncodedPrompt, Rollouts
 from components.alignment.policy_gradient.update import Statistics, Updater
 from components.config import PolicyGradientMethod, Ppo
@@ -79,6 +80,12 @@ class PolicyGradientLearner:
         asked = rows_of_iteration(self._prompts, groups, iteration, self._job.shared.seed, "ppo/prompts")
         prompts = [prompt for prompt in asked for _ in range(settings.responses_per_prompt)]
         rollouts = self._collector.roll_out(prompts, iteration)
+        if iteration == 0:
+            require_no_kl(
+                f"{self.name}, iteration 1",
+                *(rollouts.old_logprobs, rollouts.ref_logprobs, rollouts.sequences.response_mask),
+                *(self._model.policy, self._reference),
+            )
         credit, moments = assign_credit(rollouts, kl_coef, self._progress.score_moments, settings, self._estimate)
         rolled_out = time.monotonic()
         statistics = self._updater.update(rollouts, credit, kl_coef, iteration)

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from components.alignment.policy_gradient.actor_critic import ActorCritic
 from components.alignment.policy_gradient.credit import Credit
+from components.alignment.policy_gradient.first_step import require_ratio_one
 from components.alignment.policy_gradient.rollouts import Rollouts
 from components.config import PolicyGradientMethod, Ppo
 from components.core.kl import kl_estimate
@@ -43,6 +44,7 @@ class Updater:
         self._critic = critic
         self._seed = seed
         self._method = method
+        self._precision = accelerator.mixed_precision
         inner: ActorCritic = accelerator.unwrap_model(model)
         # Clipped apart: a large value error must not shrink the policy's step.
         clipped: dict[str, nn.Module] = {"policy_gradient_norm": inner.policy}
@@ -63,7 +65,8 @@ class Updater:
             value model); and the number of steps, and of trained_tokens (prompts and responses, as often as they went
             through a step).
         Raises:
-            TrainingError: a loss or gradient that is not finite; the rollouts are named.
+            TrainingError: a loss or gradient that is not finite; the rollouts are named. Or the first step
+                finds another policy than that of the rollouts.
         """
         settings = self._settings
         statistics = {"explained_variance": _explained_variance(rollouts, credit)} if self._critic else {}
@@ -74,6 +77,9 @@ class Updater:
             order = torch.randperm(len(mask), generator=generator(self._seed, "ppo", "minibatches", iteration, epoch))
             for rows in torch.chunk(order.to(mask.device), settings.minibatches):
                 steps.append(self._step(rollouts, credit, rows, kl_coef, iteration))
+                if len(steps) == 1:
+                    where = f"{self._method}, iteration {iteration + 1}, step 1"
+                    require_ratio_one(where, steps[0]["approx_kl"], self._precision)
                 trained_tokens += int(rollouts.sequences.mask[rows].sum())
                 if _moved_too_far(steps[-1], settings):
                     break
