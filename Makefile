@@ -58,7 +58,7 @@ venv:
 	@touch $@
 
 .venv/.data: data.dvc | .venv/.installed
-	$(BIN)/dvc pull data.dvc
+	$(BIN)/proximal data fetch
 	$(BIN)/python -m flows.figures
 	@touch $@
 

@@ -13,6 +13,7 @@ import click
 from components import status_file
 from components.errors import USER_ERROR_STATUS, ProximalError
 from flows import completion, output
+from flows.data import bring_absent_data, data
 from flows.local_run import run_flow, start
 from flows.looking import LOOKING
 from flows.preconditions import (
@@ -80,7 +81,7 @@ def run(promotion: bool, changes: tuple[str, ...], figures_file: Path | None, as
         if overrides:
             require_committed(repository)
         else:
-            _fetch_absent_data(repository)
+            bring_absent_data(repository)
         start(repository)
         from components.artifacts import write_json
         from components.interface.terminal import show_result
@@ -156,21 +157,13 @@ def prepare() -> None:
     start(require_repository())
 
 
-for command in LOOKING:
+for command in (*LOOKING, data):
     commands.add_command(command)
-
-
-def _fetch_absent_data(repository: Path) -> None:
-    from flows.workspace import absent_data, fill_in
-
-    if absent := absent_data(repository):
-        click.echo(f"data is absent: fetching what {', '.join(absent)} pins ...", err=True)
-        fill_in(repository, absent)
 
 
 def _compare(repository: Path, methods: Sequence[str], seeds: Sequence[int]) -> dict[tuple[str, int], dict[str, Any]]:
     require_sound(repository, {})
-    _fetch_absent_data(repository)
+    bring_absent_data(repository)
     require_committed(repository)
     from flows.matrix import read_runs
 

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Any
 
 from components.data_validation.checks import Check
@@ -60,6 +60,7 @@ def page_of(raw: dict[FileName, RawFile], validated: Validated, report: dict[str
     return render_page(
         TEMPLATE,
         files=[{"key": file, "name": _name(file, raw), **report[file]} for file in FILES],
+        read=report["files"],
         comparisons=report["comparisons"],
         counted=any("median_tokens" in report[file] for file in FILES),
         conversations=next((check for check in checks if check.name == "conversations"), None),
@@ -78,7 +79,9 @@ def _name(file: FileName, raw: dict[FileName, RawFile]) -> str:
     """Where rows of a kind come from."""
     if file not in raw:
         return "the chosen responses" if file == "demonstrations" and "comparisons" in raw else "none"
-    return PurePath(raw[file].path).name
+    if raw[file].derived_from is not None:
+        return f"prompts of the {raw[file].derived_from}"
+    return ", ".join(source.file for source in raw[file].sources)
 
 
 def _shares_of_parts(report: dict[str, Any]) -> list[tuple[str, int, float]]:

@@ -38,11 +38,34 @@ def report_of(raw: dict[FileName, RawFile], validated: Validated, count: Count |
     if any(row.get("messages") for row in validated.kept["prompts"]):
         turns = turns_of(validated.kept["prompts"])
         report["prompts"] |= {"median_turns": median(turns), "most_turns": max(turns)}
+    report["files"] = files_read(raw)
     report["parts"] = {part: len(rows) for part, rows in validated.parts.items()}
     statuses = [check.status for check in validated.checks]
     report["warnings"] = statuses.count("warning")
     report["checks"] = [asdict(check) for check in validated.checks]
     return report
+
+
+def files_read(raw: dict[FileName, RawFile]) -> list[dict[str, Any]]:
+    """What was read: every file with its format and what became of its rows; and where prompts are taken from."""
+    files = [
+        {
+            "file": source.file,
+            "kind": source.kind,
+            "format": source.format,
+            "role": role,
+            "rows": source.rows,
+            "unused": dict(source.unused),
+        }
+        for role, content in raw.items()
+        for source in content.sources
+    ]
+    derived = [
+        {"file": "", "kind": "", "format": f"prompts of the {content.derived_from}", "role": role, "rows": content.size}
+        for role, content in raw.items()
+        if content.derived_from is not None
+    ]
+    return files + [{**each, "unused": {}} for each in derived]
 
 
 def price_of_the_split(report: dict[str, Any]) -> list[str]:

@@ -11,8 +11,8 @@ import json
 from typing import Literal
 
 from components.config import DataValidation
-from components.data_validation.faults import Fault, FaultKind
 from components.data_validation.conversations import first_question
+from components.data_validation.faults import Fault, FaultKind
 from components.data_validation.normalisation import prompt_key, visible
 from components.data_validation.reading import Row
 from components.seeding import derive_seed

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections import Counter, defaultdict
 from dataclasses import dataclass
-from pathlib import PurePath
 
 from components.config import DataValidation
 from components.data_validation.checks import Check
@@ -68,9 +67,7 @@ class Validated:
     labels: LabelStatistics
 
 
-def validate(
-    raw: dict[FileName, RawFile], limits: DataValidation, seed: int, count: Count | None = None
-) -> Validated:
+def validate(raw: dict[FileName, RawFile], limits: DataValidation, seed: int, count: Count | None = None) -> Validated:
     """Check the raw data, part it, and describe it.
 
     Args:
@@ -122,6 +119,15 @@ def validate(
     ]
     _refuse_failures(raw, checks)
     return Validated(kept, parts, rejected, checks, labels)
+
+
+def check_rows(
+    raw: dict[FileName, RawFile], limits: DataValidation, count: Count | None = None
+) -> tuple[dict[FileName, list[Row]], list[Rejected]]:
+    """The checks of single rows alone: sound rows and rejected ones; arguments and faults as of `validate`."""
+    kept, rejected = _sort_out(raw, limits, count)
+    _refuse_too_many(raw, rejected, limits)
+    return kept, rejected
 
 
 def _sort_out(
@@ -203,7 +209,7 @@ def _refuse_too_many(raw: dict[FileName, RawFile], rejected: list[Rejected], lim
             over.append(
                 (
                     content.path,
-                    f"{PurePath(content.path).name}: {len(faulty)} of {content.size} rows ({fraction:.4g}): "
+                    f"{_files(content)}: {len(faulty)} of {content.size} rows ({fraction:.4g}): "
                     + _most_frequent_reasons(faulty),
                 )
             )
@@ -214,8 +220,13 @@ def _refuse_too_many(raw: dict[FileName, RawFile], rejected: list[Rejected], lim
             expected=f"at most {limits.max_reject_fraction:g} of the rows of a file "
             "(data_validation.max_reject_fraction)",
             found="; ".join(found for _, found in over),
-            do="mend these rows, or raise data_validation.max_reject_fraction to go on without them",
+            do="mend these rows; or raise the limits that they break, or data_validation.max_reject_fraction, to go on "
+            "with or without them",
         )
+
+
+def _files(content: RawFile) -> str:
+    return ", ".join(source.file for source in content.sources) or f"prompts of the {content.derived_from}"
 
 
 def _most_frequent_reasons(rejected: list[Rejected]) -> str:

@@ -75,7 +75,9 @@ def format_of(rows: Sequence[Row], numbers: Sequence[int], path: str, stem: str)
         raise DataError(
             "the columns of a raw file fit no format",
             where=path,
-            expected="; or ".join(f"{each.needs} ({each.role})" for each in FORMATS),
+            expected="; ".join(
+                f"{role}: " + ", or ".join(f"[{each.needs}]" for each in FORMATS if each.role == role) for role in _OWN
+            ),
             found=f"columns {', '.join(sorted(map(str, columns)))}",
             do="say in data.columns of params.yaml (`--column OURS=THEIRS` of `proximal data import`) which column is "
             "which, or take the file out of the folder",

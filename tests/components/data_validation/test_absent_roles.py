@@ -1,4 +1,4 @@
-"""Data of one kind alone: demonstrations are made of chosen responses, comparisons may be none where none are needed."""
+"""Data of one kind alone: demonstrations are made of chosen responses, comparisons may be none where none are used."""
 
 from __future__ import annotations
 
