@@ -82,7 +82,10 @@ def task_of(
         work = partial(door.run, params.data_validation, shared, inputs, out, trained_on_comparisons=trained)
         return Task(inputs, out, work, require=partial(door.require_raw_files, place.data))
     if stage == "sft":
-        inputs, out = door.Inputs(clean / "demonstrations.jsonl"), place.sft
+        demonstrations: Path | None = clean / "demonstrations.jsonl"
+        if params.sft.epochs == 0 and demonstrations and not demonstrations.exists():
+            demonstrations = None
+        inputs, out = door.Inputs(demonstrations, clean / "prompts_train.jsonl"), place.sft
         return Task(inputs, out, partial(door.run, params.sft, shared, inputs, out))
     if stage in ("reward_model", "judge"):
         rows = (clean / f"comparisons_{stage}{part}.jsonl" for part in ("", "_heldout", "_heldout_pairs"))

@@ -80,7 +80,7 @@ def run(
         comparisons = distinct_pairs(comparisons, codec, str(inputs.comparisons))
         cut["comparisons_cut_alike"] = read - len(comparisons)
     else:
-        cut = cut_fractions(codec, "alignment", [row.prompt for row in prompts])
+        cut = cut_fractions(codec, "alignment", [row.asked for row in prompts])
     content = {
         "params": params,
         "cycle": cycle,

@@ -8,6 +8,13 @@ from pydantic import Field, model_validator
 
 from components.config.base import Count, Positive, Section, contradiction
 
+# What transformers' apply_chat_template takes beside the template's own variables: set by the code alone.
+_NO_OPTIONS = {
+    *("add_generation_prompt", "chat_template", "continue_final_message", "conversation", "max_length", "messages"),
+    *("padding", "return_assistant_tokens_mask", "return_dict", "return_tensors", "sanitize_control_tokens"),
+    *("tokenize", "tokenizer_kwargs", "truncation"),
+}
+
 
 class ScratchModel(Section):
     """A small Llama made by config, with a byte-level BPE tokenizer trained on the data."""
@@ -88,6 +95,16 @@ class LanguageModel(Section):
         for key in ("system_prompt", "chat_template_options"):
             if self.chat_template is None and (found := getattr(self, key)):
                 raise contradiction(key, "nothing: without chat_template there is no place for it", found)
+        return self
+
+    @model_validator(mode="after")
+    def options_are_the_templates_own(self) -> LanguageModel:
+        if found := sorted(_NO_OPTIONS & set(self.chat_template_options)):
+            raise contradiction(
+                "chat_template_options",
+                "names of variables of the template",
+                f"{', '.join(found)}, which say how it is applied",
+            )
         return self
 
     @model_validator(mode="after")

@@ -96,6 +96,12 @@ class Params(Section):
         return self
 
     @model_validator(mode="after")
+    def a_scratch_model_is_trained(self) -> Params:
+        if self.sft.epochs == 0 and self.language_model.checkpoint == "scratch":
+            raise contradiction("sft.epochs", "1 or more: a scratch model is made of random numbers", 0)
+        return self
+
+    @model_validator(mode="after")
     def a_true_reward_has_a_rubric(self) -> Params:
         for method in POLICY_GRADIENT_METHODS:
             settings: PolicyGradientMethod | None = getattr(self, method)

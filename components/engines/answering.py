@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from numbers import Integral, Real
 from pathlib import Path
 
+from components.data.rows import Asked
 from components.engines.generation import generate
 from components.engines.sampling import draw_uniforms
 from components.errors import DataError
@@ -26,10 +28,11 @@ class Answerer:
         self._policy = load_policy(folder)
         self._codec = load_codec(folder)
 
-    def answer(self, prompts: list[str], *, temperature: float, max_response_tokens: int, seed: int) -> list[str]:
+    def answer(self, prompts: Sequence[Asked], *, temperature: float, max_response_tokens: int, seed: int) -> list[str]:
         """One sampled response to every prompt; the same arguments give the same responses.
 
         Args:
+            prompts: texts, or conversations, lists of messages of which the last is the user's.
             temperature: 0 takes the likeliest token every time.
         Raises:
             DataError: a number is not one to answer with, or prompt and response are longer than the policy can read.

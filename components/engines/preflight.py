@@ -169,7 +169,7 @@ def _require_embeddings(codec: Codec, policy: Any, config: LanguageModel) -> Non
     rows, tokenizer = policy.get_input_embeddings().weight.shape[0], codec.tokenizer
     beyond = {text: number for text, number in tokenizer.get_vocab().items() if number >= rows}
     is_padding = set(beyond.values()) == {tokenizer.pad_token_id}
-    if is_padding and tokenizer.pad_token not in config.prompt_template:
+    if is_padding and tokenizer.pad_token not in (config.prompt_template or str(tokenizer.chat_template)):
         logger.info("the pad token %s has no embedding: the end token pads instead", tokenizer.pad_token)
         tokenizer.pad_token = tokenizer.eos_token
         beyond = {}

@@ -97,7 +97,7 @@ def run(params: Params, inputs: Inputs, out: Path, tracked: StageRun) -> None:
         run.dataset("prompts_test", inputs.prompts)
     prompts = read_rows(inputs.prompts, Prompt)
     codec = load_codec(inputs.sft)
-    cut = cut_fractions(codec, "evaluation", [row.prompt for row in prompts])
+    cut = cut_fractions(codec, "evaluation", [row.asked for row in prompts])
     samples = params.measurement.test_samples_per_prompt
     sft, candidate = (
         measure_policy(policy, inputs.frozen, params.shared, prompts, samples, TEST_STREAM)

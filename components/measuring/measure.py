@@ -119,7 +119,7 @@ def measure(
     sequences = generate(
         policy,
         codec,
-        codec.encode_prompts([row.prompt for row, _ in rows]),
+        codec.encode_prompts([row.asked for row, _ in rows]),
         uniforms,
         temperature=settings.temperature,
         batch_size=settings.batch_size,

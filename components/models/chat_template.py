@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from components.data.rows import Asked, Message
 from components.errors import ConfigError, DataError
@@ -63,15 +63,21 @@ class ChatTemplate:
         Raises:
             ConfigError: the template refuses it or fails.
         """
+        text = self._applied(turns, add_generation_prompt=is_open, tokenize=False)
+        assert isinstance(text, str)
+        return text
+
+    def tokens(self, turns: Sequence[Message]) -> list[int]:
+        """What transformers makes of a whole dialogue, control tokens that contents spell included."""
+        ids: list[int] = self._applied(turns, tokenize=True, return_dict=False)
+        return ids
+
+    def _applied(self, turns: Sequence[Message], **named: Any) -> Any:
         from jinja2 import TemplateError
 
         try:
-            text: str = self._tokenizer.apply_chat_template(  # type: ignore[assignment]
-                [dict(turn) for turn in turns],  # type: ignore[misc]
-                add_generation_prompt=is_open,
-                tokenize=False,
-                **self._options,
-            )
+            messages: Any = [dict(turn) for turn in turns]
+            return self._tokenizer.apply_chat_template(messages, **named, **self._options)
         # A template is a program that comes with the checkpoint: what it does wrong shows as any of these.
         except (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError) as fault:
             raise ConfigError(
@@ -81,7 +87,6 @@ class ChatTemplate:
                 found=f"{type(fault).__name__}: {' '.join(str(fault).split())[:300]}",
                 do="give a template that takes such turns, or bring data that suits it",
             ) from fault
-        return text
 
     @cached_property
     def control(self) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 
-from components.data.rows import Comparison
+from components.data.rows import Asked, Comparison
 from components.errors import DataError
 from components.models.text import Codec
 
@@ -16,7 +16,7 @@ _MUCH = 0.05  # of the texts; more is warned about
 
 
 def cut_fractions(
-    codec: Codec, where: str, prompts: list[str], responses: Sequence[list[int]] | None = None
+    codec: Codec, where: str, prompts: Sequence[Asked], responses: Sequence[list[int]] | None = None
 ) -> dict[str, float]:
     """The shares of prompts and of responses in the data that are cut, as metrics; a warning where it is much.
 
@@ -26,7 +26,7 @@ def cut_fractions(
     """
     found = {"prompts": sum(codec.are_too_long(prompts)) / len(prompts)}
     if responses is not None:
-        found["responses"] = sum(row[-1] != codec.eos_id for row in responses) / len(responses)
+        found["responses"] = sum(row[-1] != codec.end_id for row in responses) / len(responses)
     limits = {"prompts": codec.format.max_prompt_tokens, "responses": codec.format.max_response_tokens}
     for texts, fraction in found.items():
         if fraction > _MUCH:
@@ -69,7 +69,7 @@ def distinct_pairs(rows: list[Comparison], codec: Codec, where: str) -> list[Com
 def cut_fractions_of_pairs(codec: Codec, where: str, rows: list[Comparison]) -> dict[str, float]:
     """`cut_fractions` of comparisons."""
     responses = codec.encode_responses([text for texts in _sides(rows) for text in texts])
-    return cut_fractions(codec, where, [row.prompt for row in rows], responses)
+    return cut_fractions(codec, where, [row.asked for row in rows], responses)
 
 
 def _sides(rows: list[Comparison]) -> tuple[list[str], list[str]]:

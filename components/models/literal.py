@@ -67,7 +67,7 @@ class Literal:
     def _backend(self) -> Any:
         from tokenizers import Tokenizer
 
-        content = json.loads(self._tokenizer.backend_tokenizer.to_str())  # type: ignore[attr-defined]
+        content = json.loads(self._tokenizer.backend_tokenizer.to_str())
         content["truncation"] = content["padding"] = None
         for token in content["added_tokens"]:
             token["content"] = self._name(token["content"])

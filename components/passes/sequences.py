@@ -137,7 +137,7 @@ def build_sequences(prompts: list[list[int]], responses: list[list[int]], pad_id
 
 def comparison_pairs(rows: list[Comparison], codec: Codec) -> Sequences:
     """The comparisons' N chosen responses, then their N rejected ones, with their prompts."""
-    prompts = codec.encode_prompts([row.prompt for row in rows])
+    prompts = codec.encode_prompts([row.asked for row in rows])
     responses = codec.encode_responses([row.chosen for row in rows] + [row.rejected for row in rows])
     return build_sequences(prompts + prompts, responses, codec.pad_id)
 

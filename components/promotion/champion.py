@@ -18,15 +18,23 @@ from components.tracking.registry import ModelVersion, fetch_policy
 
 
 def measure_champion(
-    champion: ModelVersion, folders: ModelFolders, shared: Shared, candidate: Sequence[Record], metric: Metric
+    champion: ModelVersion,
+    folders: ModelFolders,
+    shared: Shared,
+    candidate: Sequence[Record],
+    rows: Sequence[Prompt],
+    metric: Metric,
 ) -> dict[str, float]:
     """What counts, of the champion on the prompts of the candidate's records: prompt id -> mean over its samples.
 
+    Args:
+        rows: these prompts, as they were asked; a record holds of a conversation its transcript alone.
     Raises:
         ArtifactError: the champion's files are gone or damaged.
     """
-    asked = {row.prompt_id: Prompt(row.prompt_id, row.prompt, kind=row.kind) for row in candidate}
-    prompts = list(asked.values())
+    recorded = {row.prompt_id: Prompt(row.prompt_id, row.prompt, kind=row.kind) for row in candidate}
+    known = {row.id: row for row in rows}
+    prompts = [known.get(name, row) for name, row in recorded.items()]
     samples = shared.measurement.test_samples_per_prompt
     with tempfile.TemporaryDirectory() as scratch:
         folder = fetch_policy(champion, Path(scratch))
@@ -42,9 +50,13 @@ def unlike_tokens(folder: Path, reference: Path) -> list[str]:
     """The files by which a stored policy has other tokens than the reference; none where they are the same."""
     return [
         name
-        for name in ("tokenizer.json", "proximal.json")
-        if not (folder / name).exists() or digest(folder / name) != digest(reference / name)
+        for name in ("tokenizer.json", "proximal.json", "chat_template.jinja")
+        if _digest(folder / name) != _digest(reference / name)
     ]
+
+
+def _digest(path: Path) -> str | None:
+    return digest(path) if path.exists() else None
 
 
 def _measure_by_text(
@@ -58,9 +70,9 @@ def _measure_by_text(
     from components.passes.forward import in_microbatches, sequence_scores
     from components.passes.sequences import build_sequences
 
-    prompts = [row.prompt for row in rows]
+    asked, prompts = [row.asked for row in rows], [row.prompt for row in rows]
     responses = Answerer(folder).answer(
-        prompts,
+        asked,
         temperature=shared.measurement.temperature,
         max_response_tokens=TextFormat.load(folder).max_response_tokens,
         seed=derive_seed(shared.seed, "promotion"),
@@ -68,7 +80,7 @@ def _measure_by_text(
     if metric is not JUDGE and (rubric := load_rubric(shared.data)):
         return [rubric(prompt, response)[metric.name] for prompt, response in zip(prompts, responses, strict=True)]
     judge, codec = load_scorer(folders.judge, shared.language_model), load_codec(folders.reference)
-    sequences = build_sequences(codec.encode_prompts(prompts), codec.encode_responses(responses), codec.pad_id)
+    sequences = build_sequences(codec.encode_prompts(asked), codec.encode_responses(responses), codec.pad_id)
     (scores,) = in_microbatches(lambda part: (sequence_scores(judge, part),), sequences, shared.measurement.batch_size)
     values: list[float] = scores.tolist()
     return values

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from components.artifacts import read_json
 from components.config import Params
+from components.data.rows import Prompt, read_rows
 from components.digests import digest, digest_of_values
 from components.errors import ArtifactError
 from components.measuring.metrics import JUDGE, metric_that_counts
@@ -137,7 +138,7 @@ def _promote(params: Params, inputs: Inputs, tracked: StageRun, lock: Path, star
         attempt=1 + decisions_on(name, split),
         confidence=params.evaluation.confidence,
     )
-    decision = _decide(params, inputs.frozen, records, champion, limits, start)
+    decision = _decide(params, inputs, records, champion, limits, start)
     if "judge" in weak and metric is JUDGE and not params.promotion.allow_weak_judge:
         refusal = f"{weak['judge']}, and it decides here (promotion.allow_weak_judge)"
         decision = replace(decision, promoted=False, reasons=(*decision.reasons, refusal))
@@ -183,7 +184,7 @@ def _weak_scorers(inputs: Inputs) -> dict[str, str]:
 
 def _decide(
     params: Params,
-    frozen: ModelFolders,
+    inputs: Inputs,
     records: Mapping[str, list[Record]],
     champion: ModelVersion | None,
     limits: Limits,
@@ -196,7 +197,8 @@ def _decide(
     if champion is None:
         return decide(candidate, prompt_means(sft, limits.metric.name), sft, limits)
     start()
-    means = measure_champion(champion, frozen, params.shared, candidate, limits.metric)
+    rows = read_rows(inputs.prompts, Prompt)
+    means = measure_champion(champion, inputs.frozen, params.shared, candidate, rows, limits.metric)
     return decide(candidate, means, sft, limits)
 
 

@@ -34,7 +34,7 @@ def normalise_members(
     samples = generate(
         policy,
         codec,
-        codec.encode_prompts([row.prompt for row in chosen]),
+        codec.encode_prompts([row.asked for row in chosen]),
         uniforms,
         temperature=shared.measurement.temperature,
         batch_size=shared.measurement.batch_size,

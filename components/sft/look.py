@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from components.core.stats import masked_mean
+from components.data.rows import Asked
 from components.engines.generation import generate
 from components.engines.sampling import draw_uniforms
 from components.measuring.health import Signs
@@ -19,9 +20,9 @@ _PROMPTS = 64  # enough for shares by tenths, and soon done
 
 
 @torch.no_grad()
-def look(policy: Any, codec: Codec, prompts: Sequence[str], batch_size: int, seed: int) -> Signs:
-    """Sample a response at temperature 1 to each of the first prompts that differ."""
-    asked = list(dict.fromkeys(prompts))[:_PROMPTS]
+def look(policy: Any, codec: Codec, prompts: Sequence[Asked], batch_size: int, seed: int) -> Signs:
+    """Sample a response at temperature 1 to each of the first prompts."""
+    asked = prompts[:_PROMPTS]
     sequences = generate(
         policy,
         codec,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,13 +12,14 @@ from torch import Tensor, nn
 
 from components.artifacts import atomic_folder, write_json
 from components.config import Sft, Shared
-from components.data.rows import Demonstration, read_rows
+from components.data.rows import Demonstration, Prompt, read_rows
 from components.digests import digest
 from components.engines.preflight import require_attention, require_chunks, require_usable, require_usable_config
-from components.errors import ConfigError
+from components.errors import ConfigError, DataError
 from components.measuring.health import warn
 from components.models.adapters import new_adapter_policy, parameter_counts
-from components.models.checkpoint_tokenizer import load_checkpoint_tokenizer
+from components.models.chat_check import require_sound_template
+from components.models.codecs import checkpoint_codec, scratch_codec
 from components.models.cuts import cut_fractions
 from components.models.loading import (
     load_checkpoint,
@@ -26,7 +27,7 @@ from components.models.loading import (
     save_policy,
     stop_ids,
 )
-from components.models.text import Codec, TextFormat, train_tokenizer
+from components.models.text import Codec
 from components.passes.forward import response_logprobs
 from components.passes.sequences import Packed, Sequences, build_sequences
 from components.seeding import derive_seed, generator
@@ -39,26 +40,78 @@ logger = logging.getLogger("proximal")
 
 
 class Inputs(NamedTuple):
-    """What SFT reads."""
+    """What SFT reads.
 
-    demonstrations: Path
+    Args:
+        demonstrations: None where nothing is trained and there are none.
+        prompts: what the policy is looked at with where no demonstration brings a prompt.
+    """
+
+    demonstrations: Path | None
+    prompts: Path
 
 
 def run(settings: Sft, shared: Shared, inputs: Inputs, out: Path, tracked: StageRun) -> None:
-    """Read the clean demonstrations, train, and write the policy and its metrics to `out`."""
-    rows = read_rows(inputs.demonstrations, Demonstration)
+    """Read the clean demonstrations, train, and write the policy and its metrics to `out`.
+
+    Without an epoch the checkpoint is the reference as it is, and no demonstrations are needed.
+
+    Raises:
+        DataError: there is nothing to train on.
+    """
+    rows = [] if inputs.demonstrations is None else read_rows(inputs.demonstrations, Demonstration)
+    if not rows and settings.epochs:
+        raise DataError(
+            "there are no demonstrations to train on",
+            where=str(inputs.demonstrations),
+            expected="a row or more",
+            found="none",
+            do="bring demonstrations, or set sft.epochs: 0, with which the checkpoint is the reference as it is",
+        )
     accelerator = start_accelerator()
     codec, policy = _start(shared, rows, accelerator.device)
+    if codec.format.prompt_template is None:  # for those who generate with what is stored by other means
+        policy.generation_config.eos_token_id = list(codec.stop_ids)
     base_model = _base_model(shared.language_model.checkpoint, policy)
-    prompts = codec.encode_prompts([row.prompt for row in rows])
+    brought: Sequence[Prompt | Demonstration] = rows or read_rows(inputs.prompts, Prompt)
+    asked = {row.prompt: row.asked for row in brought}
+    if inputs.demonstrations is not None:
+        tracked.dataset("demonstrations", inputs.demonstrations)
+    if settings.epochs:
+        policy, learned = _train(policy, codec, rows, settings, shared, tracked)
+    else:
+        logger.info("sft.epochs is 0: the checkpoint is the reference as it is")
+        learned = {"epochs": 0}
+    if accelerator.is_main_process:
+        metrics = {
+            "demonstrations": len(rows),
+            **learned,
+            **parameter_counts(policy),
+            "vocabulary": len(codec.tokenizer),
+        }
+        with atomic_folder(out) as folder:
+            save_policy(policy, codec, folder / "policy")
+            write_json(folder / "metrics.json", metrics)
+        tracked.metrics({f"sft/{name}": value for name, value in metrics.items()})
+        signs = look(policy, codec, list(asked.values()), settings.microbatch_size, shared.seed)
+        warn("the SFT policy", signs, len(codec.tokenizer))
+        tracked.metrics({"sft/ended": signs.ended, "sft/entropy": signs.entropy})
+        tracked.tags({"base_model": base_model})
+
+
+def _train(
+    policy: nn.Module, codec: Codec, rows: list[Demonstration], settings: Sft, shared: Shared, tracked: StageRun
+) -> tuple[nn.Module, dict[str, float]]:
+    """Go through the demonstrations; the policy, whole on every process, and what came of it in numbers."""
+    accelerator = start_accelerator()
+    asked = [row.asked for row in rows]
     responses = codec.encode_responses([row.response for row in rows])
-    sequences = build_sequences(prompts, responses, codec.pad_id)
-    cut = cut_fractions(codec, "sft", [row.prompt for row in rows], responses)
+    sequences = build_sequences(codec.encode_prompts(asked), responses, codec.pad_id)
+    cut = cut_fractions(codec, "sft", asked, responses)
 
     def loss_sum(model: nn.Module, part: Sequences | Packed) -> Tensor:
         return -response_logprobs(model, part, temperature=1.0).sum()
 
-    tracked.dataset("demonstrations", inputs.demonstrations)
     frame = frame_of(accelerator, policy)
     losses = fit(
         accelerator,
@@ -70,25 +123,12 @@ def run(settings: Sft, shared: Shared, inputs: Inputs, out: Path, tracked: Stage
         on_step=lambda step, loss: tracked.metrics({"train/loss": loss}, step=step),
         label="sft",
     )
-    policy = whole(accelerator, policy, frame)
-    if accelerator.is_main_process:
-        last_epoch = losses[-(len(losses) // settings.epochs) :]
-        metrics = {
-            "demonstrations": len(rows),
-            "loss": sum(last_epoch) / len(last_epoch),
-            **parameter_counts(policy),
-            "response_tokens": float(sequences.response_mask.sum(dim=1).float().mean()),
-            **cut,
-            "vocabulary": len(codec.tokenizer),
-        }
-        with atomic_folder(out) as folder:
-            save_policy(policy, codec, folder / "policy")
-            write_json(folder / "metrics.json", metrics)
-        tracked.metrics({f"sft/{name}": value for name, value in metrics.items()})
-        signs = look(policy, codec, [row.prompt for row in rows], settings.microbatch_size, shared.seed)
-        warn("the SFT policy", signs, len(codec.tokenizer))
-        tracked.metrics({"sft/ended": signs.ended, "sft/entropy": signs.entropy})
-        tracked.tags({"base_model": base_model})
+    last_epoch = losses[-(len(losses) // settings.epochs) :]
+    return whole(accelerator, policy, frame), {
+        "loss": sum(last_epoch) / len(last_epoch),
+        "response_tokens": float(sequences.response_mask.sum(dim=1).float().mean()),
+        **cut,
+    }
 
 
 def _base_model(checkpoint: str, policy: Any) -> str:
@@ -99,7 +139,7 @@ def _base_model(checkpoint: str, policy: Any) -> str:
     return f"{checkpoint} {commit}" if commit else checkpoint
 
 
-def _start(shared: Shared, rows: list[Demonstration], device: torch.device) -> tuple[Codec, nn.Module]:
+def _start(shared: Shared, rows: list[Demonstration], device: torch.device) -> tuple[Codec, Any]:
     """The tokenizer and the policy before any training."""
     config = shared.language_model
     if Path(config.checkpoint).is_dir() and Path(config.checkpoint_files) != Path(config.checkpoint):
@@ -110,30 +150,24 @@ def _start(shared: Shared, rows: list[Demonstration], device: torch.device) -> t
             found=config.checkpoint_files,
             do="name the folder there too: DVC then runs SFT again when a file in it changes",
         )
-    text_format = TextFormat(config.prompt_template, config.max_prompt_tokens, config.max_response_tokens)
-    if "\\n" in config.prompt_template:
-        logger.warning(
-            "language_model.prompt_template holds a backslash and an n, two characters: in params.yaml they are a new "
-            "line between double quotes only"
-        )
+    has_system_turns = any(row.messages is not None and row.messages[0]["role"] == "system" for row in rows)
     if config.checkpoint != "scratch":
         require_usable_config(config)
         policy = load_checkpoint(config)
         require_attention(policy, config, device)
-        text_format = dataclasses.replace(text_format, stop_ids=stop_ids(policy))
-        codec = Codec(load_checkpoint_tokenizer(config), text_format)
+        codec = checkpoint_codec(config, stop_ids(policy))
+        require_sound_template(codec, has_system_turns=has_system_turns)
         codec.require_room()
         require_usable(codec, policy, config)
         require_chunks(policy, config)
         if config.adapter is not None:
             policy = new_adapter_policy(policy, config, derive_seed(shared.seed, "sft", "adapter"))
         return codec, policy
-    texts = [text_format.prompt_template.replace("{prompt}", row.prompt) for row in rows]
-    texts += [row.response for row in rows]
-    tokenizer = train_tokenizer(texts, config.scratch.vocabulary_size)
-    ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
-    codec = Codec(tokenizer, text_format)
+    codec = scratch_codec(config, rows)
+    require_sound_template(codec, has_system_turns=has_system_turns)
     codec.require_room()
+    tokenizer = codec.tokenizer
+    ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
     policy = new_policy(config, len(tokenizer), ids, derive_seed(shared.seed, "sft", "weights"))
     require_attention(policy, config, device)
     return codec, policy
