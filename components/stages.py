@@ -16,6 +16,7 @@ from typing import Any
 from components.config import Params
 from components.config.accelerate import AccelerateConfig
 from components.errors import ConfigError
+from components.memory import memory_faults
 from components.place import Place
 from components.tracking.recorder import StageRun
 from components.tracking.runs import stage_run
@@ -133,7 +134,8 @@ def perform(
     with stage_run(stage, params, task.paths, cycle, place.root) as tracked:
         if STAGES[stage] and config is not None:
             tracked.tags({"mixed_precision": config.mixed_precision})
-        task.work(tracked)
+        with memory_faults(stage, params.method if stage == "alignment" else stage, params):
+            task.work(tracked)
         tracked.outputs(task.made())
 
 

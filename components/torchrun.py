@@ -17,6 +17,7 @@ from typing import Any
 
 from components.config.accelerate import AccelerateConfig
 from components.errors import USER_ERROR_STATUS, ConfigError, EnvironmentFault
+from components.memory import LESS_MEMORY
 
 _AGENT = "PROXIMAL_AGENT_PID"
 _ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # torchrun names one for each rank
@@ -154,5 +155,5 @@ def _root(failures: dict[int, Any]) -> RankFailure:
         return RankFailure(failure.exitcode, str(failure.message).rstrip())
     if failure.exitcode < 0:
         name = signal.Signals(-failure.exitcode).name
-        return RankFailure(failure.exitcode, f"rank {rank} was killed by {name}; out of memory is the usual reason")
+        return RankFailure(failure.exitcode, f"rank {rank} was killed by {name}; {LESS_MEMORY}")
     return RankFailure(failure.exitcode, f"rank {rank} ended with status {failure.exitcode}")

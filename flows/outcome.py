@@ -9,6 +9,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Failed
 
 from components.errors import USER_ERROR_STATUS, ProximalError
+from components.memory import LESS_MEMORY
 from components.status_file import Status
 from flows.processes import Ended, signal_of
 from flows.transcript import Transcript
@@ -91,4 +92,4 @@ def failure(
 
 
 def _killed(stage: str, what: str) -> StageFailure:
-    return StageFailure(stage, 1, f"{what}; out of memory is the usual reason", environment=True)
+    return StageFailure(stage, 1, f"{what}; {LESS_MEMORY}", environment=True)

@@ -20,6 +20,7 @@ NUMBERLESS = {
     "components.digests": "names content for lineage",
     "components.errors": "what is said when a stage fails, and then it writes nothing",
     "components.launch": "starts processes; threads are params, what else it sets is components.config.accelerate's",
+    "components.memory": "what is said when a stage fails for want of it, and then it writes nothing",
     "components.place": "names of files; another name is another out",
     "components.tracking": "writes to MLflow, which no stage reads",
 }

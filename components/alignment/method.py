@@ -10,6 +10,7 @@ matrix in compare/dvc.yaml.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
@@ -22,6 +23,7 @@ from components.config import BestOfN, Dpo, Method, PolicyGradientMethod, QLearn
 from components.data.rows import Comparison, Prompt
 from components.measuring.measure import FrozenModels
 from components.seeding import generator
+from components.training.offload import offloaded
 from components.training.schedule import ParameterGroup
 
 CurveRow = dict[str, float]
@@ -60,6 +62,12 @@ class Job:
     shared: Shared
     cycle: Cycle
     frozen: FrozenModels
+
+    def frozen_offloaded(self, trained: nn.Module, *others: nn.Module) -> AbstractContextManager[None]:
+        """Around updates: the frozen models, and others that no update needs, lie in main memory if params ask so."""
+        models = {id(model): model for model in (self.frozen.reference, self.frozen.reward_model, *others)}
+        asked = self.shared.language_model.offload_frozen
+        return offloaded(models.values(), trained, self.accelerator.device, asked=asked)
 
 
 class Source(NamedTuple):

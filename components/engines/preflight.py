@@ -15,6 +15,7 @@ from components.core.checks import require_finite
 from components.engines.generation import generate
 from components.engines.sampling import draw_uniforms
 from components.errors import ConfigError
+from components.memory import is_out_of_memory
 from components.models.checkpoint_tokenizer import bad_checkpoint
 from components.models.guided import output_and_hidden
 from components.models.holding import refused_attention
@@ -110,6 +111,8 @@ def require_attention(policy: Any, config: LanguageModel, device: torch.device) 
         with torch.no_grad():
             policy(input_ids=torch.zeros_like(mask), attention_mask=mask, position_ids=position_ids(mask))
     except (ImportError, NotImplementedError, RuntimeError, ValueError) as fault:
+        if is_out_of_memory(fault):
+            raise
         raise refused_attention(config, fault) from fault
 
 

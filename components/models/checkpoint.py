@@ -10,6 +10,7 @@ import transformers.modeling_utils  # the slow part, here so that launch sees to
 
 from components.artifacts import reading
 from components.config import LanguageModel
+from components.memory import is_out_of_memory
 from components.models.holding import attention_options, attention_refusals, dtype_of, held
 
 
@@ -47,6 +48,8 @@ def from_pretrained(
                 **options,
             )
     except RuntimeError as fault:  # tensors of other shapes than the config's
+        if is_out_of_memory(fault):
+            raise
         raise ValueError(str(fault)) from fault
     if report["missing_keys"]:
         raise ValueError(f"no weights for {', '.join(sorted(report['missing_keys']))}")

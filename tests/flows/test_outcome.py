@@ -54,7 +54,8 @@ def test_a_stages_own_fault_is_told_in_its_words(stage_status: int, status: int)
 )
 def test_what_was_killed_is_a_fault_of_the_machine(told: Status, process_status: int, message: str) -> None:
     fault = of(told, process_status, "step 3", "ERROR: failed to reproduce 'a': failed to run: x, exited with -9")
-    assert fault.message == f"{message}; out of memory is the usual reason"
+    assert fault.message.startswith(f"{message}; out of memory is the usual reason; lower microbatch_size")
+    assert all(key in fault.message for key in ("batch_size", "gradient_checkpointing", "vocabulary_chunk", "dtype"))
     assert (fault.status, fault.environment) == (1, True)
 
 

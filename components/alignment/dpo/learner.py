@@ -65,7 +65,8 @@ class DpoLearner:
     def iterate(self, iteration: int) -> Iteration:
         started = time.monotonic()
         job = self._job
-        statistics = self._updater.update(torch.tensor(self._rows(iteration)), iteration)
+        with job.frozen_offloaded(self._policy):
+            statistics = self._updater.update(torch.tensor(self._rows(iteration)), iteration)
         updated = time.monotonic()
         figures: dict[str, float] = {}
         if job.accelerator.is_main_process:

@@ -88,7 +88,8 @@ class PolicyGradientLearner:
             )
         credit, moments = assign_credit(rollouts, kl_coef, self._progress.score_moments, settings, self._estimate)
         rolled_out = time.monotonic()
-        statistics = self._updater.update(rollouts, credit, kl_coef, iteration)
+        with self._job.frozen_offloaded(self._model, self._reference):
+            statistics = self._updater.update(rollouts, credit, kl_coef, iteration)
         row = _curve_row(kl_coef, rollouts, credit, statistics)
         self._progress = Progress(_next_kl_coef(kl_coef, row["kl"], settings), moments)
         return Iteration(row, {"rollouts": rolled_out - started, "updates": time.monotonic() - rolled_out})

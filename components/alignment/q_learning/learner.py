@@ -62,9 +62,10 @@ class QLearningLearner:
             "q_learning/comparisons",
         )
         targets = self._now.guided.target_q_heads
-        statistics = update(
-            job.accelerator, self._model, targets, self._optimizer, self._data, comparisons, settings, iteration
-        )
+        with job.frozen_offloaded(self._now.learner):
+            statistics = update(
+                job.accelerator, self._model, targets, self._optimizer, self._data, comparisons, settings, iteration
+            )
         updated = time.monotonic()
         figures: dict[str, float] = {}
         if job.accelerator.is_main_process:

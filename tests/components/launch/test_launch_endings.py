@@ -61,7 +61,8 @@ def test_a_killed_rank_ends_the_others_and_is_named(
     victim.kill()
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGKILL
-    assert errors.splitlines()[-1] == f"rank {rank} was killed by SIGKILL; out of memory is the usual reason"
+    said = f"rank {rank} was killed by SIGKILL; out of memory is the usual reason; lower microbatch_size"
+    assert errors.splitlines()[-1].startswith(said)
     assert all(line.startswith(("warning: alignment: ", "ppo: cycle 1, ")) for line in errors.splitlines()[:-1]), errors
     assert (tmp_path / "status").read_text() == ""  # begun, and ended by a signal
     assert wait_for(lambda: not any(map(is_running, others)), seconds=15), others
