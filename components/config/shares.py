@@ -33,8 +33,9 @@ def require_shares(stage: str, params: Params, config: AccelerateConfig) -> None
     if sharded and params.language_model.adapter is not None:
         raise ConfigError(
             "adapters cannot be trained on a base in shards",
-            where=f"compute.accelerate_config {params.compute.accelerate_config}: distributed_type",
-            expected="NO, MULTI_CPU or MULTI_GPU where language_model.adapter is set",
+            where=f"language_model.adapter, with compute.accelerate_config {params.compute.accelerate_config}: "
+            "distributed_type",
+            expected="NO, MULTI_CPU or MULTI_GPU",
             found="FSDP",
             do="take MULTI_CPU or MULTI_GPU: each process holds the base once, and only adapters are exchanged; or set "
             "language_model.adapter: null",

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from components.artifacts import atomic_folder
 from components.errors import ArtifactError, ConfigError
+from components.models.adapter_origin import is_adapter
+from components.models.adapters import merged
 from components.models.guided import is_guided
 from components.models.loading import BEST_OF_N, load_codec, load_policy
 from components.models.text import Codec
@@ -56,7 +58,7 @@ def export(source: Path, to: Path, dtype: str | None) -> Exported:
     require_new(to)
     require_plain(source)
     logging.disable_progress_bar()
-    policy, codec = load_policy(source), load_codec(source)
+    policy, codec = merged(source) if is_adapter(source) else load_policy(source), load_codec(source)
     probe = _probe(codec, policy)
     kept = dtype or str(next(policy.parameters()).dtype).removeprefix("torch.")
     _hold(policy, torch.float32)

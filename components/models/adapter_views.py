@@ -117,7 +117,9 @@ class AdapterClassifier(AdapterView):
         self.config = copy.deepcopy(base.model.config)
         self.config.num_labels = 1
         self.config.score_mean, self.config.score_std = 0.0, 1.0
-        self.score = Head(head)
+        self.score = nn.Linear(head.shape[1], 1, bias=False, device=head.device)
+        with torch.no_grad():
+            self.score.weight.copy_(head)
 
     def save_pretrained(self, folder: Path) -> None:
         self._save(folder, "SEQ_CLS", {PREFIX + HEAD: self.score.weight})
@@ -128,18 +130,6 @@ class AdapterClassifier(AdapterView):
         copied = AdapterClassifier(self.base, self.origin, self.shape, self.weights(), self.score.weight.detach())
         copied.config = copy.deepcopy(self.config)
         return copied
-
-
-class Head(nn.Linear):
-    """A float32 head, whatever the trunk below it computes in."""
-
-    def __init__(self, weight: Tensor) -> None:
-        super().__init__(weight.shape[1], weight.shape[0], bias=False, device=weight.device)
-        with torch.no_grad():
-            self.weight.copy_(weight)
-
-    def forward(self, hidden: Tensor) -> Tensor:
-        return super().forward(hidden.to(self.weight.dtype))
 
 
 def _to_peft(name: str) -> str:

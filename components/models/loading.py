@@ -128,7 +128,7 @@ def positions_of(policy: Any) -> int | None:
 
 
 def load_checkpoint(config: LanguageModel) -> Any:
-    """A causal language model from a folder or from the Hugging Face hub, as params name it, to be trained, or to be a base.
+    """A causal language model from a folder or from the Hugging Face hub, as params name it: to be trained, or a base.
 
     Raises:
         ConfigError: nothing can be loaded from there, or the attention that params name is not to be had.

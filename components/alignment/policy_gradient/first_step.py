@@ -55,7 +55,7 @@ def require_ratio_one(where: str, approx_kl: float, precision: str) -> None:
     Raises:
         TrainingError: the root mean square of the log-ratio is above what the precision explains.
     """
-    found, bound = math.sqrt(2 * max(0.0, approx_kl)), _TYPICAL["no" if precision == "no" else "half"]
+    found, bound = math.sqrt(2 * approx_kl), _TYPICAL["no" if precision == "no" else "half"]
     if not found <= bound:
         raise TrainingError(
             "the policy that trains is not the one that was sampled from",

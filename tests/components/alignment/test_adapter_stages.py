@@ -192,6 +192,19 @@ def test_a_reference_may_move(
     assert (first == 0.0) == (reference == "refreshed")
 
 
+def test_all_that_saves_memory_at_once(adapted_world: Path, change_adapted_params: ChangeParams) -> None:
+    """A base in bfloat16, activations computed again, logprobs in chunks: the run's own checks hold."""
+    saving = {"dtype": "bfloat16", "gradient_checkpointing": True, "vocabulary_chunk": 64}
+    params = change_adapted_params(language_model=saving)
+    for stage in ("sft", "reward_model", "judge"):
+        perform(stage, params, Place())
+    perform("alignment", params, Place(), 1)
+    curve = read_json(Place().alignment / "1" / "curve.json")
+    assert curve[0]["kl"] == 0.0 and curve[-1]["kl"] != 0.0
+    weights = load_file(Place().alignment / "1" / "policy" / "adapter_model.safetensors")
+    assert {weight.dtype for weight in weights.values()} == {torch.float32}
+
+
 def test_an_ensemble_of_adapters(adapted_world: Path, change_adapted_params: ChangeParams) -> None:
     params = change_adapted_params(reward_model={"members": 2, "ensemble": "min"}, ppo={"iterations_per_cycle": 1})
     perform("reward_model", params, Place())

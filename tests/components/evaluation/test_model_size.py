@@ -19,6 +19,15 @@ def test_parameters_are_counted_over_all_files_of_weights(tmp_path: Path) -> Non
     assert model_size(tmp_path) == ModelSize(parameters=3 * 4 + 5 + 8, layers=12)
 
 
+def test_an_adapter_counts_with_its_base(tmp_path: Path) -> None:
+    base, adapter = tmp_path / "models" / "base", tmp_path / "artifacts" / "policy"
+    write_json(base / "config.json", {"num_hidden_layers": 3})
+    save_file({"a": np.zeros((10, 10))}, base / "model.safetensors")
+    write_json(adapter / "base.json", {"checkpoint": "models/base", "commit": None, "weights": "of no account here"})
+    save_file({"lora": np.zeros(7)}, adapter / "adapter_model.safetensors")
+    assert model_size(adapter) == ModelSize(parameters=107, layers=3)
+
+
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(b"no tensors")
     with pytest.raises(ArtifactError) as error:

@@ -103,3 +103,31 @@ def test_the_command_writes_the_policy_that_is_named(stored: Path, tmp_path: Pat
     assert told.exit_code == 0, told.output
     assert "a response ends at token" in told.output
     assert (tmp_path / "plain" / "config.json").exists()
+
+
+def test_an_adapter_is_exported_merged(random_model: Any, word_codec: Codec, tiny_params: Any, tmp_path: Path) -> None:
+    from components.config.models import Adapter
+    from components.models.adapters import new_adapter_policy
+
+    base = random_model("llama", 6, seed=5)
+    base.save_pretrained(tmp_path / "base")
+    adapter = Adapter(kind="dora", rank=2, alpha=4, target_modules="all-linear")
+    config = tiny_params().language_model.model_copy(update={"checkpoint": str(tmp_path / "base"), "adapter": adapter})
+    policy = new_adapter_policy(base, config, seed=1)
+    with torch.no_grad():
+        for weight in policy.parameters():
+            weight.add_(0.3 * torch.randn_like(weight))
+    save_policy(policy, word_codec, tmp_path / "policy")
+    written = export(tmp_path / "policy", tmp_path / "plain", None)
+    assert written.dtype == "float32" and not list((tmp_path / "plain").glob("adapter*"))
+    tokens = torch.tensor([[2, 3, 4, 5]])
+    expected, found = policy(tokens).logits, load_policy(tmp_path / "plain")(tokens).logits
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
+    assert float((found - base_logits(tmp_path / "base", tokens)).detach().abs().max()) > 0.1
+
+
+def base_logits(folder: Path, tokens: torch.Tensor) -> torch.Tensor:
+    from transformers import AutoModelForCausalLM
+
+    logits: torch.Tensor = AutoModelForCausalLM.from_pretrained(folder)(tokens).logits
+    return logits

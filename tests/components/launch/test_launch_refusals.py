@@ -14,6 +14,10 @@ from components.errors import ConfigError
 from components.place import Place
 from components.torchrun import run_ranks
 
+ADAPTED = {
+    "checkpoint": "base",
+    "adapter": {"kind": "lora", "rank": 2, "alpha": 2, "target_modules": "all-linear"},
+}
 BAD = {
     "unknown key": ("sft", lambda text: text + "speed: 1\n", "speed"),
     "wrong type": ("sft", lambda text: text.replace("seed: 1", "seed: one", 1), "seed"),
@@ -52,6 +56,7 @@ def test_bad_params_end_in_one_message_and_status_2(start: Any, world: Path, tmp
         ("sft", {"sft": {"batch_size": 1, "microbatch_size": 1}}, "sft.batch_size"),
         ("sft", {"sft": {"batch_size": 3, "microbatch_size": 1}, "compute": SHARDED}, "sft.batch_size"),
         ("alignment --cycle 1", {"compute": SHARDED}, "distributed_type"),
+        ("sft", {"language_model": ADAPTED, "compute": SHARDED}, "language_model.adapter"),
         ("alignment --cycle 1", {"method": "dpo", "dpo": {"batch_size": 1}}, "dpo.batch_size"),
         (
             "alignment --cycle 1",
@@ -65,6 +70,7 @@ def test_bad_params_end_in_one_message_and_status_2(start: Any, world: Path, tmp
         "batches of one",
         "shards of three",
         "policy in shards",
+        "base in shards",
         "DPO",
         "Q-learning",
     ],

@@ -269,6 +269,44 @@ def test_recomputed_activations_are_those_of_the_adapter_of_the_forward_pass(
     assert any(not torch.allclose(found, each, atol=1e-3) for found, each in zip(wrong, expected, strict=True))
 
 
+@pytest.mark.parametrize("changes", [{"gradient_checkpointing": True}, {"vocabulary_chunk": 7}], ids=str)
+def test_ways_to_save_memory_change_no_gradient(
+    config: LanguageModel, changes: dict[str, Any], sequences: Sequences, tmp_path: Path
+) -> None:
+    """Of policy and value model at once, as in an update of PPO."""
+    adapted(config).save_pretrained(tmp_path / "policy")
+    found = []
+    for held_as in (config, config.model_copy(update=changes)):
+        policy = load_policy(tmp_path / "policy", held_as, trained=True)
+        value_model = new_scalar_model(tmp_path / "policy", 4, held_as)
+        for model in (policy, value_model):
+            model.train()
+        objective = response_logprobs(policy, sequences, 1.0).sum() + response_values(value_model, sequences).sum()
+        found.append(torch.autograd.grad(objective, [*policy.parameters(), *value_model.parameters()]))
+        assert policy.base is value_model.classifier.base
+    for first, second in zip(*found, strict=True):
+        torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_base_in_half_precision_has_float32_adapters(
+    config: LanguageModel, kind: str, sequences: Sequences, tmp_path: Path
+) -> None:
+    half = of_kind(config, kind).model_copy(update={"dtype": "bfloat16"})
+    adapted(of_kind(config, kind)).save_pretrained(tmp_path / "policy")
+    policy, value_model = load_policy(tmp_path / "policy", half), new_scalar_model(tmp_path / "policy", 4, half)
+    assert policy.get_input_embeddings().weight.dtype == torch.bfloat16
+    assert {weight.dtype for model in (policy, value_model) for weight in model.parameters()} == {torch.float32}
+    exact = load_policy(tmp_path / "policy", of_kind(config, kind))
+    assert exact.base is not policy.base
+    gaps = (response_logprobs(policy, sequences, 1.0) - response_logprobs(exact, sequences, 1.0)).detach().abs()
+    assert 0 < float(gaps.mean()) < 0.5  # reason: two or three digits of logits of 10 or so
+    torch.stack(
+        [response_logprobs(policy, sequences, 1.0).sum(), response_values(value_model, sequences).sum()]
+    ).sum().backward()
+    assert all(weight.grad is not None for model in (policy, value_model) for weight in model.parameters())
+
+
 @pytest.fixture
 def project(config: LanguageModel, word_codec: Codec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project with a base below it, and an adapter that names the base from the root."""
