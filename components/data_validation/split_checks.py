@@ -62,8 +62,7 @@ def empty_split_check(sizes: dict[str, int], given: Collection[str]) -> Check:
 def few_heldout_prompts_check(prompts: list[tuple[Split, Row]], limits: DataValidation) -> Check:
     """A split whose prompts are too few for an interval is a failure: the last stages would find out too late."""
     counts = {
-        split: len({kin_key(row) for drawn, row in prompts if drawn == split})
-        for split in ("validation", "test")
+        split: len({kin_key(row) for drawn, row in prompts if drawn == split}) for split in ("validation", "test")
     }
     least = limits.min_heldout_prompts
     few = {split: count for split, count in counts.items() if 0 < count < least}  # none: see empty_split_check

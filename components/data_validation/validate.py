@@ -68,9 +68,7 @@ class Validated:
     labels: LabelStatistics
 
 
-def validate(
-    raw: dict[FileName, RawFile], limits: DataValidation, seed: int, count: Count | None = None
-) -> Validated:
+def validate(raw: dict[FileName, RawFile], limits: DataValidation, seed: int, count: Count | None = None) -> Validated:
     """Check the raw data, part it, and describe it.
 
     Args:

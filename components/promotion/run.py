@@ -12,11 +12,12 @@ from typing import NamedTuple
 
 from components.artifacts import read_json
 from components.config import Params
+from components.data.rows import Prompt, read_rows
 from components.digests import digest, digest_of_values
 from components.errors import ArtifactError
 from components.measuring.metrics import JUDGE, metric_that_counts
 from components.measuring.records import Record, prompt_means, read_records
-from components.measuring.weak_scorers import weakness
+from components.measuring.weak_scorers import unmeasured, weakness
 from components.place import ModelFolders
 from components.promotion.candidate import on_its_own
 from components.promotion.champion import measure_champion
@@ -57,7 +58,11 @@ _PROVENANCE = ("git_commit", "git_dirty", "data_md5", "params_sha256", "prefect_
 
 
 class Inputs(NamedTuple):
-    """What a promotion reads; `page` is the evaluation's, on which the decision is shown and does not rest."""
+    """What a promotion reads; `page` is the evaluation's, on which the decision is shown and does not rest.
+
+    Args:
+        files: hold what the parts of the scorers name.
+    """
 
     candidate: Path
     selection: Path
@@ -67,6 +72,7 @@ class Inputs(NamedTuple):
     reward_model_metrics: Path
     judge_metrics: Path
     page: Path
+    files: tuple[Path, ...] = ()
 
 
 def run(
@@ -137,7 +143,7 @@ def _promote(params: Params, inputs: Inputs, tracked: StageRun, lock: Path, star
         attempt=1 + decisions_on(name, split),
         confidence=params.evaluation.confidence,
     )
-    decision = _decide(params, inputs.frozen, records, champion, limits, start)
+    decision = _decide(params, inputs, records, champion, limits, start)
     if "judge" in weak and metric is JUDGE and not params.promotion.allow_weak_judge:
         refusal = f"{weak['judge']}, and it decides here (promotion.allow_weak_judge)"
         decision = replace(decision, promoted=False, reasons=(*decision.reasons, refusal))
@@ -168,6 +174,8 @@ def _promote(params: Params, inputs: Inputs, tracked: StageRun, lock: Path, star
         _require_same_champion(name, champion)
         set_alias(version, CHAMPION)
     report(limits, version, champion, decision)
+    for unknown in filter(None, (unmeasured(scorer, metrics) for scorer, metrics in _quality(inputs).items())):
+        print(f"  note: {unknown}", flush=True)
     for warning in weak.values():
         if not any(reason.startswith(warning) for reason in decision.reasons):
             print(f"  warning: {warning}", flush=True)
@@ -176,14 +184,18 @@ def _promote(params: Params, inputs: Inputs, tracked: StageRun, lock: Path, star
 
 def _weak_scorers(inputs: Inputs) -> dict[str, str]:
     """The scorers that lose to a rule without a model, with what there is to say of each."""
-    scorers = {"reward model": inputs.reward_model_metrics, "judge": inputs.judge_metrics}
-    said = {scorer: weakness(scorer, read_json(metrics)) for scorer, metrics in scorers.items()}
+    said = {scorer: weakness(scorer, metrics) for scorer, metrics in _quality(inputs).items()}
     return {scorer: weak for scorer, weak in said.items() if weak}
+
+
+def _quality(inputs: Inputs) -> dict[str, dict[str, float]]:
+    """The metrics of both scorers, by names for people."""
+    return {"reward model": read_json(inputs.reward_model_metrics), "judge": read_json(inputs.judge_metrics)}
 
 
 def _decide(
     params: Params,
-    frozen: ModelFolders,
+    inputs: Inputs,
     records: Mapping[str, list[Record]],
     champion: ModelVersion | None,
     limits: Limits,
@@ -196,7 +208,8 @@ def _decide(
     if champion is None:
         return decide(candidate, prompt_means(sft, limits.metric.name), sft, limits)
     start()
-    means = measure_champion(champion, frozen, params.shared, candidate, limits.metric)
+    rows = read_rows(inputs.prompts, Prompt)
+    means = measure_champion(champion, inputs.frozen, params.shared, candidate, rows, limits.metric)
     return decide(candidate, means, sft, limits)
 
 

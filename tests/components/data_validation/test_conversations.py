@@ -138,11 +138,7 @@ def test_comparisons_of_one_first_question_are_held_out_together(world: Any, lim
         world.comparisons.append(world.comparisons[2 * number] | {"id": f"l{number}", "pair": f"l{number}"})
         world.comparisons[-1] |= dialogue(world, number)
     found = validated(world, limits()).parts
-    heldout = {
-        row["id"]
-        for scorer in ("reward_model", "judge")
-        for row in found[f"comparisons_{scorer}_heldout"]
-    }
+    heldout = {row["id"] for scorer in ("reward_model", "judge") for row in found[f"comparisons_{scorer}_heldout"]}
     assert 0 < len(heldout) < 60
     assert {f"c{number}-ada" in heldout for number in range(20)} == {True, False}
     assert all((f"l{number}" in heldout) == (f"c{number}-ada" in heldout) for number in range(20))
