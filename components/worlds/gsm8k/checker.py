@@ -1,8 +1,8 @@
 """Whether a response ends in the right number: as a rubric for `data.rubric`, and as a reward function.
 
 GSM8K's solutions end in "#### 72". A response's answer is the number behind its last "####", and without such a mark
-the last number in it. What a number means is compared, not how it is written: 1,234.50 is 1234.5, "$5" is 5, "50%" is 50.
-The column `answer` is a number, a text with one, or a whole solution.
+the last number in it. What a number means is compared, not how it is written: 1,234.50 is 1234.5, "$5" is 5, and "50%"
+is 50. The column `answer` is a number, a text with one, or a whole solution.
 """
 
 from __future__ import annotations
