@@ -20,6 +20,7 @@ from components.errors import USER_ERROR_STATUS, ConfigError, ProximalError
 from components.measuring.rubric import load_rubric
 from components.place import Place
 from components.processes import die_with_parent
+from components.scoring.require import require_scorers
 from components.stage import arguments_of_a_stage, log_to_stderr, run_stage, set_up
 from components.stages import STAGES
 from components.torchrun import RankFailure, run_ranks
@@ -55,6 +56,7 @@ def _launch(stage: str, cycle: int | None) -> None:
     params = load_params(Place().params)
     config = accelerate_config(Path(params.compute.accelerate_config))
     load_rubric(params.data)  # one that cannot be used is refused before anything is trained
+    require_scorers(params, Place())
     require_shares(stage, params, config)
     if STAGES[stage] and config.reason:
         logger.info("%s", config.reason)

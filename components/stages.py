@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from components.config import Params
+from components.config import Params, RewardModel
 from components.config.accelerate import AccelerateConfig
 from components.errors import ConfigError
 from components.memory import memory_faults
@@ -90,8 +90,8 @@ def task_of(
         return Task(inputs, out, partial(door.run, params.sft, shared, inputs, out))
     if stage in ("reward_model", "judge"):
         rows = (clean / f"comparisons_{stage}{part}.jsonl" for part in ("", "_heldout", "_heldout_pairs"))
-        inputs = door.Inputs(policy, *rows, clean / "prompts_train.jsonl")
         out, section = (place.judge, params.judge) if stage == "judge" else (place.reward_model, params.reward_model)
+        inputs = door.Inputs(policy, *rows, clean / "prompts_train.jsonl", _files_of(section, place))
         return Task(inputs, out, partial(door.run, section, shared, inputs, out, label=stage))
     if stage == "alignment":
         return _alignment(door, params, place, cycle)
@@ -102,6 +102,7 @@ def task_of(
         out = place.selection
         return Task(inputs, out, partial(door.run, params.selection, inputs, out))
     candidate, prompts = place.selection / "policy", clean / "prompts_test.jsonl"
+    files = _scorers_files(params, place)
     if stage == "evaluation":
         scorers = (
             door.ScorerFiles(*(scorer / part for part in ("model", "metrics.json", "calibration.json")))
@@ -109,12 +110,12 @@ def task_of(
         )
         of_cycles = (tuple(each / part for each in cycles) for part in ("curve.json", "validation.jsonl"))
         report, table = place.data_validation / "report.json", place.selection / "cycles.json"
-        inputs = door.Inputs(prompts, report, policy, candidate, *scorers, *of_cycles, selected, table)
+        inputs = door.Inputs(prompts, report, policy, candidate, *scorers, *of_cycles, selected, table, files)
         out = place.evaluation
         return Task(inputs, out, partial(door.run, params, inputs, out))
     metrics = (scorer / "metrics.json" for scorer in (place.reward_model, place.judge))
     records, page = (place.evaluation / name for name in ("records.jsonl", "report.html"))
-    inputs = door.Inputs(candidate, selected, records, prompts, place.frozen, *metrics, page)
+    inputs = door.Inputs(candidate, selected, records, prompts, place.frozen, *metrics, page, files)
     kept = {"folder": place.promotion, "lock": place.root / "dvc.lock"}
     return Task(inputs, None, partial(door.run, params, inputs, **kept, start=partial(_start, config)))
 
@@ -162,6 +163,7 @@ def _alignment(door: Any, params: Params, place: Place, cycle: int | None) -> Ta
             place.clean / f"{name}.jsonl"
             for name in ("prompts_train", "prompts_validation", "comparisons_reward_model")
         ),
+        _scorers_files(params, place),
     )
     out = place.alignment / str(cycle)
     work = partial(
@@ -173,6 +175,22 @@ def _alignment(door: Any, params: Params, place: Place, cycle: int | None) -> Ta
         params=params.values(without=_AFTERWARDS),
     )
     return Task(inputs, out, work)
+
+
+def _scorers_files(params: Params, place: Place) -> tuple[Path, ...]:
+    """What holds the functions and checkpoints of the reward model and of the judge, each once."""
+    return tuple(dict.fromkeys((*_files_of(params.reward_model, place), *_files_of(params.judge, place))))
+
+
+def _files_of(section: RewardModel, place: Place) -> tuple[Path, ...]:
+    """The files that a scorer's functions and checkpoints lie in; none where it has no such part."""
+    path = place.root / section.files
+    if not section.reads_files:
+        return ()
+    if not path.is_dir():
+        return (path,)
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    return tuple(file for file in files if "__pycache__" not in file.parts)  # what Python makes of them says nothing
 
 
 def _paths(inputs: Any) -> Iterator[Path]:

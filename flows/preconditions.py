@@ -101,16 +101,19 @@ def require_sound(repository: Path, overrides: Mapping[str, Any]) -> None:
     """Refuse what is sure to fail before a server is started, a clone is made and a stage is paid for.
 
     Raises:
-        ConfigError: a key or value that cannot be, or an Accelerate config that would not be obeyed in every stage.
+        ConfigError: a key or value that cannot be, or an Accelerate config that would not be obeyed in every stage,
+            or a rubric, a reward function or a stored scorer that cannot be used.
     """
     from components.config import load_params
     from components.config.accelerate import accelerate_config
     from components.config.shares import TRAINING_STAGES, require_shares
     from components.measuring.rubric import load_rubric
     from components.place import Place
+    from components.scoring.require import require_scorers
 
     params = load_params(Place(repository).params, overrides)
     config = accelerate_config(repository / params.compute.accelerate_config)
     for stage in TRAINING_STAGES:
         require_shares(stage, params, config)
     load_rubric(params.data)
+    require_scorers(params, Place(repository))

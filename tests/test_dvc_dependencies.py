@@ -21,6 +21,7 @@ NUMBERLESS = {
     "components.errors": "what is said when a stage fails, and then it writes nothing",
     "components.launch": "starts processes; threads are params, what else it sets is components.config.accelerate's",
     "components.memory": "what is said when a stage fails for want of it, and then it writes nothing",
+    "components.processes": "starts and ends processes",
     "components.place": "names of files; another name is another out",
     "components.tracking": "writes to MLflow, which no stage reads",
 }
@@ -93,13 +94,17 @@ def test_dvc_depends_on_the_folder_and_the_config_that_params_name(tmp_path: Pat
     params["language_model"] |= {"checkpoint": "base", "checkpoint_files": "base"}
     params["compute"]["accelerate_config"] = "mine.yaml"
     params["data"]["rubric_files"] = "my_rubrics"
+    params["reward_model"]["files"], params["judge"]["files"] = "my_rewards", "my_judge"
     YAML(typ="safe").dump(params, tmp_path / "params.yaml")
     (tmp_path / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
     with Repo.init(str(tmp_path), no_scm=True) as project:
         deps = {stage.name: {dep.def_path for dep in stage.deps} for stage in project.index.stages}
     assert {name for name in deps if "base" in deps[name]} == {"sft", "reward_model", "judge", "evaluation", *ALIGNMENT}
     assert "mine.yaml" in deps["sft"]
-    assert {name for name in deps if "my_rubrics" in deps[name]} == {"evaluation", *ALIGNMENT}
+    measured = {"evaluation", *ALIGNMENT}
+    assert {name for name in deps if "my_rubrics" in deps[name]} == measured | {"reward_model", "judge"}
+    assert {name for name in deps if "my_rewards" in deps[name]} == measured | {"reward_model"}
+    assert {name for name in deps if "my_judge" in deps[name]} == measured | {"judge"}
     assert all("mine.yaml" in deps[name] for name in ("reward_model", "judge", "alignment@1", "evaluation"))
 
 

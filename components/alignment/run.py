@@ -17,6 +17,7 @@ from components.alignment.methods import room_of
 from components.artifacts import atomic_folder, link_or_copy, read_json, recover_folder, write_json
 from components.config import BestOfN, Dpo, Method, PolicyGradientMethod, QLearning, Shared
 from components.data.rows import Comparison, Prompt, read_rows
+from components.errors import DataError
 from components.measuring.health import warn
 from components.measuring.measure import FrozenModels, measure
 from components.measuring.records import Record, means, signs_of, write_records
@@ -35,6 +36,7 @@ class Inputs(NamedTuple):
     Args:
         policy: what it begins with.
         state: what the cycle before left beside that policy, to go on with; None in the first cycle.
+        files: hold what the parts of the scorers name.
     """
 
     policy: Path
@@ -45,6 +47,7 @@ class Inputs(NamedTuple):
     prompts: Path
     validation: Path
     comparisons: Path
+    files: tuple[Path, ...] = ()
 
 
 def run(
@@ -70,11 +73,12 @@ def run(
     comparisons = read_rows(inputs.comparisons, Comparison)
     accelerator = start_accelerator()
     folders = ModelFolders(inputs.reference, inputs.reward_model, inputs.judge)
-    frozen = FrozenModels.load(folders, accelerator.device, shared.language_model)
+    frozen = FrozenModels.load(folders, accelerator.device, shared.language_model, shared.data)
     frozen.load_judge()  # seen to be whole before anything is trained, and let go of: it judges at the end alone
     codec = frozen.codec
     room = room_of(method)
     if room.learns_from == "comparisons":
+        _require_comparisons(method, comparisons, inputs.comparisons)
         cut = cut_fractions_of_pairs(codec, "alignment", comparisons)
         read = len(comparisons)
         comparisons = distinct_pairs(comparisons, codec, str(inputs.comparisons))
@@ -139,6 +143,21 @@ def run(
         tracked.metrics({f"validation/{name}": value for name, value in metrics["validation"].items()}, step=cycle)
         tracked.metrics({"cost/seconds": seconds} | {f"cost/{name}": value for name, value in cost.items()}, step=cycle)
         tracked.table("validation_samples.json", [row.columns() for row in records[:: max(1, len(records) // 20)]])
+
+
+def _require_comparisons(method: Method, comparisons: list[Comparison], path: Path) -> None:
+    """
+    Raises:
+        DataError: there is nothing to learn from.
+    """
+    if not comparisons:
+        raise DataError(
+            f"{method} learns from comparisons, and the data has none",
+            where=str(path),
+            expected="comparisons of two responses",
+            found="none",
+            do="bring comparisons, or choose a method that learns from its own responses: ppo, grpo or rloo",
+        )
 
 
 def _validate(policy: Path, frozen: FrozenModels, shared: Shared, prompts: list[Prompt]) -> list[Record]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import Field, model_validator
@@ -14,6 +14,7 @@ from components.config.data import Data, DataValidation
 from components.config.measuring import CycleStart, Evaluation, Measurement, Promotion, Selection
 from components.config.models import LanguageModel
 from components.config.policy_gradient import Grpo, PolicyGradient, PolicyGradientMethod, Ppo, Rloo
+from components.config.scoring import Part, Rubric, Trained
 from components.config.training import RewardModel, Sft
 
 
@@ -103,11 +104,22 @@ class Params(Section):
 
     @model_validator(mode="after")
     def a_true_reward_has_a_rubric(self) -> Params:
-        for method in POLICY_GRADIENT_METHODS:
-            settings: PolicyGradientMethod | None = getattr(self, method)
-            if settings and settings.reward == "rubric" and self.data.rubric is None:
-                rule = "reward_model: data.rubric is null, and nobody knows the true reward"
-                raise contradiction(f"{method}.reward", rule, settings.reward)
+        for section in ("reward_model", "judge"):
+            parts: Mapping[str, Part] = getattr(self, section).parts
+            for name, part in parts.items():
+                if isinstance(part, Rubric) and self.data.rubric is None:
+                    rule = "another source: data.rubric is null, and nobody knows the true reward"
+                    raise contradiction(f"{section}.parts.{name}.source", rule, part.source)
+        return self
+
+    @model_validator(mode="after")
+    def what_chooses_for_people_reads_their_prompts_alone(self) -> Params:
+        """A stored policy answers anybody, without the columns of rows, the repository's code or an endpoint."""
+        parts = {name: part for name, part in self.reward_model.parts.items() if part.weight}
+        fit = all(isinstance(part, Trained) and part.weight > 0 for part in parts.values())
+        if self.method == "best_of_n" and not fit:
+            rule = "a trained part alone with a weight other than 0, and above it: the policy of best_of_n takes its "
+            raise contradiction("reward_model.parts", rule + "scorer along to wherever it answers", ", ".join(parts))
         return self
 
     @model_validator(mode="after")

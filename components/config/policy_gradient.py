@@ -52,7 +52,6 @@ class PolicyGradient(Section):
     weight_decay: NotNegative
     gradient_clip: Positive
     # Reward of a response.
-    reward: Literal["reward_model", "rubric"]  # rubric: the true reward, where the data has one
     missing_eos: Literal["none", "replace", "subtract"]
     missing_eos_value: float
     length_penalty: LengthPenalty | None

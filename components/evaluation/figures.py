@@ -177,12 +177,20 @@ def calibration(
 ) -> None:
     """Reliability diagrams: how often a response won, against the probability that the model gave it.
 
+    A scorer without bins gives no probabilities, or was held against no comparisons.
+
     A bar is the Wilson interval of a bin's frequency; below, how many comparisons each bin holds.
     """
     size = (4.8, 7.4) if narrow else (7.6, 4.6)
     with drawing(to, size, rows=4 if narrow else 2, columns=1 if narrow else len(tables), heights=(4, 1)) as (_, axes):
         above, below = (axes[::2], axes[1::2]) if narrow else (axes[: len(tables)], axes[len(tables) :])
         for axis, counts, (name, bins) in zip(above, below, tables.items(), strict=True):
+            axis.set(title=name)
+            if not bins:
+                axis.text(0.5, 0.5, "not measured", ha="center", va="center", color=MUTED, transform=axis.transAxes)
+                for empty in (axis, counts):
+                    empty.set(xticks=[], yticks=[])
+                continue
             said, happened = [[row[key] for row in bins] for key in ("mean_probability", "frequency")]
             intervals = [_of_bin(row, confidence) for row in bins]
             reaches = [

@@ -24,7 +24,7 @@ from components.measuring.metrics import (
     parts_among,
     rubric_metrics,
 )
-from components.measuring.weak_scorers import weakness
+from components.measuring.weak_scorers import unmeasured, weakness
 from components.reports.page import render_page
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
@@ -88,6 +88,9 @@ def render(findings: Findings, figures: Mapping[str, Picture]) -> str:
         cycle_columns=cycle_columns(names, findings.cycles[0]),
         scorer_rows=scorer_rows(findings.scorers),
         weak_scorers=[weak for name, metrics in findings.scorers.items() if (weak := weakness(name.lower(), metrics))],
+        unmeasured_scorers=[
+            unknown for name, metrics in findings.scorers.items() if (unknown := unmeasured(name.lower(), metrics))
+        ],
         data_groups=groups({name: value for name, value in findings.data.items() if name != "checks"}),
         checks=findings.data["checks"],
         param_groups=groups(findings.params),

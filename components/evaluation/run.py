@@ -48,6 +48,7 @@ class Inputs(NamedTuple):
     Args:
         curves: of all cycles; `validation`: what each of them was measured on.
         cycles: the table that selection went by.
+        files: hold what the parts of the scorers name.
     """
 
     prompts: Path
@@ -60,6 +61,7 @@ class Inputs(NamedTuple):
     validation: tuple[Path, ...]
     selection: Path
     cycles: Path
+    files: tuple[Path, ...] = ()
 
     @property
     def frozen(self) -> ModelFolders:

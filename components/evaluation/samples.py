@@ -7,7 +7,7 @@ import random
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from components.measuring.metrics import JUDGE, RESPONSE_TOKENS, REWARD, rubric_metrics
+from components.measuring.metrics import JUDGE, RESPONSE_TOKENS, REWARD, rubric_metrics, scorer_metrics
 from components.measuring.records import Record
 from components.seeding import derive_seed
 
@@ -86,8 +86,10 @@ def json_in_script(content: Any) -> str:
 
 
 def scores_of(names: Iterable[str]) -> list[str]:
-    """The scores that stand below a shown response, of the figures named: the rubric's, then what all records have."""
-    return [*(metric.name for metric in rubric_metrics(names)), *SCORES]
+    """The scores below a shown response, of the figures named: the rubric's, what all have, scorers' parts."""
+    known = list(names)
+    own, parts = ([metric.name for metric in some(known)] for some in (rubric_metrics, scorer_metrics))
+    return [*own, *SCORES, *parts]
 
 
 def _row(sft: Record, candidate: Record) -> dict[str, Any]:

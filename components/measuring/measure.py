@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,26 +11,26 @@ from typing import Any
 import torch
 from torch import nn
 
-from components.config import LanguageModel, Shared
+from components.config import Data, LanguageModel, Shared
 from components.core.stats import masked_mean, masked_sum
 from components.data.rows import Prompt
 from components.engines.generation import generate
 from components.engines.sampling import draw_uniforms
-from components.measuring.metrics import ENDED, ENTROPY, KL, RESPONSE_TOKENS, REWARD
+from components.measuring.metrics import ENDED, ENTROPY, JUDGE, KL, RESPONSE_TOKENS, REWARD
 from components.measuring.records import Record, means
 from components.measuring.rubric import load_rubric
 from components.models.adapters import freeze_adapters
 from components.models.best_of_n import kl_of_choice
-from components.models.loading import load_codec, load_policy, load_scorer
+from components.models.loading import load_codec, load_policy
 from components.models.text import Codec
 from components.passes.forward import (
     in_microbatches,
     response_logprobs,
     response_logprobs_and_entropy,
-    sequence_scores,
 )
 from components.passes.sequences import Sequences
 from components.place import ModelFolders
+from components.scoring.scorer import Scorer, Scores
 from components.seeding import generator
 from components.training.accelerator import start_accelerator
 
@@ -48,28 +48,33 @@ class FrozenModels:
     """
 
     reference: nn.Module
-    reward_model: nn.Module
-    load_judge: Callable[[], nn.Module]
+    reward_model: Scorer
+    load_judge: Callable[[], Scorer]
     codec: Codec
     folders: ModelFolders
 
     @cached_property
-    def judge(self) -> nn.Module:
+    def judge(self) -> Scorer:
         return self.load_judge()
 
     @classmethod
-    def load(cls, folders: ModelFolders, device: torch.device, config: LanguageModel | None = None) -> FrozenModels:
-        """From where they are stored, held as `config` says; the text is the reference's."""
-        frozen = cls(
-            load_policy(folders.reference, config).to(device),
-            load_scorer(folders.reward_model, config).to(device),
-            lambda: load_scorer(folders.judge, config).to(device),
+    def load(
+        cls,
+        folders: ModelFolders,
+        device: torch.device,
+        config: LanguageModel | None = None,
+        data: Data | None = None,
+    ) -> FrozenModels:
+        """From where they are stored, held as `config` says; the text is the reference's, a rubric that of `data`."""
+        reference = load_policy(folders.reference, config).to(device)
+        freeze_adapters(reference)
+        return cls(
+            reference,
+            Scorer.load(folders.reward_model, device, config, data),
+            lambda: Scorer.load(folders.judge, device, config, data),
             load_codec(folders.reference),
             folders,
         )
-        for model in (frozen.reference, frozen.reward_model, frozen.judge):
-            freeze_adapters(model)
-        return frozen
 
 
 def measure_policy(
@@ -83,7 +88,7 @@ def measure_policy(
     """Measure a stored policy; see `measure`."""
     device = start_accelerator().device
     policy = load_policy(policy_folder, shared.language_model).to(device)
-    frozen = FrozenModels.load(folders, device, shared.language_model)
+    frozen = FrozenModels.load(folders, device, shared.language_model, shared.data)
     return measure(policy, frozen, shared, prompts, samples_per_prompt, stream)
 
 
@@ -108,7 +113,7 @@ def measure(
         len(prompts) * samples_per_prompt records, a prompt's samples together. Of a policy that chooses among
         responses, kl is at most the mean of these, and entropy that of the policy it chooses from.
     Raises:
-        ConfigError: the rubric that the params name cannot be used.
+        ConfigError: the rubric that the params name cannot be used, or a part of a scorer fails.
     """
     codec, settings, rubric = frozen.codec, shared.measurement, load_rubric(shared.data)
     judge = frozen.judge if judged else None
@@ -128,21 +133,29 @@ def measure(
     def numbers_of(part: Sequences) -> tuple[torch.Tensor, ...]:
         logprobs, entropies = response_logprobs_and_entropy(policy, part, settings.temperature)
         ref_logprobs = response_logprobs(frozen.reference, part, settings.temperature)
-        rewards = sequence_scores(frozen.reward_model, part)
+        rewards = frozen.reward_model.of_tokens(part)
         return (
             rewards,
-            sequence_scores(judge, part) if judge is not None else torch.full_like(rewards, torch.nan),
+            judge.of_tokens(part) if judge is not None else torch.full_like(rewards, torch.nan),
             masked_sum(logprobs - ref_logprobs, part.response_mask, dim=1),
             masked_mean(entropies, part.response_mask, dim=1),
         )
 
     choice = kl_of_choice(policy)
-    columns = [column.tolist() for column in in_microbatches(numbers_of, sequences, settings.batch_size)]
+    columns = in_microbatches(numbers_of, sequences, settings.batch_size)
     tokens = sequences.responses()
     responses = codec.decode(tokens)
+    asked = [row for row, _ in rows]
+    scores = {
+        name: scorer.total(of_tokens, scorer.of_texts(asked, responses)) if scorer else Scores(of_tokens, {})
+        for name, scorer, of_tokens in zip(
+            (REWARD.name, JUDGE.name), (frozen.reward_model, judge), columns, strict=False
+        )
+    }
+    kls, entropies = (column.tolist() for column in columns[2:])
+    totals, parts = {name: found.total.tolist() for name, found in scores.items()}, _parts(scores)
     records = []
     for number, (row, sample) in enumerate(rows):
-        reward, verdict, kl, entropy = (column[number] for column in columns)
         record = Record(
             prompt_id=row.id,
             prompt=row.prompt,
@@ -151,14 +164,24 @@ def measure(
             response=responses[number],
             response_tokens=len(tokens[number]),
             ended=tokens[number][-1] in codec.stop_ids,
-            reward=reward,
-            judge=verdict,
-            kl=kl + choice,
-            entropy=entropy,
-            rubric=rubric(row.prompt, responses[number]) if rubric else {},
+            reward=totals[REWARD.name][number],
+            judge=totals[JUDGE.name][number],
+            kl=kls[number] + choice,
+            entropy=entropies[number],
+            rubric=rubric.of(row, responses[number]) if rubric else {},
+            parts={name: values[number] for name, values in parts.items()},
         )
         records.append(record)
     return records
+
+
+def _parts(scores: Mapping[str, Scores]) -> dict[str, list[float]]:
+    """What each part of each scorer gave, by names such as "reward/correct"."""
+    return {
+        f"{scorer}/{name}": part.values.tolist()
+        for scorer, found in scores.items()
+        for name, part in found.parts.items()
+    }
 
 
 def progress(
@@ -169,4 +192,4 @@ def progress(
     What the judge and a rubric say is left out: no training looks at them.
     """
     figures = means(measure(policy, frozen, shared, prompts, 1, stream, judged=False))
-    return {name: figures[name] for name in _PROGRESS}
+    return {name: value for name, value in figures.items() if name in _PROGRESS or name.startswith(f"{REWARD.name}/")}

@@ -52,6 +52,9 @@ COMPARED_BY = (GOLD, JUDGE, KL, WIN_RATE)
 MEASURED = frozenset(
     {"prompt_id", "prompt", "kind", "sample", "response", "policy"} | {metric.name for metric in MEANS}
 )
+# What the parts of a scorer begin with that is made of several: "reward/correct".
+SCORERS = (f"{REWARD.name}/", f"{JUDGE.name}/")
+_SCORER_PART = "a part of this score, before its weight; 0 where the part does not apply"
 _NAMED = {metric.name for metric in (GOLD, *MEANS, *DISTINCT.values(), WIN_RATE)}
 
 
@@ -68,13 +71,23 @@ def interval_text(figure: Mapping[str, float], metric: Metric, sign: str = "") -
 
 def parts_among(names: Iterable[str]) -> list[str]:
     """The parts of the rubric among the names of measured figures, in their order."""
-    return [name for name in names if name not in _NAMED]
+    return [name for name in names if name not in _NAMED and not name.startswith(SCORERS)]
 
 
 def part(name: str, meanings: Mapping[str, str] | None = None) -> Metric:
     """A part of the rubric as a metric; `meanings` as the rubric gives them."""
     meaning = (meanings or {}).get(name, "a part of the rubric")
     return Metric(name, name.replace("_", " ").capitalize(), meaning, 3, True)
+
+
+def scorer_metrics(names: Iterable[str]) -> list[Metric]:
+    """The parts of the reward model and of the judge among the names, where these have several."""
+    return [Metric(name, _words(name), _SCORER_PART, 3, None) for name in names if name.startswith(SCORERS)]
+
+
+def _words(name: str) -> str:
+    scorer, _, part_name = name.partition("/")
+    return f"{REWARD.label if scorer == REWARD.name else JUDGE.label}: {part_name.replace('_', ' ')}"
 
 
 def rubric_metrics(names: Iterable[str], meanings: Mapping[str, str] | None = None) -> list[Metric]:
@@ -84,10 +97,10 @@ def rubric_metrics(names: Iterable[str], meanings: Mapping[str, str] | None = No
 
 
 def metrics_among(names: Iterable[str], meanings: Mapping[str, str] | None = None) -> list[Metric]:
-    """The metrics with these names in the order of the report: the rubric's, the other means, distinct-n."""
+    """The metrics with these names in the order of the report: the rubric's, the other means, scorers', distinct-n."""
     known = list(names)
-    others = [metric for metric in (*MEANS, *DISTINCT.values()) if metric.name in known]
-    return [*rubric_metrics(known, meanings), *others]
+    means, distinct = ([metric for metric in some if metric.name in known] for some in (MEANS, DISTINCT.values()))
+    return [*rubric_metrics(known, meanings), *means, *scorer_metrics(known), *distinct]
 
 
 def metric_that_counts(names: Container[str]) -> Metric:

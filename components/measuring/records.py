@@ -13,7 +13,7 @@ from typing import Any
 from components.artifacts import read_jsonl, write_jsonl
 from components.errors import ArtifactError
 from components.measuring.health import Signs
-from components.measuring.metrics import ENDED, ENTROPY, MEANS, part, parts_among
+from components.measuring.metrics import ENDED, ENTROPY, MEANS, SCORERS, part, parts_among
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,8 @@ class Record:
     Units: reward and judge in standard deviations of their scores on SFT samples; kl in nats per sequence (the k1
     estimate of this sample); entropy in mean nats per token.
     rubric: gold and its parts by name; empty where the data has no rubric.
+    parts: what the parts of a scorer gave, as "reward/correct" and "judge/correct", before their weights, and 0 where
+    one does not apply; empty where the scorers have but one.
     """
 
     prompt_id: str
@@ -37,21 +39,23 @@ class Record:
     kl: float
     entropy: float
     rubric: Mapping[str, float] = field(default_factory=dict)
+    parts: Mapping[str, float] = field(default_factory=dict)
 
     def number(self, name: str) -> float:
-        """What was measured under this name: a metric of records, gold, or a part of the rubric."""
-        return float(self.rubric[name] if name in self.rubric else getattr(self, name))
+        """What was measured under this name: a metric of records, gold, or a part of the rubric or of a scorer."""
+        others = {**self.parts, **self.rubric}
+        return float(others[name] if name in others else getattr(self, name))
 
     def numbers(self) -> dict[str, float]:
         """All that was measured, by name."""
-        return {name: getattr(self, name) for name in _NUMBERS} | dict(self.rubric)
+        return {name: getattr(self, name) for name in _NUMBERS} | dict(self.parts) | dict(self.rubric)
 
     def columns(self) -> dict[str, Any]:
         """The record as a flat row, as it is written."""
-        return {name: getattr(self, name) for name in _COLUMNS} | dict(self.rubric)
+        return {name: getattr(self, name) for name in _COLUMNS} | dict(self.parts) | dict(self.rubric)
 
 
-_COLUMNS = tuple(column.name for column in fields(Record) if column.name != "rubric")
+_COLUMNS = tuple(column.name for column in fields(Record) if column.name not in ("rubric", "parts"))
 _NUMBERS = tuple(name for name in _COLUMNS if name in {metric.name for metric in MEANS})
 
 
@@ -77,8 +81,9 @@ def read_records(path: Path) -> dict[str, list[Record]]:
                 found=f"no {', '.join(missing)}",
                 do="run `dvc repro --force evaluation`",
             )
-        rubric = {name: value for name, value in row.items() if name != "policy" and name not in _COLUMNS}
-        record = Record(**{name: row[name] for name in _COLUMNS}, rubric=rubric)
+        more = {name: value for name, value in row.items() if name != "policy" and name not in _COLUMNS}
+        parts = {name: more.pop(name) for name in list(more) if name.startswith(SCORERS)}
+        record = Record(**{name: row[name] for name in _COLUMNS}, rubric=more, parts=parts)
         records.setdefault(row["policy"], []).append(record)
     return records
 

@@ -10,6 +10,7 @@ from statistics import fmean
 from components.config import Shared
 from components.data.rows import Prompt
 from components.digests import digest
+from components.errors import ArtifactError
 from components.measuring.metrics import JUDGE, Metric
 from components.measuring.records import Record, prompt_means
 from components.place import ModelFolders
@@ -28,13 +29,21 @@ def measure_champion(
     """What counts, of the champion on the prompts of the candidate's records: prompt id -> mean over its samples.
 
     Args:
-        rows: these prompts, as they were asked; a record holds of a conversation its transcript alone.
+        rows: the prompts with all their columns.
+
     Raises:
         ArtifactError: the champion's files are gone or damaged.
     """
-    recorded = {row.prompt_id: Prompt(row.prompt_id, row.prompt, kind=row.kind) for row in candidate}
-    known = {row.id: row for row in rows}
-    prompts = [known.get(name, row) for name, row in recorded.items()]
+    asked = {record.prompt_id for record in candidate}
+    prompts = [row for row in rows if row.id in asked]
+    if len(prompts) != len(asked):
+        raise ArtifactError(
+            "prompts that the candidate was measured on are not there any more",
+            where="artifacts/data_validation/clean/prompts_test.jsonl",
+            expected=f"{len(asked)} prompts",
+            found=f"{len(prompts)} of them",
+            do="run `dvc repro`, which measures it again",
+        )
     samples = shared.measurement.test_samples_per_prompt
     with tempfile.TemporaryDirectory() as scratch:
         folder = fetch_policy(champion, Path(scratch))
@@ -63,14 +72,16 @@ def _measure_by_text(
     folder: Path, folders: ModelFolders, shared: Shared, rows: list[Prompt], metric: Metric
 ) -> list[float]:
     """Gold or judge of a champion with another tokenizer: it answers with its own, others read the text."""
+    import torch
+
     from components.engines.answering import Answerer
     from components.measuring.rubric import load_rubric
-    from components.models.loading import load_codec, load_scorer
+    from components.models.loading import load_codec
     from components.models.text import TextFormat
-    from components.passes.forward import in_microbatches, sequence_scores
     from components.passes.sequences import build_sequences
+    from components.scoring.scorer import Scorer
 
-    asked, prompts = [row.asked for row in rows], [row.prompt for row in rows]
+    asked = [row.asked for row in rows]
     responses = Answerer(folder).answer(
         asked,
         temperature=shared.measurement.temperature,
@@ -78,9 +89,10 @@ def _measure_by_text(
         seed=derive_seed(shared.seed, "promotion"),
     )
     if metric is not JUDGE and (rubric := load_rubric(shared.data)):
-        return [rubric(prompt, response)[metric.name] for prompt, response in zip(prompts, responses, strict=True)]
-    judge, codec = load_scorer(folders.judge, shared.language_model), load_codec(folders.reference)
+        return [rubric.of(row, response)[metric.name] for row, response in zip(rows, responses, strict=True)]
+    judge = Scorer.load(folders.judge, torch.device("cpu"), shared.language_model, shared.data)
+    codec = load_codec(folders.reference)
     sequences = build_sequences(codec.encode_prompts(asked), codec.encode_responses(responses), codec.pad_id)
-    (scores,) = in_microbatches(lambda part: (sequence_scores(judge, part),), sequences, shared.measurement.batch_size)
-    values: list[float] = scores.tolist()
+    scores = judge.scores(rows, sequences, codec, shared.measurement.batch_size, responses)
+    values: list[float] = scores.total.tolist()
     return values

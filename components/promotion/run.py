@@ -17,7 +17,7 @@ from components.digests import digest, digest_of_values
 from components.errors import ArtifactError
 from components.measuring.metrics import JUDGE, metric_that_counts
 from components.measuring.records import Record, prompt_means, read_records
-from components.measuring.weak_scorers import weakness
+from components.measuring.weak_scorers import unmeasured, weakness
 from components.place import ModelFolders
 from components.promotion.candidate import on_its_own
 from components.promotion.champion import measure_champion
@@ -58,7 +58,11 @@ _PROVENANCE = ("git_commit", "git_dirty", "data_md5", "params_sha256", "prefect_
 
 
 class Inputs(NamedTuple):
-    """What a promotion reads; `page` is the evaluation's, on which the decision is shown and does not rest."""
+    """What a promotion reads; `page` is the evaluation's, on which the decision is shown and does not rest.
+
+    Args:
+        files: hold what the parts of the scorers name.
+    """
 
     candidate: Path
     selection: Path
@@ -68,6 +72,7 @@ class Inputs(NamedTuple):
     reward_model_metrics: Path
     judge_metrics: Path
     page: Path
+    files: tuple[Path, ...] = ()
 
 
 def run(
@@ -169,6 +174,8 @@ def _promote(params: Params, inputs: Inputs, tracked: StageRun, lock: Path, star
         _require_same_champion(name, champion)
         set_alias(version, CHAMPION)
     report(limits, version, champion, decision)
+    for unknown in filter(None, (unmeasured(scorer, metrics) for scorer, metrics in _quality(inputs).items())):
+        print(f"  note: {unknown}", flush=True)
     for warning in weak.values():
         if not any(reason.startswith(warning) for reason in decision.reasons):
             print(f"  warning: {warning}", flush=True)
@@ -177,9 +184,13 @@ def _promote(params: Params, inputs: Inputs, tracked: StageRun, lock: Path, star
 
 def _weak_scorers(inputs: Inputs) -> dict[str, str]:
     """The scorers that lose to a rule without a model, with what there is to say of each."""
-    scorers = {"reward model": inputs.reward_model_metrics, "judge": inputs.judge_metrics}
-    said = {scorer: weakness(scorer, read_json(metrics)) for scorer, metrics in scorers.items()}
+    said = {scorer: weakness(scorer, metrics) for scorer, metrics in _quality(inputs).items()}
     return {scorer: weak for scorer, weak in said.items() if weak}
+
+
+def _quality(inputs: Inputs) -> dict[str, dict[str, float]]:
+    """The metrics of both scorers, by names for people."""
+    return {"reward model": read_json(inputs.reward_model_metrics), "judge": read_json(inputs.judge_metrics)}
 
 
 def _decide(

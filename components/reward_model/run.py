@@ -1,4 +1,7 @@
-"""The reward model: comparisons become a scorer. The judge is the same code on other rows, with another seed."""
+"""The reward model: comparisons become a scorer, as far as its parts are trained, and all parts are stored as one.
+
+The judge is the same code on other rows, with another seed.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
+from accelerate import Accelerator
 from torch import Tensor, nn
 
 from components.artifacts import atomic_folder, write_json
 from components.config import RewardModel, Shared
+from components.config.scoring import Stored
 from components.core.losses import bradley_terry_loss
 from components.data.rows import Comparison, Prompt, read_rows
+from components.errors import DataError
 from components.measuring.weak_scorers import weakness
 from components.models.cuts import cut_fractions_of_pairs, distinct_pairs
 from components.models.ensemble import Ensemble
@@ -27,8 +33,10 @@ from components.models.loading import (
 from components.models.text import Codec
 from components.passes.forward import sequence_scores
 from components.passes.sequences import Packed, Sequences, comparison_pairs
-from components.reward_model.normalisation import normalise_members
-from components.reward_model.quality import quality
+from components.reward_model.normalisation import normalise_members, sft_samples
+from components.reward_model.parts import Parts, make_parts, require_parts
+from components.reward_model.quality import quality, scores_of
+from components.scoring.scorer import SCORER_FILE, TRAINED
 from components.seeding import derive_seed, generator
 from components.tracking import StageRun
 from components.training.accelerator import frame_of, start_accelerator, whole
@@ -38,28 +46,87 @@ logger = logging.getLogger("proximal")
 
 
 class Inputs(NamedTuple):
-    """What a scorer reads; `policy` is the SFT policy, whose trunk it begins with."""
+    """What a scorer reads; `policy` is the SFT policy, whose trunk it begins with, `files` hold what its parts name."""
 
     policy: Path
     comparisons: Path
     heldout: Path
     heldout_pairs: Path
     prompts: Path
+    files: tuple[Path, ...] = ()
 
 
 def run(settings: RewardModel, shared: Shared, inputs: Inputs, out: Path, tracked: StageRun, *, label: str) -> None:
-    """Train one scorer and write it, its quality and its calibration to `out`.
+    """Train what is to be trained of one scorer and write all of it, its quality and its calibration to `out`.
 
     It may have several members, which see the same rows and differ in the seed of their heads and of the order.
 
     Args:
         label: "reward_model" or "judge", which names its random numbers and its figures.
     """
-    rows, heldout_rows, heldout_pairs = (
-        read_rows(path, Comparison) for path in (inputs.comparisons, inputs.heldout, inputs.heldout_pairs)
-    )
+    heldout_rows, heldout_pairs = (read_rows(path, Comparison) for path in (inputs.heldout, inputs.heldout_pairs))
     accelerator = start_accelerator()
-    codec = load_codec(inputs.policy)
+    codec, device = load_codec(inputs.policy), accelerator.device
+    prompts = read_rows(inputs.prompts, Prompt)
+    if accelerator.is_main_process:
+        require_parts(settings, shared, prompts, label, device)
+    members, metrics = _train(accelerator, settings, shared, inputs, codec, tracked, label)
+    if not accelerator.is_main_process:
+        return
+    parts: Parts | None = None
+    if members:
+        device = next(members[0].parameters()).device
+    if members or any(isinstance(part, Stored) for part in settings.parts.values()):
+        samples = sft_samples(inputs.policy, prompts, codec, settings, shared, label, device)
+    else:
+        samples = None  # what a function, an endpoint or the rubric gives counts as it is
+    if settings.is_one_trained_model:
+        normalise = partial(normalise_members, members, samples, shared, label)
+        measured, calibration = _measure_and_normalise(members, heldout_rows, heldout_pairs, codec, settings, normalise)
+    else:
+        normalise_members(members, samples, shared, label)
+        parts = make_parts(settings, shared, members, samples, codec, label, device)
+        measured, calibration = parts.quality(heldout_rows, heldout_pairs), []
+    if weak := weakness(label.replace("_", " "), measured):
+        logger.warning("%s: what it scores is not to be trusted", weak)
+    metrics |= measured
+    with atomic_folder(out) as folder:
+        trained, model = (folder / "model" / TRAINED if parts else folder / "model"), folder / "model"
+        if members:
+            save_scorer(members, settings.ensemble, settings.ensemble_std_coef, trained)
+        if parts:
+            model.mkdir(exist_ok=True)
+            write_json(model / SCORER_FILE, parts.content)
+        write_json(folder / "metrics.json", metrics)
+        write_json(folder / "calibration.json", calibration)
+    tracked.metrics({f"{label}/{name}": value for name, value in metrics.items()})
+
+
+def _train(
+    accelerator: Accelerator,
+    settings: RewardModel,
+    shared: Shared,
+    inputs: Inputs,
+    codec: Codec,
+    tracked: StageRun,
+    label: str,
+) -> tuple[list[ScalarModel], dict[str, float]]:
+    """Train the members on the comparisons; none where no part is trained.
+
+    Raises:
+        DataError: there are no comparisons to train on.
+    """
+    rows = read_rows(inputs.comparisons, Comparison)
+    if not settings.is_trained:
+        return [], {"comparisons": 0}
+    if not rows:
+        raise DataError(
+            "there are no comparisons to train on",
+            where=str(inputs.comparisons),
+            expected=f"comparisons, for the trained part of {label}.parts",
+            found="none",
+            do=f"bring comparisons, or make {label}.parts of others: function, http, rubric or checkpoint",
+        )
     seed = shared.seed + settings.seed_offset
     # Beside the label, a further member's number names its random numbers: a first member is a scorer of its own.
     own_names: list[tuple[int, ...]] = [(), *((number,) for number in range(2, settings.members + 1))]
@@ -101,19 +168,8 @@ def run(settings: RewardModel, shared: Shared, inputs: Inputs, out: Path, tracke
         )
         members[place] = whole(accelerator, member, frame)
         last_epochs += losses[-(len(losses) // settings.epochs) :]
-    if accelerator.is_main_process:
-        prompts = read_rows(inputs.prompts, Prompt)
-        normalise = partial(normalise_members, members, inputs.policy, prompts, codec, settings, shared, label)
-        measured, calibration = _measure_and_normalise(members, heldout_rows, heldout_pairs, codec, settings, normalise)
-        if weak := weakness(label.replace("_", " "), measured):
-            logger.warning("%s: what it scores is not to be trusted", weak)
-        metrics = {"comparisons": len(rows), "loss": sum(last_epochs) / len(last_epochs), **measured}
-        metrics |= {**cut, "comparisons_cut_alike": read - len(rows)}
-        with atomic_folder(out) as folder:
-            save_scorer(members, settings.ensemble, settings.ensemble_std_coef, folder / "model")
-            write_json(folder / "metrics.json", metrics)
-            write_json(folder / "calibration.json", calibration)
-        tracked.metrics({f"{label}/{name}": value for name, value in metrics.items()})
+    metrics = {"comparisons": len(rows), "loss": sum(last_epochs) / len(last_epochs)}
+    return members, metrics | cut | {"comparisons_cut_alike": read - len(rows)}
 
 
 def _measure_and_normalise(
@@ -129,11 +185,17 @@ def _measure_and_normalise(
     Members can only be combined once they are normalised. The combined score is then in standard deviations on SFT
     samples, and the mean of the members' deviations turns it back into logits.
     """
+    batch_size = 2 * settings.microbatch_size
     if len(members) == 1:
-        measured = quality(members[0], heldout_rows, heldout_pairs, codec, settings, scale=1.0)
+        score = partial(_score, members[0], batch_size)
+        measured = quality(score, heldout_rows, heldout_pairs, codec, settings, scale=1.0)
         normalise()
         return measured
     normalise()
     scorer = Ensemble(members, settings.ensemble, settings.ensemble_std_coef)
     scale = sum(member.classifier.config.score_std for member in members) / len(members)
-    return quality(scorer, heldout_rows, heldout_pairs, codec, settings, scale)
+    return quality(partial(_score, scorer, batch_size), heldout_rows, heldout_pairs, codec, settings, scale)
+
+
+def _score(scorer: nn.Module, batch_size: int, _rows: list[Comparison], sequences: Sequences) -> Tensor:
+    return scores_of(scorer, sequences, batch_size)

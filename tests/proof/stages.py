@@ -13,10 +13,11 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from components import launch
-from components.artifacts import write_jsonl
-from components.config import Method
+from components.artifacts import read_json, write_json, write_jsonl
+from components.config import POLICY_GRADIENT_METHODS, Method
 from components.errors import ConfigError
 from components.place import Place
+from components.scoring.scorer import SCORER_FILE
 from components.worlds.randomwalks import generator
 
 logger = logging.getLogger("proximal")
@@ -29,6 +30,12 @@ _PRICES: Mapping[str, tuple[str, float]] = {
     "grpo": ("kl_coef", 1.0),
     "rloo": ("kl_coef", 1.0),
     "dpo": ("beta", generator.LABEL_SCALE),
+}
+
+# Whether it is the true reward that a method is trained on; others know the reward model, which learned from labels.
+_SCORED_BY: Mapping[bool, Tree] = {
+    True: {"parts": {"trained": {"weight": 0.0}, "gold": {"weight": 1.0}}},
+    False: {"parts": {"trained": {"weight": 1.0}, "gold": {"weight": 0.0}}},
 }
 
 
@@ -47,9 +54,13 @@ class Trial:
     def changes(self) -> Tree:
         """What it changes in the params."""
         if self.beta is None:
-            return {"method": self.method}
+            return {"method": self.method, "reward_model": _SCORED_BY[self.method in POLICY_GRADIENT_METHODS]}
         key, factor = _PRICES[self.method]
-        return {"method": self.method, self.method: {key: factor * self.beta}}
+        return {
+            "method": self.method,
+            self.method: {key: factor * self.beta},
+            "reward_model": _SCORED_BY[self.method in POLICY_GRADIENT_METHODS],
+        }
 
 
 def trials(methods: tuple[Method, ...], betas: tuple[float, ...]) -> list[Trial]:
@@ -106,6 +117,12 @@ def align(params: Tree, trial: Trial) -> Path:
     """Run all cycles of a method; returns the folder of the last one's policy."""
     changed = _merged(params, trial.changes)
     _write(changed)
+    scorer = Place().reward_model / "model" / SCORER_FILE
+    parts = changed["reward_model"]["parts"]
+    if (
+        read_json(scorer)["parts"] != parts
+    ):  # the last trial's method is scored otherwise; what is trained stays the same
+        write_json(scorer, read_json(scorer) | {"parts": parts})
     for cycle in changed["cycles"]:
         _run("alignment", "--cycle", str(cycle))
     kept: Path = Path("artifacts") / trial.name.replace(" ", "_")

@@ -14,6 +14,7 @@ from components.config import BestOfN
 from components.measuring.measure import progress
 from components.models.best_of_n import BestOfNPolicy
 from components.models.loading import save_best_of_n
+from components.scoring.scorer import trained_folder
 
 
 def responses_of_cycle(settings: BestOfN, number: int) -> int:
@@ -49,7 +50,9 @@ class BestOfNLearner:
         job = self._job
         if not job.accelerator.is_main_process:
             return Iteration({}, {})
-        policy = BestOfNPolicy(job.frozen.reference, job.frozen.reward_model, self._n)
+        scorer = job.frozen.reward_model.token_model
+        assert scorer is not None  # components.config sees to it
+        policy = BestOfNPolicy(job.frozen.reference, scorer, self._n)
         count = self._settings.progress_prompts
         watched = rows_of_iteration(job.cycle.prompts, count, 0, job.shared.seed, "best_of_n/progress")
         figures = progress(policy, job.frozen, job.shared, watched, "best_of_n/progress")
@@ -58,7 +61,9 @@ class BestOfNLearner:
 
     def save(self, folder: Path) -> None:
         folders = self._job.frozen.folders
-        save_best_of_n(folders.reference, folders.reward_model, self._n, folder / "policy")
+        trained = trained_folder(folders.reward_model)
+        assert trained is not None
+        save_best_of_n(folders.reference, trained, self._n, folder / "policy")
 
     def progress(self) -> dict[str, Any]:
         return {}

@@ -10,7 +10,7 @@ from components.alignment.policy_gradient.actor_critic import ActorCritic
 from components.artifacts import read_json, reading
 from components.config import LanguageModel
 from components.core.stats import RunningMoments
-from components.models.loading import load_policy, load_scalar_model, save_policy, save_scalar_model
+from components.models.loading import load_policy, load_scalar_model, new_scalar_model, save_policy, save_scalar_model
 from components.models.text import Codec
 
 
@@ -22,10 +22,18 @@ class Progress:
     score_moments: RunningMoments
 
 
-def load_model(policy_folder: Path, value_folder: Path | None, config: LanguageModel | None = None) -> ActorCritic:
-    """The trainable pair from stored models; a reward model serves as the first value model. None: no value model."""
+def load_model(
+    policy_folder: Path, value_folder: Path | None, config: LanguageModel | None = None, value_seed: int | None = None
+) -> ActorCritic:
+    """The trainable pair from stored models; a reward model serves as the first value model.
+
+    Args:
+        value_folder: None for no value model, or a new one on the policy's trunk where `value_seed` is given.
+    """
     policy = load_policy(policy_folder, config, trained=True)
-    return ActorCritic(policy, load_scalar_model(value_folder, config, trained=True) if value_folder else None)
+    if value_folder is not None:
+        return ActorCritic(policy, load_scalar_model(value_folder, config, trained=True))
+    return ActorCritic(policy, None if value_seed is None else new_scalar_model(policy_folder, value_seed, config))
 
 
 def save(folder: Path, model: ActorCritic, reference: Any, codec: Codec) -> None:

@@ -23,6 +23,8 @@ from components.core.ilql import polyak
 from components.core.kl import kl_estimate, next_kl_coef
 from components.core.stats import RunningMoments, masked_mean, masked_sum
 from components.models.loading import first_member, load_policy
+from components.scoring.scorer import means_of_parts, trained_folder
+from components.seeding import derive_seed
 from components.training.schedule import ParameterGroup, still_until, warmup_then
 
 
@@ -39,8 +41,10 @@ class PolicyGradientLearner:
     def __init__(self, job: Job, source: Source, estimate: Estimate, critic: Ppo | None) -> None:
         settings = cast(PolicyGradientMethod, job.settings)
         value_folder: Path | None = None
+        value_seed = derive_seed(job.shared.seed, "ppo", "value_head") if critic is not None else None
         if critic is not None:
-            value_folder = first_member(job.frozen.folders.reward_model)
+            trained = trained_folder(job.frozen.folders.reward_model)
+            value_folder = first_member(trained) if trained is not None else None
             if source.has_state:
                 value_folder = source.folder / "state" / "value_model"
         self.name = job.method
@@ -50,7 +54,8 @@ class PolicyGradientLearner:
         self._estimate = estimate
         self._critic = critic
         held_as, device = job.shared.language_model, job.accelerator.device
-        self._model = checkpoint.load_model(source.folder / "policy", value_folder, held_as).to(device)
+        model = checkpoint.load_model(source.folder / "policy", value_folder, held_as, value_seed)
+        self._model = model.to(device)
         self._reference = _reference(settings, job, source, self._model)
         self._progress = Progress(settings.kl_coef, RunningMoments())
         if source.has_state:
@@ -151,6 +156,7 @@ def _curve_row(kl_coef: float, rollouts: Rollouts, credit: Credit, statistics: S
     kl = kl_estimate(rollouts.old_logprobs, rollouts.ref_logprobs, "k1")
     return {
         "reward": float(rollouts.scores.mean()),
+        **means_of_parts("reward", rollouts.parts),
         "shaped_score": float(credit.scores.mean()),
         "kl": float(masked_sum(kl, mask, dim=1).mean()),
         "kl_coef": kl_coef,

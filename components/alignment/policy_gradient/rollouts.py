@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from components.alignment.policy_gradient.actor_critic import ActorCritic
-from components.config import Data, PolicyGradientMethod, Shared
+from components.config import PolicyGradientMethod, Shared
 from components.core.checks import require_finite
 from components.data.rows import Prompt
 from components.engines.generation import generate
 from components.engines.sampling import draw_uniforms
 from components.measuring.measure import FrozenModels
-from components.measuring.rubric import load_rubric
-from components.models.text import Codec
-from components.passes.forward import in_microbatches, prepared, response_logprobs, sequence_scores
+from components.passes.forward import in_microbatches, prepared, response_logprobs
 from components.passes.sequences import Sequences, pad_left
+from components.scoring.scorer import Answers, PartScores
 from components.seeding import generator
 
 
@@ -33,8 +34,8 @@ class Rollouts(NamedTuple):
     """B responses and what was recorded of them.
 
     Shapes: scores and ended (B,); old_logprobs, ref_logprobs, values and entropy (B, T).
-    Units: logprobs and entropy in nats; scores as the reward model gave them, in its standard deviations (or the
-    rubric's, see `true_scores`).
+    Units: logprobs and entropy in nats; scores as the reward model gave them, what is trained in standard deviations.
+    parts: of the scores, by name, where the reward model has several.
     """
 
     sequences: Sequences
@@ -44,6 +45,7 @@ class Rollouts(NamedTuple):
     ref_logprobs: Tensor
     values: Tensor
     entropy: Tensor
+    parts: Mapping[str, PartScores] = {}
 
 
 class Collector:
@@ -71,12 +73,11 @@ class Collector:
     def roll_out(self, prompts: list[EncodedPrompt], iteration: int) -> Rollouts:
         """Answer the prompts and record logprobs, reference logprobs, values and scores.
 
-        The reward model scores them, unless the settings say that the rubric does.
-
         Every process works on its share of the prompts; all of them return the whole batch, so that advantages are
-        whitened over it and minibatches are cut from it alike everywhere.
+        whitened over it and minibatches are cut from it alike everywhere. What reads texts is asked by the first alone.
 
         Raises:
+            ConfigError: a part of the reward model fails, or gives no numbers.
             TrainingError: a recorded number is not finite; the rows are named.
         """
         accelerator = self._accelerator
@@ -102,11 +103,11 @@ class Collector:
         sequences, columns = _gather(
             accelerator, tokens, sequences, columns, codec.pad_id, shared.language_model.max_response_tokens
         )
-        logprobs, entropy, values, ref_logprobs, *of_reward_model = columns
-        scores = of_reward_model[0] if of_reward_model else self._true_scores(prompts, sequences)
+        logprobs, entropy, values, ref_logprobs, of_tokens = columns
+        scores, parts = self._frozen.reward_model.total(of_tokens, self._of_texts(prompts, sequences))
         mask = sequences.response_mask
         ended = (codec.is_stop(sequences.response_tokens) & mask).any(dim=1)
-        rollouts = Rollouts(sequences, scores, ended, logprobs, ref_logprobs, values, entropy)
+        rollouts = Rollouts(sequences, scores, ended, logprobs, ref_logprobs, values, entropy, parts)
         for name in ("old_logprobs", "entropy", "values", "ref_logprobs", "scores"):
             column: Tensor = getattr(rollouts, name)
             where = f"{self._name}, iteration {iteration + 1}, {name}"
@@ -115,26 +116,23 @@ class Collector:
 
     def _recorded(self, part: Sequences) -> tuple[Tensor, ...]:
         temperature = self._settings.temperature
-        scorers = [self._frozen.reward_model] if self._settings.reward == "reward_model" else []
-        packed = prepared(part, *self._model.models, self._reference, *scorers)  # once for all of them
+        scorer = self._frozen.reward_model
+        packed = prepared(part, *self._model.models, self._reference, *scorer.models)  # once for all of them
         return (
             *self._model(packed, temperature),
             response_logprobs(self._reference, packed, temperature),
-            *(sequence_scores(scorer, packed) for scorer in scorers),
+            scorer.of_tokens(packed),
         )
 
-    def _true_scores(self, prompts: list[EncodedPrompt], sequences: Sequences) -> Tensor:
-        texts = [prompt.row.prompt for prompt in prompts]
-        return true_scores(texts, sequences, self._frozen.codec, self._shared.data)
-
-
-def true_scores(prompts: list[str], sequences: Sequences, codec: Codec, data: Data) -> Tensor:
-    """What the rubric, not the reward model, gives the responses. Shapes: (B,)."""
-    rubric = load_rubric(data)
-    assert rubric is not None  # components.config sees to it
-    responses = codec.decode(sequences.responses())
-    gold = [rubric(prompt, response)["gold"] for prompt, response in zip(prompts, responses, strict=True)]
-    return torch.tensor(gold, device=sequences.response_tokens.device)
+    def _of_texts(self, prompts: list[EncodedPrompt], sequences: Sequences) -> Answers:
+        scorer = self._frozen.reward_model
+        if not scorer.reads_texts:
+            return {}
+        answers: list[Answers] = [{}]
+        if self._accelerator.is_main_process:
+            texts = self._frozen.codec.decode(sequences.responses())
+            answers = [scorer.of_texts([prompt.row for prompt in prompts], texts)]
+        return broadcast_object_list(answers)[0]  # type: ignore[no-any-return]
 
 
 def _gather(

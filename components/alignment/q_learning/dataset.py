@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from components.config import Shared
@@ -14,8 +15,9 @@ from components.core.checks import require_finite
 from components.data.rows import Comparison
 from components.errors import TrainingError
 from components.measuring.measure import FrozenModels
-from components.passes.forward import in_microbatches, sequence_scores
+from components.passes.forward import in_microbatches
 from components.passes.sequences import Sequences, comparison_pairs
+from components.scoring.scorer import Answers
 
 
 class ScoredComparisons(NamedTuple):
@@ -43,18 +45,23 @@ def score_comparisons(
 
     Raises:
         TrainingError: a score is not finite, or all are alike.
+        ConfigError: a part of the reward model fails.
     """
-    sequences = comparison_pairs(rows, frozen.codec).to(accelerator.device)
+    scorer, sequences = frozen.reward_model, comparison_pairs(rows, frozen.codec).to(accelerator.device)
     # Every process scores its share; the others' scores are 0 in its sum.
     scores = torch.zeros(len(sequences), device=accelerator.device)
     share = torch.arange(accelerator.process_index, len(sequences), accelerator.num_processes)
     with accelerator.autocast():
         (scores[share],) = in_microbatches(
-            lambda part: (sequence_scores(frozen.reward_model, part),),
+            lambda part: (scorer.of_tokens(part),),
             sequences.rows(share),
             shared.measurement.batch_size,
         )
     scores = accelerator.reduce(scores, reduction="sum")
+    answers: list[Answers] = [{}]
+    if scorer.reads_texts and accelerator.is_main_process:
+        answers = [scorer.of_texts([*rows, *rows], frozen.codec.decode(sequences.responses()))]
+    scores = scorer.total(scores, broadcast_object_list(answers)[0]).total
     require_finite("q_learning, scores of the comparisons", scores)
     scores = scores.double()  # equal scores then have a standard deviation of exactly 0
     mean, std = float(scores.mean()), float(scores.std())

@@ -10,6 +10,10 @@ from config_changes import Values, changed
 
 from components.config import parse_params
 
+GOLD = {"source": "rubric", "weight": 1.0}
+TRAINED = {"source": "trained", "weight": 1.0}
+FUNCTION = {"source": "function", "weight": 1.0, "function": "mine:f", "batch_size": 8, "timeout_seconds": 1.0}
+
 
 @pytest.mark.parametrize(
     ("key", "value"),
@@ -60,6 +64,7 @@ from components.config import parse_params
         ("data.rubric", "helpdesk"),  # a module:function
         ("data.rubric", "none"),
         ("data.rubric_options", [1]),
+        ("judge.parts", {}),
         ("data_validation.max_reject_fraction", -0.1),
         ("evaluation.confidence", 95),
         ("promotion.registered_model", "policy@champion"),
@@ -152,8 +157,20 @@ def test_a_wrong_type_or_value_is_named_with_what_was_found(refused: Any, key: s
             "at most batch_size, 8; found 9",
             {"q_learning.batch_size": 8, "q_learning.microbatch_size": 9},
         ),
-        ("ppo.reward", "nobody knows the true reward", {"data.rubric": None, "ppo.reward": "rubric"}),
-        ("rloo.reward", "nobody knows the true reward", {"data.rubric": None, "rloo.reward": "rubric"}),
+        (
+            "judge.parts.gold.source",
+            "nobody knows the true reward",
+            {"data.rubric": None, "judge.parts": {"gold": GOLD}},
+        ),
+        ("reward_model.parts", "a weight other than 0", {"reward_model.parts": {"gold": GOLD | {"weight": 0.0}}}),
+        ("reward_model.parts", "one trained part", {"reward_model.parts": {"one": TRAINED, "two": TRAINED}}),
+        ("reward_model.parts", "wherever it answers", {"method": "best_of_n", "reward_model.parts": {"gold": GOLD}}),
+        (
+            "reward_model.parts",
+            "and above it",
+            {"method": "best_of_n", "reward_model.parts": {"a": TRAINED | {"weight": -1.0}}},
+        ),
+        ("judge.files", "a change of the function", {"judge.parts": {"mine": FUNCTION}}),
         ("language_model.prompt_template", "{prompt} exactly once", {"language_model.prompt_template": "answer:"}),
         (
             "language_model.prompt_template",

@@ -86,8 +86,8 @@ def test_every_number_is_hugging_faces(
         kl = (of_policy.log_prob(tokens[mask]) - of_reference.log_prob(tokens[mask])).sum()
         assert record.kl == pytest.approx(float(kl), abs=1e-4)
         assert record.entropy == pytest.approx(float(of_policy.entropy().mean()), abs=1e-5)
-        assert record.reward == pytest.approx(scalar(frozen.reward_model, whole), abs=1e-5)
-        assert record.judge == pytest.approx(scalar(frozen.judge, whole), abs=1e-5)
+        assert record.reward == pytest.approx(scalar(frozen.reward_model.token_model, whole), abs=1e-5)
+        assert record.judge == pytest.approx(scalar(frozen.judge.token_model, whole), abs=1e-5)
         assert record.response_tokens == len(response)
         assert record.ended == (response[-1] == codec.eos_id)
         assert record.response == codec.decode([response])[0]

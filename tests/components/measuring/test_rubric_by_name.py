@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from components.config import Data, Params
+from components.data.rows import Prompt
 from components.digests import digest
 from components.errors import ConfigError
 from components.launch import main
@@ -22,6 +23,9 @@ PARTS = {"short": "share of responses below ten characters"}
 
 def score(prompt, response, *, limit):
     return {"gold": len(response) / limit, "short": int(len(response) < 10)}
+
+def needs(prompt, response, limit):
+    return {"gold": len(response) / limit}
 
 def text(prompt, response):
     return "good"
@@ -50,7 +54,7 @@ def a_module_of_mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
 
 
 def data(name: str, **options: Any) -> Data:
-    return Data(rubric=name, rubric_options=options, rubric_files=name.partition(":")[0].replace(".", "/"))
+    return Data(columns={}, rubric=name, rubric_options=options, rubric_files=name.partition(":")[0].replace(".", "/"))
 
 
 def test_a_function_of_ones_own_is_called_with_its_options() -> None:
@@ -60,8 +64,17 @@ def test_a_function_of_ones_own_is_called_with_its_options() -> None:
     assert rubric.meanings == {"short": "share of responses below ten characters"}
 
 
+def test_what_it_takes_by_keyword_and_no_option_gives_is_a_column_of_the_row() -> None:
+    rubric = load_rubric(data("rubric_of_mine:score"))
+    assert rubric is not None and rubric.columns == ("limit",)
+    assert rubric.of(Prompt("1", "Where?", extra={"limit": 22}), "right there") == {"gold": 0.5, "short": 0}
+    with pytest.raises(ConfigError, match="limit") as caught:
+        rubric.of(Prompt("1", "Where?", extra={"most": 22}), "right there")
+    assert "id, messages, most" in caught.value.expected
+
+
 def test_data_may_come_without_one() -> None:
-    assert load_rubric(Data(rubric=None, rubric_options={}, rubric_files="components/__init__.py")) is None
+    assert load_rubric(Data(columns={}, rubric=None, rubric_options={}, rubric_files="components/__init__.py")) is None
 
 
 def test_the_helpdesks_parts_are_the_ones_that_it_explains() -> None:
@@ -92,7 +105,7 @@ def test_the_rubric_of_randomwalks_is_the_optimality_of_the_walk() -> None:
         ("broken_rubric:score", {}, "No module named 'no_such_module'"),
         ("rubric_of_mine:nothing", {}, "no such name"),
         ("rubric_of_mine:NUMBER", {}, "a int"),
-        ("rubric_of_mine:score", {}, "missing a required"),
+        ("rubric_of_mine:needs", {}, "missing a required"),
         ("rubric_of_mine:score", {"limit": 1, "scale": 2}, "unexpected keyword argument 'scale'"),
     ],
 )

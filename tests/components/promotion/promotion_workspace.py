@@ -91,7 +91,7 @@ def workspace(shared_store: Path, models: Path, tmp_path: Path, monkeypatch: pyt
     write_json(Place().selection / "selection.json", {"cycle": 2})
     write_jsonl(
         (Place().clean / "prompts_test.jsonl"),
-        [{"id": str(number), "prompt": prompt} for number, prompt in enumerate(PROMPTS)],
+        [{"id": f"p{number}", "prompt": prompt} for number, prompt in enumerate(PROMPTS)],
     )
     Place().evaluation.mkdir(parents=True)
     (Place().evaluation / "report.html").write_text(f"<h1>Gold rose</h1>{SLOT}<h2>Figures</h2>")

@@ -65,8 +65,8 @@ def test_a_champion_that_chooses_among_responses_is_measured_as_it_answers(works
     prompts = [Prompt(row.prompt_id, row.prompt, kind="known") for row in candidate]
     samples = params.measurement.test_samples_per_prompt
     records = measure_policy(models / "policy_4", Place().frozen, params.shared, prompts, samples, TEST_STREAM)
-    means = measure_champion(champion, Place().frozen, params.shared, candidate, prompts, JUDGE)
-    assert means == prompt_means(records, "judge")
+    found = measure_champion(champion, Place().frozen, params.shared, candidate, prompts, JUDGE)
+    assert found == prompt_means(records, "judge")
     plain = measure_policy(models / "policy_1", Place().frozen, params.shared, prompts, samples, TEST_STREAM)
     assert all(record.reward >= other.reward - 1e-5 for record, other in zip(records, plain, strict=True))
     assert [record.response for record in records] != [other.response for other in plain]

@@ -97,9 +97,11 @@ def test_kl_adds_up_from_the_choice_and_the_policy_it_chooses_from(params: Param
         FrozenModels.load(Place().frozen, torch.device("cpu")),
         read_rows(Place().clean / "prompts_test.jsonl", Prompt),
     )
+    scorer = frozen.reward_model.token_model
+    assert scorer is not None
     (plain, one, four) = (
         measure(policy, frozen, params.shared, prompts, 3, "test")
-        for policy in (base, BestOfNPolicy(base, frozen.reward_model, 1), BestOfNPolicy(base, frozen.reward_model, 4))
+        for policy in (base, BestOfNPolicy(base, scorer, 1), BestOfNPolicy(base, scorer, 4))
     )
     assert plain == one
     codec = frozen.codec

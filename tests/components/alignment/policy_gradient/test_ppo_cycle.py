@@ -135,7 +135,7 @@ def test_a_curve_row_tells_of_the_rollouts_it_comes_from(cycle: Any, tiny_params
 def test_a_nan_stops_the_cycle_and_the_last_checkpoint_stays_usable(cycle: Any, tiny_params: Any) -> None:
     def break_reward_model(frozen: FrozenModels) -> None:
         with torch.no_grad():
-            frozen.reward_model.classifier.score.weight[0, 0] = torch.nan  # type: ignore[union-attr,index]
+            frozen.reward_model.token_model.classifier.score.weight[0, 0] = torch.nan  # type: ignore[union-attr,index]
 
     params = tiny_params()
     expected = cycle(params, "whole")

@@ -52,7 +52,7 @@ def test_every_recorded_number_is_hugging_faces(
         torch.testing.assert_close(rollouts.ref_logprobs[row, :length], reference.log_prob(tokens), rtol=0, atol=1e-5)
         values = [scalar(model.value_model, prompt + response[:step]) for step in range(length)]
         assert rollouts.values[row, :length].tolist() == pytest.approx(values, abs=1e-5)
-        score = scalar(frozen.reward_model, prompt + response)
+        score = scalar(frozen.reward_model.token_model, prompt + response)
         assert float(rollouts.scores[row]) == pytest.approx(score, abs=1e-5)
 
 
@@ -85,7 +85,7 @@ def test_the_number_of_rows_worked_on_at_once_changes_nothing(
             accelerator, model, frozen.reference, frozen, changed.alignment, changed.shared, changed.method
         ).roll_out(prompts[:8], iteration=1)
         mask = rollouts.sequences.response_mask
-        recorded = [column[mask] if column.dim() == 2 else column for column in rollouts[1:]]
+        recorded = [column[mask] if column.dim() == 2 else column for column in rollouts[1:-1]]
         return *rollouts.sequences, *recorded
 
     whole = numbers(8, 8)

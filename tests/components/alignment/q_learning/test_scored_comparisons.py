@@ -20,7 +20,7 @@ from components.measuring.measure import FrozenModels
 def test_rewards_are_the_scores_in_standard_deviations_of_all_responses(
     data: ScoredComparisons, frozen: Any, rows: list[Comparison], pairs: Any
 ) -> None:
-    classifier = frozen.reward_model.classifier
+    classifier = frozen.reward_model.token_model.classifier
     scores = []
     for prompt, response in pairs:
         hidden = classifier.base_model(torch.tensor([prompt + response])).last_hidden_state[0, -1]
@@ -54,7 +54,7 @@ def test_scores_that_are_all_alike_are_refused(
     accelerator: Accelerator, frozen: Any, params: Params, rows: list[Comparison]
 ) -> None:
     with torch.no_grad():
-        frozen.reward_model.classifier.score.weight.zero_()
+        frozen.reward_model.token_model.classifier.score.weight.zero_()
     with pytest.raises(TrainingError, match="scores of the .* comparisons") as caught:
         score_comparisons(accelerator, frozen, params.shared, rows)
     assert "standard deviation 0.0" in caught.value.found
@@ -64,6 +64,6 @@ def test_scores_that_are_not_finite_are_refused(
     accelerator: Accelerator, frozen: Any, params: Params, rows: list[Comparison]
 ) -> None:
     with torch.no_grad():
-        frozen.reward_model.classifier.score.weight[0, 0] = torch.inf
+        frozen.reward_model.token_model.classifier.score.weight[0, 0] = torch.inf
     with pytest.raises(TrainingError, match="scores of the comparisons, row.s. 0, 1"):
         score_comparisons(accelerator, frozen, params.shared, rows)
