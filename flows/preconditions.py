@@ -95,6 +95,19 @@ def require_committed(repository: Path) -> None:
             expected="no changes",
             do="commit them, or `git stash`",
         )
+    from components.digests import digest
+    from components.place import Place
+    from components.tracking.dvc_files import pinned_data
+
+    data, pinned = Place(repository).data, pinned_data(repository)
+    if pinned is not None and data.is_dir() and any(data.iterdir()) and (found := digest(data)) != pinned:
+        raise ConfigError(
+            "a run in a clone uses the data that data.dvc pins, and data/ holds other",
+            where=str(data),
+            expected=pinned,
+            found=found,
+            do="`dvc add data` and commit data.dvc, or `dvc checkout data.dvc`, which brings back what was",
+        )
 
 
 def require_sound(repository: Path, overrides: Mapping[str, Any]) -> None:

@@ -22,7 +22,10 @@ _AFTER_ALL = 2**62  # a start time later than every run's
 
 @dataclass(frozen=True)
 class RawFile:
-    """A file of data/ as a run read it; `rows` is None where neither data/ nor DVC's cache has it now."""
+    """A file of data/ as a run read it.
+
+    `rows` is None where neither data/ nor DVC's cache has it now, and of what has not a row a line.
+    """
 
     path: str
     md5: str
@@ -113,13 +116,15 @@ def _makers(record: RunRecord, inputs: dict[str, str]) -> tuple[list[RunRecord],
 def _raw_file(path: str, md5: str, root: Path) -> RawFile:
     present = root / path
     if present.is_file() and digest(present) == md5:
-        return RawFile(path, md5, _rows(present), IN_PLACE)
+        return RawFile(path, md5, _rows(present, path), IN_PLACE)
     cached = cached_file(dvc_cache(root), md5)
     if cached.is_file():
-        return RawFile(path, md5, _rows(cached), "DVC's cache")
+        return RawFile(path, md5, _rows(cached, path), "DVC's cache")
     return RawFile(path, md5, None, "not here: `dvc pull` may bring it")
 
 
-def _rows(path: Path) -> int:
+def _rows(path: Path, name: str) -> int | None:
+    if not name.endswith(".jsonl"):
+        return None
     with path.open("rb") as file:
         return sum(1 for line in file if line.strip())

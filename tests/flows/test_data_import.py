@@ -16,6 +16,7 @@ from components.errors import ConfigError, DataError
 from components.interface.hub import is_name
 from components.tracking.dvc_files import pinned_data
 from flows.cli import commands
+from flows.preconditions import require_committed
 
 ROOT = Path(__file__).parents[2]
 PAIRS = [{"prompt": f"ask {n}", "chosen": f"good {n}", "rejected": f"bad {n}"} for n in range(60)]
@@ -77,6 +78,14 @@ def test_a_persons_files_stay_as_they_are(project: Path) -> None:
     assert result.exit_code == 0, result.output
     assert "they stay, and a run reads and pins them" in result.output
     assert in_data() == {"mine.jsonl": lines(PAIRS[:5])}
+
+
+def test_a_run_in_a_clone_would_not_have_them_and_is_refused(project: Path) -> None:
+    require_committed(project)
+    (project / "data").mkdir()
+    (project / "data" / "mine.jsonl").write_text(lines(PAIRS[:5]))
+    with pytest.raises(ConfigError, match="data/ holds other"):
+        require_committed(project)
 
 
 def test_a_version_that_was_committed_makes_way_for_the_pinned_one(project: Path) -> None:
