@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -37,7 +37,7 @@ class Format:
     name: str
     role: Role
     needs: str
-    fits: Callable[[Mapping[str, Any], Set[str]], bool]
+    fits: Callable[[Mapping[str, Any], frozenset[str]], bool]
     rows_of: Callable[[Row], Sequence[Row]]
     why_none: str = ""
     join: Callable[[list[tuple[int, Row]]], tuple[list[tuple[int, Row]], dict[str, int]]] | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from typing import Any
 
 from components.data.formats.base import Format, Row, Unmapped, holds
@@ -10,7 +10,7 @@ from components.data.formats.conversations import asked_of, asked_of_turns, begu
 from components.data.rows import Message
 
 
-def _fits(row: Mapping[str, Any], columns: Set[str]) -> bool:
+def _fits(row: Mapping[str, Any], columns: frozenset[str]) -> bool:
     return holds(row, "chosen", "rejected") and is_turns(row["chosen"]) and is_turns(row["rejected"])
 
 

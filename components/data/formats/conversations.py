@@ -13,8 +13,8 @@ from components.data.transcripts import asked_columns
 _ROLES: dict[str, Literal["system", "user", "assistant"]] = {
     "system": "system",
     "developer": "system",
-    **dict.fromkeys(("user", "human", "prompter"), "user"),  # type: ignore[dict-item]
-    **dict.fromkeys(("assistant", "gpt", "bot", "chatbot", "chatgpt", "model"), "assistant"),  # type: ignore[dict-item]
+    **dict.fromkeys(("user", "human", "prompter"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "bot", "chatbot", "chatgpt", "model"), "assistant"),
 }
 _HH_ROLES: dict[str, Literal["user", "assistant"]] = {"Human": "user", "Assistant": "assistant"}
 _HH_TURN = re.compile(r"\n\n(Human|Assistant):")
@@ -62,7 +62,8 @@ def _message(turn: object, column: str) -> Message:
         raise Unmapped(column, f"has a turn whose role is none of {', '.join(_ROLES)}")
     if isinstance(content, list):
         parts = [part.get("text") if isinstance(part, dict) else part for part in content]
-        content = "".join(parts) if all(isinstance(part, str) for part in parts) else None
+        texts = [part for part in parts if isinstance(part, str)]
+        content = "".join(texts) if len(texts) == len(parts) else None
     if not isinstance(content, str):
         raise Unmapped(column, "has a turn whose content is not text")
     return {"role": _ROLES[role.lower()], "content": content}

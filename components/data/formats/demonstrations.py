@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from typing import Any
 
 from components.data.formats.base import Format, Row, Unmapped, holds, without
@@ -25,7 +25,7 @@ def _answer_column(row: Mapping[str, Any]) -> str | None:
     return next((column for column in _ANSWERS if row.get(column) is not None), None)
 
 
-def _has_answer(row: Mapping[str, Any], columns: Set[str]) -> bool:
+def _has_answer(row: Mapping[str, Any], columns: frozenset[str]) -> bool:
     asks = holds(row, "prompt") or turns_column(row) is not None
     labelled = {"completion", "label"} <= columns
     return (
@@ -59,7 +59,7 @@ def _each_turn(kept: Row, turns: list[Message], column: str, begins: int = 0) ->
     return rows
 
 
-def _is_dialogue(row: Mapping[str, Any], columns: Set[str]) -> bool:
+def _is_dialogue(row: Mapping[str, Any], columns: frozenset[str]) -> bool:
     """A row with messages, whoever has the last turn: prompts alone are told by `detect`, of the whole file."""
     return turns_column(row) is not None and not columns.intersection((*_ANSWERS, *_OF_OTHERS))
 
@@ -85,7 +85,7 @@ def ends_with_the_assistant(row: Row) -> bool:
     return not turns or turns[-1]["role"] == "assistant"
 
 
-def _is_alpaca(row: Mapping[str, Any], columns: Set[str]) -> bool:
+def _is_alpaca(row: Mapping[str, Any], columns: frozenset[str]) -> bool:
     return holds(row, "instruction", "output") and not columns.intersection(("prompt", *_ANSWERS, *_OF_OTHERS))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence, Set
+from collections.abc import Sequence
 
 from components.data.formats.base import Format, Row
 from components.data.formats.conversational import CONVERSATIONAL
@@ -85,7 +85,7 @@ def format_of(rows: Sequence[Row], numbers: Sequence[int], path: str, stem: str)
     return detected
 
 
-def _lacks_columns(path: str, stem: str, columns: Set[str]) -> DataError:
+def _lacks_columns(path: str, stem: str, columns: frozenset[str]) -> DataError:
     missing = [name for name in _NEEDED[stem] if name not in columns]
     return DataError(
         "a raw file lacks what its name says",
@@ -96,7 +96,7 @@ def _lacks_columns(path: str, stem: str, columns: Set[str]) -> DataError:
     )
 
 
-def _named(stem: str, columns: Set[str], rows: Sequence[Row]) -> Format | None:
+def _named(stem: str, columns: frozenset[str], rows: Sequence[Row]) -> Format | None:
     """Our own format, where a file is named for it and has its columns."""
     if stem not in _OWN or not columns.issuperset(_NEEDED[stem]):
         return None

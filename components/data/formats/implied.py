@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from typing import Any
 
 from components.data.formats.base import Format, Row, Unmapped, holds
@@ -12,7 +12,7 @@ from components.data.formats.conversations import TURNS, asked_of_turns, further
 _ANSWER = "\n\nAssistant:"
 
 
-def _are_texts(row: Mapping[str, Any], columns: Set[str]) -> bool:
+def _are_texts(row: Mapping[str, Any], columns: frozenset[str]) -> bool:
     return (
         not columns.intersection(("prompt", *TURNS))
         and holds(row, "chosen", "rejected")
@@ -21,11 +21,11 @@ def _are_texts(row: Mapping[str, Any], columns: Set[str]) -> bool:
     )
 
 
-def _are_hh(row: Mapping[str, Any], columns: Set[str]) -> bool:
+def _are_hh(row: Mapping[str, Any], columns: frozenset[str]) -> bool:
     return _are_texts(row, columns) and is_hh(row["chosen"])
 
 
-def _are_others(row: Mapping[str, Any], columns: Set[str]) -> bool:
+def _are_others(row: Mapping[str, Any], columns: frozenset[str]) -> bool:
     return _are_texts(row, columns) and not is_hh(row["chosen"])
 
 

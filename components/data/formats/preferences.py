@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from typing import Any
 
 from components.data.formats.base import Format, Row, holds
 from components.data.formats.conversations import asked_of, further, is_turns, turns_column
 
 
-def _fits(row: Mapping[str, Any], columns: Set[str]) -> bool:
+def _fits(row: Mapping[str, Any], columns: frozenset[str]) -> bool:
     return (
         holds(row, "chosen", "rejected")
         and (holds(row, "prompt") or turns_column(row) is not None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from typing import Any
 
 from components.data.formats.base import Format, Row, holds
@@ -11,7 +11,7 @@ from components.data.formats.conversations import asked_of, further, turns_colum
 _ANSWERS = ("chosen", "rejected", "response", "responses", "completion")
 
 
-def _fits(row: Mapping[str, Any], columns: Set[str]) -> bool:
+def _fits(row: Mapping[str, Any], columns: frozenset[str]) -> bool:
     return holds(row, "prompt") and turns_column(row) is None and not columns.intersection(_ANSWERS)
 
 

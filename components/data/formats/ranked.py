@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from typing import Any
 
 from components.data.formats.base import Format, Row, Unmapped, holds
@@ -12,7 +12,7 @@ _RANKS = ("ranks", "rankings", "ranking")  # the lowest is the best
 _SCORES = ("scores", "ratings")  # the highest is the best
 
 
-def _fits(row: Mapping[str, Any], columns: Set[str]) -> bool:
+def _fits(row: Mapping[str, Any], columns: frozenset[str]) -> bool:
     return (
         isinstance(row.get("responses"), list)
         and (holds(row, "prompt") or turns_column(row) is not None)

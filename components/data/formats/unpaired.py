@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Set
+from collections.abc import Mapping
 from typing import Any
 
 from components.data.formats.base import Format, Row, Unmapped, holds, without
@@ -13,7 +13,7 @@ _LABELS = {"true": True, "1": True, "false": False, "0": False}  # as a CSV spel
 _VOTE = "is good"  # no name that a column has
 
 
-def _fits(row: Mapping[str, Any], columns: Set[str]) -> bool:
+def _fits(row: Mapping[str, Any], columns: frozenset[str]) -> bool:
     return holds(row, "prompt", "completion", "label")
 
 
