@@ -53,8 +53,8 @@ def control_token_checks(kept: Mapping[FileName, Sequence[Row]], config: Languag
             "control_tokens_in_texts",
             "no text spells a control token of the tokenizer, such as " + ", ".join(control[:SHOWN_EXAMPLES]),
             spelled,
-            "these are read as text like any other; if they were meant as turns of a chat, take them out and put them "
-            "into language_model.prompt_template",
+            "these are read as text like any other; if they were meant as turns of a chat, bring the turns as "
+            "messages (language_model.chat_template), or put these into language_model.prompt_template",
         ),
     ]
 

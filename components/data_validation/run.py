@@ -10,6 +10,7 @@ from typing import NamedTuple
 from components.artifacts import atomic_folder, atomic_write_text, write_json
 from components.config import DataValidation, Shared
 from components.data.rows import Comparison, Demonstration, Prompt, row_of, write_rows
+from components.data_validation.chat_checks import require_readable_conversations
 from components.data_validation.control_tokens import control_token_checks
 from components.data_validation.gathering import read_raw_files, require_raw_files
 from components.data_validation.page import page_of
@@ -49,13 +50,14 @@ def run(
 
     Raises:
         DataError: a file is missing, empty or lacks a column, too many rows are rejected, or a check fails.
-        ConfigError: the checkpoint's tokenizer cannot be loaded.
+        ConfigError: the checkpoint's tokenizer cannot be loaded, or its template does not suit the data.
     """
     raw = read_raw_files(inputs.data, shared.data.columns)
     if "comparisons" not in raw and trained_on_comparisons:
         raise _no_comparisons(inputs.data, trained_on_comparisons)
     count = token_counter(shared.language_model)
     validated = validate(raw, settings, shared.seed, count)
+    require_readable_conversations(validated.kept, shared.language_model)
     validated.checks.extend(control_token_checks(validated.kept, shared.language_model))
     report = report_of(raw, validated, count)
     with atomic_folder(out) as folder:

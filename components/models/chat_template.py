@@ -141,5 +141,5 @@ def not_the_dialogue(expected: str, found: str) -> ConfigError:
         expected=f"as the template writes the whole dialogue: {expected}",
         found=f"as it opens the prompt, with the response behind: {found}",
         do="set language_model.chat_template_options so that both agree (of templates that let a model think, "
-        "enable_thinking: false), or give a template of your own",
+        "enable_thinking: false), or give a template of your own, whose prompt ends in no space before a word",
     )

@@ -52,18 +52,29 @@ def checkpoint_codec(config: LanguageModel, stop_ids: tuple[int, ...] = ()) -> C
     Raises:
         ConfigError: the tokenizer cannot be used, or has no chat template where params ask for its own.
     """
+    if config.chat_template is not None:
+        return Codec(chat_tokenizer(config), _format_of(config, stop_ids))
     tokenizer = load_checkpoint_tokenizer(config)
-    if config.chat_template not in (None, "tokenizer"):
-        tokenizer.chat_template = config.chat_template
-    elif config.chat_template == "tokenizer":
-        require_chat_template(tokenizer)
-    elif tokenizer.chat_template is not None:
+    if tokenizer.chat_template is not None:
         logger.warning(
             "%s brings a chat template, and language_model.prompt_template (%r) is used instead: a model that was "
             'trained on chats reads its prompts as they are then; language_model.chat_template: "tokenizer" is its own',
             *(config.checkpoint, config.prompt_template),
         )
-    return Codec(_with_options(tokenizer, config), _format_of(config, stop_ids))
+    return Codec(tokenizer, _format_of(config, stop_ids))
+
+
+def chat_tokenizer(config: LanguageModel) -> PreTrainedTokenizerBase:
+    """The checkpoint's tokenizer with the chat template of params.
+
+    Raises:
+        ConfigError: the tokenizer cannot be used, has no template of its own, or the template does not read an option.
+    """
+    tokenizer = load_checkpoint_tokenizer(config)
+    if config.chat_template != "tokenizer":
+        tokenizer.chat_template = config.chat_template
+    require_chat_template(tokenizer)
+    return _with_options(tokenizer, config)
 
 
 def scratch_codec(config: LanguageModel, rows: Iterable[Demonstration]) -> Codec:

@@ -70,8 +70,6 @@ def run(settings: Sft, shared: Shared, inputs: Inputs, out: Path, tracked: Stage
         )
     accelerator = start_accelerator()
     codec, policy = _start(shared, rows, accelerator.device)
-    if codec.format.prompt_template is None:  # for those who generate with what is stored by other means
-        policy.generation_config.eos_token_id = list(codec.stop_ids)
     base_model = _base_model(shared.language_model.checkpoint, policy)
     brought: Sequence[Prompt | Demonstration] = rows or read_rows(inputs.prompts, Prompt)
     asked = {row.prompt: row.asked for row in brought}
@@ -160,6 +158,7 @@ def _start(shared: Shared, rows: list[Demonstration], device: torch.device) -> t
         codec.require_room()
         require_usable(codec, policy, config)
         require_chunks(policy, config)
+        _end_turns(policy, codec)
         if config.adapter is not None:
             policy = new_adapter_policy(policy, config, derive_seed(shared.seed, "sft", "adapter"))
         return codec, policy
@@ -170,4 +169,11 @@ def _start(shared: Shared, rows: list[Demonstration], device: torch.device) -> t
     ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}
     policy = new_policy(config, len(tokenizer), ids, derive_seed(shared.seed, "sft", "weights"))
     require_attention(policy, config, device)
+    _end_turns(policy, codec)
     return codec, policy
+
+
+def _end_turns(policy: Any, codec: Codec) -> None:
+    """Tell what is stored where a chat's turn ends, for those who generate with it by other means."""
+    if codec.format.prompt_template is None:
+        policy.generation_config.eos_token_id = list(codec.stop_ids)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from chats import tokenizer_of
 
-from components.data.rows import Comparison
+from components.data.rows import Comparison, Message
 from components.errors import DataError
 from components.models.cuts import cut_fractions, cut_fractions_of_pairs, distinct_pairs
-from components.models.text import Codec
+from components.models.text import Codec, TextFormat
+from components.passes.sequences import comparison_pairs
 
 # The word codec keeps 4 tokens of a prompt and 3 of a response.
 PAIRS = [
@@ -44,3 +46,20 @@ def test_pairs_that_are_alike_after_the_cut_are_left_out_by_name(
 def test_no_pair_left_is_an_error(word_codec: Codec) -> None:
     with pytest.raises(DataError, match=r"(?s)some\.jsonl.*max_response_tokens.*alike"):
         distinct_pairs(PAIRS[1:2], word_codec, "some.jsonl")
+
+
+def test_conversations_are_counted_as_they_are_asked() -> None:
+    """Two of three are too long for their template, one of them for its earlier turns; the ends of turn count."""
+    codec = Codec(tokenizer_of("chatml"), TextFormat(None, 40, 4))
+    long = [Message(role=role, content="one two " * 9) for role in ("user", "assistant")]
+    rows = [
+        Comparison(str(number), "said", "Yes.", "one two three four five", messages=messages)
+        for number, messages in enumerate(
+            [None, [*long, Message(role="user", content="x")], [Message(role="user", content="one two " * 20)]]
+        )
+    ]
+    fractions = cut_fractions_of_pairs(codec, "a test", rows)
+    assert fractions == {"truncated_prompts_fraction": 2 / 3, "truncated_responses_fraction": 1 / 2}
+    assert distinct_pairs(rows, codec, "a test") == rows
+    pairs = comparison_pairs(rows, codec)
+    assert pairs.prompt_tokens[1][pairs.prompt_mask[1]].tolist() == codec.encode_prompts(["x"])[0]
