@@ -108,10 +108,10 @@ PROMPTS = [f"My {device} {fault}. What is wrong with it?" for fault in FAULTS fo
 
 
 def merged(base: Tree, changes: Tree) -> Tree:
-    """A deep copy of `base` with `changes` in it; a value that is no section, or is cycles, is replaced whole."""
+    """A deep copy of `base` with `changes` in it; what is no section, or is cycles or parts, is replaced whole."""
     return base | {
         key: merged(base[key], value)
-        if isinstance(value, dict) and isinstance(base.get(key), dict) and key != "cycles"
+        if isinstance(value, dict) and isinstance(base.get(key), dict) and key not in ("cycles", "parts")
         else value
         for key, value in changes.items()
     }

@@ -37,6 +37,9 @@ DRAWINGS: dict[str, Callable[[Path], None]] = {
     ),
     "training": lambda path: figures.training_curves(path, CURVE, target_kl=4.0),
     "calibration": lambda path: figures.calibration(path, {"Reward model": BINS, "Judge": BINS}, 0.95),
+    "calibration of a scorer that was held against nothing": lambda path: figures.calibration(
+        path, {"Reward model": [], "Judge": BINS}, 0.95
+    ),
     "calibration of one comparison a bin": lambda path: figures.calibration(
         path, {"Reward model": [{"size": 1, "mean_probability": 0.2, "frequency": 1.0}]}, 0.95
     ),

@@ -8,6 +8,7 @@ from records_by_hand import changed, record
 
 from components.artifacts import read_jsonl, write_jsonl
 from components.errors import ArtifactError
+from components.measuring.metrics import metrics_among, parts_among
 from components.measuring.records import (
     Record,
     by_prompt,
@@ -109,3 +110,14 @@ def test_an_incomplete_record_is_refused_by_row_and_column(tmp_path: Path) -> No
     write_jsonl(path, rows)
     with pytest.raises(ArtifactError, match=r"(?s)records\.jsonl, row 2.*no kl"):
         read_records(path)
+
+
+def test_the_parts_of_scorers_are_kept_apart_from_the_rubrics(tmp_path: Path) -> None:
+    one = dataclasses.replace(record("a"), parts={"reward/correct": 1.0, "judge/words": 3.0})
+    write_records(tmp_path / "records.jsonl", {"sft": [one]})
+    assert read_records(tmp_path / "records.jsonl") == {"sft": [one]}
+    (written,) = read_jsonl(tmp_path / "records.jsonl")
+    assert written["reward/correct"] == 1.0 and written["gold"] == one.rubric["gold"]
+    names = [metric.name for metric in metrics_among(one.numbers())]
+    assert names[-2:] == ["reward/correct", "judge/words"]
+    assert parts_among(one.numbers()) == ["helpful", "harmless", "honest"]

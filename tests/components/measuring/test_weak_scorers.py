@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from components.measuring.weak_scorers import margin_over_baseline, weakness
+from components.measuring.weak_scorers import margin_over_baseline, unmeasured, weakness
 
 
 def metrics(accuracy: float, longer_wins: float) -> dict[str, float]:
@@ -30,3 +30,11 @@ def test_a_scorer_that_loses_to_length_or_to_chance_is_weak() -> None:
     )
     assert margin_over_baseline(0.691, 0.802) == pytest.approx(-0.111)
     assert margin_over_baseline(0.45, 0.3) == pytest.approx(-0.05)
+
+
+def test_a_scorer_that_was_held_against_no_comparisons_is_not_called_weak_but_unknown() -> None:
+    assert weakness("judge", {"comparisons_heldout": 0}) is None
+    assert unmeasured("judge", {"comparisons_heldout": 0}) == (
+        "how often the judge prefers the better response is not known: it was held against no comparisons"
+    )
+    assert unmeasured("judge", metrics(0.7, 0.5)) is None

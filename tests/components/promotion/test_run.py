@@ -110,8 +110,8 @@ def test_the_first_candidate_meets_the_sft_policy_and_the_next_one_the_champion(
     assert "KL to the SFT policy is 2.00 nats per sequence, above 1" in said and "try 4 on these" in said
     assert find_version("story@3").tags["try"] == "4 on these test prompts, decided at 99.8%"
     assert versions("story") == [1, 2, 3]
-    more = [*read_jsonl(Place().clean / "prompts_test.jsonl"), {"id": "other", "prompt": "other prompts start anew"}]
-    write_jsonl(Place().clean / "prompts_test.jsonl", more)
+    asked = Place().clean / "prompts_test.jsonl"
+    write_jsonl(asked, [*read_jsonl(asked), {"id": "other", "prompt": "new prompts start anew"}])
     put_candidate(models, 3, gold=-1.0)
     perform("promotion", params, Place())
     assert "try 1 on these" in capsys.readouterr().out
