@@ -13,7 +13,7 @@ from tiny_project import REPOSITORY, run_command
 
 HEAVY = {"torch", "transformers", "mlflow", "prefect", "dvc", "pandas", "numpy", "scipy", "rich", "pydantic"}
 COMMANDS = (
-    *("compare", "doctor", "evaluate", "experiments", "export", "lineage", "params", "prepare"),
+    *("compare", "doctor", "evaluate", "experiments", "export", "lineage", "params", "plan", "prepare"),
     *("run", "seeds", "stages", "ui"),
 )
 
