@@ -78,6 +78,29 @@ def params(key: str | None, schema: bool, as_json: bool) -> None:
         print_params(require_repository(), key, as_json)
 
 
+@click.command(short_help="Compute a run's memory, phase by phase.")
+@click.option("--device", metavar="cpu|GIB", default="cpu", show_default=True,
+              help="This machine, or a GPU with so many GiB.")  # fmt: skip
+@output.as_json
+def plan(device: str, as_json: bool) -> None:
+    """Compute what a run of these params takes of memory, phase by phase, and its tokens; no weights are loaded."""
+    with output.answering(as_json) as tell:
+        repository = require_repository()
+        set_environment(repository)
+        from components.config import load_params
+        from components.interface.plan.estimate import device_of, estimate
+        from components.interface.plan.table import plan_tables
+        from components.interface.terminal import print_whole
+        from components.place import Place
+
+        place = Place(repository)
+        found = estimate(load_params(place.params), place, device_of(device))
+        if as_json:
+            tell(found.plain())
+        else:
+            print_whole(plan_tables(found))
+
+
 @click.command(short_help="Say whether this machine is fit for a run.")
 @output.as_json
 def doctor(as_json: bool) -> None:
@@ -152,4 +175,4 @@ def experiments() -> None:
     click.echo("\n".join(experiment_lines(shown.stdout, load_params(Place(repository).params).model_dump())))
 
 
-LOOKING = (evaluate, export, params, doctor, lineage, ui, stages, experiments)
+LOOKING = (evaluate, export, params, plan, doctor, lineage, ui, stages, experiments)

@@ -63,6 +63,8 @@ def export(source: Path, to: Path, dtype: str | None) -> Exported:
     kept = dtype or str(next(policy.parameters()).dtype).removeprefix("torch.")
     _hold(policy, torch.float32)
     wanted = _logits(policy, probe)
+    if is_adapter(source):
+        require_same_logits(load_policy(source), probe, wanted, source)
     _hold(policy, getattr(torch, kept))
     _hold(policy, torch.float32)  # as rounded as they are written
     rounded = _logits(policy, probe)

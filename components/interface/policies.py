@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from components.errors import ArtifactError
+from components.models.adapter_origin import CONFIG_FILE
 from components.tracking.registry import fetch_policy, find_version
 
 
@@ -22,7 +23,7 @@ def policy_folder(policy: str) -> Iterator[Path]:
         ArtifactError: there is none.
     """
     if "@" not in policy or Path(policy).exists():
-        if not Path(policy, "config.json").exists():
+        if not any(Path(policy, name).exists() for name in ("config.json", CONFIG_FILE)):
             raise ArtifactError(
                 "this is no policy",
                 where=policy,

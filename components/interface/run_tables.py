@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rich import box
 from rich.table import Table
 
 from components.interface.cells import interval
 from components.interface.fitting import Fitting
 from components.interface.seeds import criteria
+from components.interface.tables import plain_table
 from components.measuring.metrics import KL, WIN_RATE, Metric, metrics_among, number, parts_among, rubric_metrics
 
 
@@ -24,7 +24,7 @@ def evaluation_table(evaluation: dict[str, Any]) -> Fitting:
 
 def _evaluation_table(evaluation: dict[str, Any], *, with_intervals: bool = False) -> Table:
     title = "mean [95 % interval paired by prompt]" if with_intervals else "mean; difference [95 % interval by prompt]"
-    table = _table(f"Held-out prompts, {title}", "SFT", "candidate", "candidate - SFT")
+    table = plain_table(f"Held-out prompts, {title}", "SFT", "candidate", "candidate - SFT")
     show = interval if with_intervals else _mean
     for metric in metrics_among(evaluation["candidate"]):
         cells = [show(evaluation[side][metric.name], metric) for side in ("sft", "candidate")]
@@ -44,7 +44,7 @@ def seeds_table(evaluations: Mapping[int, dict[str, Any]]) -> Fitting:
 
 
 def _seeds_table(evaluations: Mapping[int, dict[str, Any]], *, stacked: bool = False) -> Table:
-    table = _table("SFT -> candidate on held-out prompts", *(f"seed {seed}" for seed in evaluations))
+    table = plain_table("SFT -> candidate on held-out prompts", *(f"seed {seed}" for seed in evaluations))
     columns = list(evaluations.values())
     names = list(columns[0]["difference"])
     for metric in rubric_metrics(names):
@@ -61,15 +61,6 @@ def _seeds_table(evaluations: Mapping[int, dict[str, Any]], *, stacked: bool = F
     table.add_row(f"{KL.label} (nats)", *(number(column["candidate"][KL.name]["mean"], KL) for column in columns))
     for claims in zip(*(criteria(column) for column in columns), strict=True):
         table.add_row(claims[0].claim, *("yes" if claim.holds else "NO" for claim in claims))
-    return table
-
-
-def _table(title: str, *columns: str) -> Table:
-    """It wastes no columns: terminals are narrow. Where it is still too wide, its labels go on in a second line."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, collapse_padding=True, pad_edge=False)
-    table.add_column("")
-    for column in columns:
-        table.add_column(column, justify="right", no_wrap=True)
     return table
 
 

@@ -1,0 +1,61 @@
+"""The tables of `proximal plan`."""
+
+from __future__ import annotations
+
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from components.interface.plan.estimate import GIB, Estimate, Row
+from components.interface.tables import plain_table
+
+
+def plan_tables(found: Estimate) -> Group:
+    """Memory by phase, whether it fits and what would help, and the tokens."""
+    parts: list[Table | Text] = [_memory(found), _verdict(found)]
+    if found.knobs:
+        parts.append(_knobs(found))
+    if found.tokens:
+        parts.append(_tokens(found))
+    parts.append(Text(f"lengths: {found.lengths}"))
+    return Group(*parts)
+
+
+def _memory(found: Estimate) -> Table:
+    title = f"Memory in GiB, a model of {found.parameters / 1e6:,.1f} M parameters"
+    table = plain_table(title, "weights", "training", "work", "beside", "total")
+    for row in found.rows:
+        phase = row.phase
+        weights = sum(phase.roles.values())
+        sizes = (weights, phase.training, phase.work, row.beside, row.total)
+        table.add_row(_name(row), *map(_gib, sizes), style="bold" if row == found.peak else None)
+    return table
+
+
+def _verdict(found: Estimate) -> Text:
+    roles = ", ".join(f"{role} {_gib(size)}" for role, size in found.peak.phase.roles.items())
+    fits = "fits" if found.fits else "DOES NOT FIT"
+    text = f"{fits}: the peak is {_gib(found.peak.total)} GiB in {_name(found.peak)} (weights: {roles}); "
+    return Text(f"{text}{found.device.name} has {_gib(found.device.memory)} GiB")
+
+
+def _knobs(found: Estimate) -> Table:
+    table = plain_table(f"What {_name(found.peak)} takes with one key changed, in GiB", "total")
+    for change, size in found.knobs:
+        table.add_row(change, _gib(size))
+    return table
+
+
+def _tokens(found: Estimate) -> Table:
+    table = plain_table("Tokens", "sampled", "passed", "trained")
+    for each in found.tokens:
+        table.add_row(each.stage, *(f"{number:,}" for number in (each.sampled, each.passed, each.trained)))
+    return table
+
+
+def _name(row: Row) -> str:
+    return f"{row.phase.stage}, {row.phase.name}"
+
+
+def _gib(size: int) -> str:
+    return f"{size / GIB:.2f}"

@@ -1,0 +1,1 @@
+"""Stories for children, and what makes one a warm one."""

@@ -1,0 +1,125 @@
+"""`proximal plan`: bytes counted by hand, and the peak of a real training run."""
+
+from __future__ import annotations
+
+import gc
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from components.config import Params
+from components.errors import ConfigError
+from components.interface.plan.estimate import device_of, estimate
+from components.interface.plan.lengths import Lengths, largest_microbatch
+from components.interface.plan.live_bytes import counted
+from components.interface.plan.models import shape_of
+from components.interface.plan.phases import Simulation
+from components.interface.plan.table import plan_tables
+from components.place import Place
+from flows.cli import commands
+
+VOCABULARY, HIDDEN, INNER, LAYERS = 300, 8, 16, 2
+# Embeddings (tied), then of each layer q, k, v, o, three of the MLP and two norms, then the last norm.
+PARAMETERS = VOCABULARY * HIDDEN + LAYERS * (4 * HIDDEN * HIDDEN + 3 * HIDDEN * INNER + 2 * HIDDEN) + HIDDEN
+TENSORS = 1 + LAYERS * 9 + 1
+ROTARY = 2 * 2 * 4  # buffers: the frequencies of pairs in a head of 4, kept twice, in float32
+
+
+@pytest.fixture
+def small(tiny_params: Callable[..., Params]) -> Params:
+    scratch = {"vocabulary_size": VOCABULARY, "hidden_size": HIDDEN, "intermediate_size": INNER, "layers": LAYERS,
+               "attention_heads": 2}  # fmt: skip
+    return tiny_params(language_model={"scratch": scratch, "max_prompt_tokens": 6, "max_response_tokens": 4})
+
+
+def simulation(params: Params) -> Simulation:
+    many = [(6, 4)] * 64
+    pairs = {stage: list(zip(many, many, strict=True)) for stage in ("reward_model", "judge")}
+    lengths = Lengths(many, pairs, [6] * 64, [6] * 64, [6] * 64, "here", are_rows=True)
+    return Simulation(params, shape_of(params.language_model, VOCABULARY), lengths, mixed=False)
+
+
+def test_bytes_live_from_the_operation_that_makes_them_until_nobody_holds_them() -> None:
+    with counted() as live:
+        first = torch.zeros(1000)
+        second = first.view(10, 100) + 1.0  # the view is the same storage
+        assert (live.now, live.peak) == (8000, 8000)
+        del first
+        gc.collect()
+        assert (live.now, live.peak) == (4000, 8000)
+        live.reset()
+        third = second.to(torch.bfloat16)
+        assert (live.now, live.peak) == (6000, 6000)
+        assert third.shape == (10, 100)
+
+
+def test_weights_gradients_and_moments_are_counted_by_hand(small: Params) -> None:
+    phase = simulation(small).sft()
+    assert phase.parameters == PARAMETERS
+    assert phase.roles == {"policy": 4 * PARAMETERS + ROTARY}
+    # A gradient, two moments, and of each tensor the number of its steps.
+    assert phase.training == 12 * PARAMETERS + 4 * TENSORS
+    assert phase.work > 0
+
+
+def test_every_role_of_ppo_holds_its_weights(small: Params) -> None:
+    scalar = PARAMETERS + HIDDEN  # a trunk has the embeddings too, and a head
+    phase = simulation(small).updates()
+    assert phase.roles == {
+        "policy": 4 * PARAMETERS + ROTARY,
+        "value model": 4 * scalar + ROTARY,
+        "reference": 4 * PARAMETERS + ROTARY,
+        "reward model": 4 * scalar + ROTARY,
+    }
+    assert phase.training == 12 * (PARAMETERS + scalar) + 4 * (2 * TENSORS + 1)
+
+
+def test_adapters_share_one_base_in_half_precision(small: Params) -> None:
+    content = small.model_dump(mode="json")
+    adapter = {"kind": "lora", "rank": 2, "alpha": 4, "target_modules": ["q_proj", "o_proj"]}
+    content["language_model"] |= {"checkpoint": "somewhere", "adapter": adapter, "dtype": "bfloat16"}
+    changed = Params.model_validate(content)
+    found = simulation(small)
+    shaped = Simulation(changed, found._shape, found.lengths, mixed=False)
+    phase = shaped.updates()
+    one = 4 * LAYERS * 2 * 2 * (HIDDEN + HIDDEN)  # float32, of each layer two linear ones, rank 2, in and out
+    head = 4 * HIDDEN
+    assert phase.roles["policy"] == 2 * PARAMETERS + one + ROTARY
+    assert phase.roles["reference"] == one
+    assert phase.roles["value model"] in (one + head, one + head // 2)
+    assert phase.training < 12 * 3 * (one + head)
+
+
+def test_the_largest_microbatch_is_of_like_lengths() -> None:
+    # Of one batch in order 1 2 3 | 4 5 6: the second part.
+    assert sorted(largest_microbatch([6, 1, 5, 2, 4, 3], batch_size=6, size=3)) == [0, 2, 4]
+
+
+def test_the_knobs_are_named_where_it_does_not_fit(small: Params, tmp_path: Path) -> None:
+    (tmp_path / small.compute.accelerate_config).parent.mkdir(parents=True)
+    repository = Path(__file__).parents[3]
+    (tmp_path / small.compute.accelerate_config).write_text((repository / small.compute.accelerate_config).read_text())
+    found = estimate(small, Place(tmp_path), device_of("0.0001"))
+    assert not found.fits
+    changes = [change for change, _ in found.knobs]
+    assert "language_model.dtype: bfloat16" in changes
+    assert all(size < found.peak.total for _, size in found.knobs)
+    assert json.loads(json.dumps(found.plain()))["fits"] is False
+    assert "DOES NOT FIT" in str([getattr(part, "plain", "") for part in plan_tables(found).renderables])
+    assert estimate(small, Place(tmp_path), device_of("80")).fits
+
+
+def test_a_device_that_is_none_is_refused() -> None:
+    for text in ("tpu", "-1", "nan"):
+        with pytest.raises(ConfigError, match="no such device"):
+            device_of(text)
+
+
+def test_the_command_prints_a_plan_of_the_shipped_params() -> None:
+    told = CliRunner().invoke(commands, ["plan", "--device", "80"])
+    assert told.exit_code == 0, told.output
+    assert "fits: the peak is" in told.output
