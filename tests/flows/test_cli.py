@@ -115,7 +115,7 @@ def test_a_folder_without_git_is_named_first(project: Path) -> None:
         (["ppo.lr=1e-4"], "found:      ppo.lr\n"),
         (["sed.epochs=1"], "did you mean sft.epochs?\n"),
         (["seed=abc"], "expected:   a valid integer\n  found:      'abc'\n"),
-        (["sft.epochs=-1"], "where:      params.yaml with sft.epochs=0: sft.epochs\n"),
+        (["sft.epochs=-1"], "where:      params.yaml with sft.epochs=-1: sft.epochs\n"),
         (["seed=1", "seed = 2"], "where:      --set seed\n  expected:   one value\n"),
         (["compute.accelerate_config=absent.yaml"], "absent.yaml\n"),
     ],
