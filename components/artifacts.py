@@ -120,11 +120,17 @@ def _sync_tree(folder: Path) -> None:
 
 def atomic_write_text(path: Path, text: str) -> None:
     """Write a text file in one step: a reader sees the old content or the new, never a part."""
+    atomic_write_parts(path, (text,))
+
+
+def atomic_write_parts(path: Path, parts: Iterable[str]) -> None:
+    """Write a text file in one step, one part after the other: they need not all be in memory."""
     scratch = _scratch(path)
     with disk_faults(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            scratch.write_text(text, encoding="utf-8")
+            with scratch.open("w", encoding="utf-8") as file:
+                file.writelines(parts)
             _sync(scratch)
             os.replace(scratch, path)
         finally:
@@ -138,8 +144,8 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
     """Write one JSON object a line."""
-    lines = (json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows)
-    atomic_write_text(path, "".join(line + "\n" for line in lines))
+    encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
+    atomic_write_parts(path, (encode(row) + "\n" for row in rows))
 
 
 def read_json(path: Path) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from components.config import DataValidation
 from components.data_validation.checks import SHOWN_CHARACTERS, SHOWN_EXAMPLES, Check
 from components.data_validation.near_duplicates import repeated_texts, twins_between
-from components.data_validation.normalisation import clipped
+from components.data_validation.normalisation import clipped, fingerprint
 from components.data_validation.reading import Row, place_of
 from components.data_validation.schemas import FileName
 from components.data_validation.splits import responses_key
@@ -13,16 +13,13 @@ from components.data_validation.splits import responses_key
 
 def near_duplicate_check(file: FileName, rows: list[Row], limits: DataValidation) -> Check:
     """Rows that deduplication would remove. Several labels of the same two responses are one row here."""
-    texts: dict[object, tuple[str, str]] = {}
-    for position, row in enumerate(rows):
-        if file == "comparisons":
-            key = responses_key(row)
-            texts.setdefault(key, ("\n".join(key), place_of(file, row)))
-        else:
-            text = "\n".join((row["prompt"], row["response"])) if file == "demonstrations" else row["prompt"]
-            texts[position] = (text, place_of(file, row))
-    distinct = list(texts.values())
-    repeats = repeated_texts([text for text, _ in distinct], limits.near_duplicate_similarity)
+    distinct = rows
+    if file == "comparisons":
+        first: dict[bytes, Row] = {}
+        for row in rows:
+            first.setdefault(fingerprint(*responses_key(row)), row)
+        distinct = list(first.values())
+    repeats = repeated_texts((_text_of(file, row) for row in distinct), limits.near_duplicate_similarity)
     fraction = len(repeats) / len(distinct) if distinct else 0.0
     return Check(
         name=f"near_duplicates_{file}",
@@ -33,11 +30,19 @@ def near_duplicate_check(file: FileName, rows: list[Row], limits: DataValidation
         value=fraction,
         limit=limits.max_near_duplicate_fraction,
         examples=[
-            f"{distinct[later][1]} repeats {distinct[earlier][1]}: {clipped(distinct[later][0], SHOWN_CHARACTERS)}"
+            f"{place_of(file, distinct[later])} repeats {place_of(file, distinct[earlier])}: "
+            f"{clipped(_text_of(file, distinct[later]), SHOWN_CHARACTERS)}"
             for later, earlier in list(repeats.items())[:SHOWN_EXAMPLES]
         ],
         remedy="deduplicate the source; repeated rows count several times in training",
     )
+
+
+def _text_of(file: FileName, row: Row) -> str:
+    """All that tells a row from others."""
+    if file == "comparisons":
+        return "\n".join(responses_key(row))
+    return "\n".join((row["prompt"], row["response"])) if file == "demonstrations" else str(row["prompt"])
 
 
 def near_duplicates_across_splits_check(train: list[Row], heldout: list[Row], limits: DataValidation) -> Check:

@@ -6,7 +6,7 @@ import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 
-from components.data_validation.normalisation import visible
+from components.data_validation.normalisation import fingerprint, visible
 from components.data_validation.reading import Row
 from components.data_validation.splits import responses_key
 from components.measuring.intervals import Interval, share_interval
@@ -71,16 +71,17 @@ def label_statistics(comparisons: list[Row]) -> LabelStatistics:
     One with neither is left out of all agreement: of those that agree only the first was kept (see schemas), so
     they could only disagree.
     """
-    groups: dict[tuple[str, str, str], list[Row]] = defaultdict(list)
+    groups: dict[bytes, list[Row]] = defaultdict(list)
     for row in comparisons:
-        groups[responses_key(row)].append(row)
+        groups[fingerprint(*responses_key(row))].append(row)
 
     label_pairs = agreeing_label_pairs = 0
     labels: Counter[str] = Counter()
     compared: Counter[str] = Counter()
     agreeing: Counter[str] = Counter()
     contradicted, self_contradicted = [], []
-    for (_, first, _), rows in groups.items():
+    for rows in groups.values():
+        first = min(visible(rows[0]["chosen"]), visible(rows[0]["rejected"]))
         ways = {visible(row["chosen"]) == first for row in rows}
         votes: Counter[bool] = Counter(
             visible(row["chosen"]) == first

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
 from dataclasses import asdict
 from statistics import median
 from typing import Any
@@ -102,9 +103,9 @@ def flat_metrics(report: dict[str, Any]) -> dict[str, float]:
     return flat
 
 
-def quarantine_lines(validated: Validated) -> str:
-    """The content of quarantine.jsonl: ASCII, so that invisible and broken characters are seen as escapes."""
-    return "".join(
+def quarantine_lines(validated: Validated) -> Iterator[str]:
+    """The lines of quarantine.jsonl: ASCII, so that invisible and broken characters are seen as escapes."""
+    return (
         json.dumps(
             {
                 "file": row.raw_file,

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
-from components.artifacts import atomic_folder, atomic_write_text, write_json
+from components.artifacts import atomic_folder, atomic_write_parts, atomic_write_text, write_json
 from components.config import DataValidation, Shared
 from components.data.rows import Comparison, Demonstration, Prompt, row_of, write_rows
 from components.data_validation.chat_checks import require_readable_conversations
@@ -63,8 +63,8 @@ def run(
     with atomic_folder(out) as folder:
         for part, rows in validated.parts.items():
             kind = _KINDS[part.partition("_")[0]]
-            write_rows(folder / "clean" / f"{part}.jsonl", [row_of(kind, row) for row in rows])
-        atomic_write_text(folder / "quarantine.jsonl", quarantine_lines(validated))
+            write_rows(folder / "clean" / f"{part}.jsonl", (row_of(kind, row) for row in rows))
+        atomic_write_parts(folder / "quarantine.jsonl", quarantine_lines(validated))
         write_json(folder / "report.json", report)
         atomic_write_text(folder / "report.html", page_of(raw, validated, report))
     for line in price_of_the_split(report):

@@ -13,7 +13,7 @@ from typing import Literal
 from components.config import DataValidation
 from components.data_validation.conversations import first_question
 from components.data_validation.faults import Fault, FaultKind
-from components.data_validation.normalisation import prompt_key, visible
+from components.data_validation.normalisation import fingerprint, prompt_key, visible
 from components.data_validation.reading import Row
 from components.seeding import derive_seed
 
@@ -92,13 +92,16 @@ def hold_out_pairs(comparisons: list[Row], limits: DataValidation, seed: int) ->
 
     All labels of the same responses stay together. A drawn pair trains after all where its prompt has no other one.
     """
-    keys = [responses_key(row) for row in comparisons]
-    drawn = [
-        position_in_unit_interval(seed, "heldout_pair", json.dumps(key)) < limits.heldout_pair_fraction for key in keys
-    ]
-    seen = {key[0] for key, is_drawn in zip(keys, drawn, strict=True) if not is_drawn}
+    drawn: list[bool] = []
+    prompts: list[bytes] = []
+    for row in comparisons:
+        key = responses_key(row)
+        position = position_in_unit_interval(seed, "heldout_pair", json.dumps(key))
+        drawn.append(position < limits.heldout_pair_fraction)
+        prompts.append(fingerprint(key[0]))
+    seen = {prompt for prompt, is_drawn in zip(prompts, drawn, strict=True) if not is_drawn}
     train: list[Row] = []
     heldout: list[Row] = []
-    for row, key, is_drawn in zip(comparisons, keys, drawn, strict=True):
-        (heldout if is_drawn and key[0] in seen else train).append(row)
+    for row, prompt, is_drawn in zip(comparisons, prompts, drawn, strict=True):
+        (heldout if is_drawn and prompt in seen else train).append(row)
     return train, heldout

@@ -66,6 +66,7 @@ FUNCTION = {"source": "function", "weight": 1.0, "function": "mine:f", "batch_si
         ("data.rubric_options", [1]),
         ("judge.parts", {}),
         ("data_validation.max_reject_fraction", -0.1),
+        ("data_validation.min_heldout_prompts", 1),  # of one prompt there is no interval
         ("evaluation.confidence", 95),
         ("promotion.registered_model", "policy@champion"),
     ],
@@ -141,6 +142,14 @@ def test_a_wrong_type_or_value_is_named_with_what_was_found(refused: Any, key: s
                 ("reward", "k3", "became 2.3 in 30 iterations"),
                 ("loss", "k1", "became 5.6 in 30 iterations"),
             )
+        ),
+        *(
+            (
+                f"data_validation.{key}",
+                "null: the tokenizer of language_model.checkpoint scratch is",
+                {f"data_validation.{key}": 9},
+            )
+            for key in ("max_prompt_tokens", "max_response_tokens")
         ),
         (
             "ppo.length_penalty.buffer_tokens",

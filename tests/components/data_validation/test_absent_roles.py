@@ -1,4 +1,4 @@
-"""Data of one kind alone: demonstrations are made of chosen responses, comparisons may be none where none are used."""
+"""Data of one kind: demonstrations are made of chosen responses; comparisons may be none where none are needed."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def test_figures_the_data_cannot_give_are_left_out(world: Any, limits: Limits) -
 def test_quarantine_holds_every_row_with_its_reasons(world: Any, limits: Limits) -> None:
     world.demonstrations[4]["response"] = "caf\ufffd\x00"
     raw = world.raw()
-    lines = quarantine_lines(validate(raw, limits(), 1))
+    lines = "".join(quarantine_lines(validate(raw, limits(), 1)))
     assert lines.isascii()
     assert json.loads(lines) == {
         "file": "demonstrations.jsonl",

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from components.config import Params, load_params
+from components.config.scoring import Rubric
 from components.data_validation.links import refuse_links
 from components.data_validation.run import read_raw_files
 from components.digests import digest
@@ -165,3 +166,19 @@ def test_the_run_in_mlflow_knows_data_and_outputs(params: Params, world: Any, tr
         "demonstrations",
         "comparisons",
     }
+
+
+def test_comparisons_may_be_none_where_nothing_is_trained_on_them(params: Params, world: Any) -> None:
+    world.write(Path("data"))
+    Path("data/comparisons.jsonl").unlink()
+    with pytest.raises(DataError, match="no comparisons, and something is trained on them") as error:
+        perform("data_validation", params, Place())
+    assert error.value.expected == "comparisons for reward_model, judge"
+    rubric = params.reward_model.parts | {"trained": Rubric(source="rubric", weight=1.0)}
+    scorers = {name: getattr(params, name).model_copy(update={"parts": rubric}) for name in ("reward_model", "judge")}
+    with pytest.raises(DataError) as error:
+        perform("data_validation", params.model_copy(update=scorers | {"method": "dpo"}), Place())
+    assert error.value.expected == "comparisons for dpo"
+    perform("data_validation", params.model_copy(update=scorers), Place())
+    assert (OUTPUTS / "clean/comparisons_judge_heldout.jsonl").read_text() == ""
+    assert len((OUTPUTS / "clean/demonstrations.jsonl").read_text().splitlines()) == 20

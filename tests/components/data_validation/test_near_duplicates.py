@@ -3,9 +3,11 @@ from __future__ import annotations
 import random
 import time
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from components.data_validation import near_duplicates
 from components.data_validation.near_duplicates import repeated_texts, twins_between
 
 TWELVE = "one two three four five six seven eight nine ten eleven twelve"  # ten shingles of three words
@@ -79,3 +81,25 @@ def test_ten_thousand_rows_take_about_a_second() -> None:
     start = time.process_time()
     assert repeated_texts([*rows, rows[7] + " indeed"], 0.9) == {10_000: 7}
     assert time.process_time() - start < 5.0  # about 1 s on an idle core
+
+
+@settings(max_examples=100, deadline=None)
+@given(known=st.lists(texts, max_size=9), asked=st.lists(texts, max_size=9), block=st.sampled_from([1, 5, 50]))
+def test_blocks_change_nothing(known: list[str], asked: list[str], block: int) -> None:
+    whole = [repeated_texts(known + asked, 0.7), twins_between(known, asked, 0.7)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(near_duplicates, "BLOCK", block)
+        assert [repeated_texts(known + asked, 0.7), twins_between(known, asked, 0.7)] == whole
+
+
+@pytest.mark.parametrize(
+    ("text", "twin"),
+    [
+        ("Don\u2019t \u201cstop\u201d \u2014 now\u2026", "don t stop now"),
+        ("caf\u00e9 stra\u00dfe na\u00efve", "CAF\u00c9 STRASSE NA\u00cfVE"),
+        ("a_1\x1fb\x00c", "A_1 b c"),
+    ],
+)
+def test_words_are_the_same_by_the_quick_way_and_by_the_other(text: str, twin: str) -> None:
+    assert repeated_texts([text, twin, twin + " \u00e9"], 1.0) == {1: 0}
+    assert repeated_texts([text + " \u00e9", twin + " \u00e9", twin], 1.0) == {1: 0}
