@@ -73,10 +73,9 @@ def test_what_a_stage_computes_with_is_seen_by_its_content(stage: str) -> None:
 
 
 def test_the_checkpoints_files_are_seen_by_their_content() -> None:
-    """By every stage that loads a model, as with adapters each reads the base."""
-    assert {stage for stage in STAGES if "${language_model.checkpoint_files}" in STAGES[stage]["deps"]} == {
-        stage for stage in STAGES if computes(stage)
-    }
+    """By every stage that loads a model, as with adapters each reads the base, and by the one that counts tokens."""
+    seen = {stage for stage in STAGES if "${language_model.checkpoint_files}" in STAGES[stage]["deps"]}
+    assert seen == {stage for stage in STAGES if computes(stage)} | {"data_validation"}
     assert (ROOT / PARAMS["language_model"]["checkpoint_files"]).exists()
 
 
@@ -99,7 +98,10 @@ def test_dvc_depends_on_the_folder_and_the_config_that_params_name(tmp_path: Pat
     (tmp_path / "dvc.yaml").write_text((ROOT / "dvc.yaml").read_text())
     with Repo.init(str(tmp_path), no_scm=True) as project:
         deps = {stage.name: {dep.def_path for dep in stage.deps} for stage in project.index.stages}
-    assert {name for name in deps if "base" in deps[name]} == {"sft", "reward_model", "judge", "evaluation", *ALIGNMENT}
+    assert {name for name in deps if "base" in deps[name]} == {
+        *("data_validation", "sft", "reward_model", "judge", "evaluation"),
+        *ALIGNMENT,
+    }
     assert "mine.yaml" in deps["sft"]
     measured = {"evaluation", *ALIGNMENT}
     assert {name for name in deps if "my_rubrics" in deps[name]} == measured | {"reward_model", "judge"}
