@@ -148,3 +148,9 @@ def _tree(modules: dict[str, nn.Module]) -> nn.Module:
             place = getattr(place, parent)
         place.add_module(last, module)
     return root
+
+
+def with_bases(model: nn.Module) -> list[nn.Module]:
+    """A model, and the bases that its views call, which are no parts of it; each once."""
+    bases = [module.base.model for module in model.modules() if isinstance(module, AdapterView)]
+    return list({id(part): part for part in (model, *bases)}.values())
