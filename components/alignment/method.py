@@ -65,7 +65,8 @@ class Job:
 
     def frozen_offloaded(self, trained: nn.Module, *others: nn.Module) -> AbstractContextManager[None]:
         """Around updates: the frozen models, and others that no update needs, lie in main memory if params ask so."""
-        models = {id(model): model for model in (self.frozen.reference, self.frozen.reward_model, *others)}
+        frozen = (self.frozen.reference, *self.frozen.reward_model.models, *others)
+        models = {id(model): model for model in frozen}
         asked = self.shared.language_model.offload_frozen
         return offloaded(models.values(), trained, self.accelerator.device, asked=asked)
 

@@ -123,6 +123,13 @@ class Params(Section):
         return self
 
     @model_validator(mode="after")
+    def q_learning_looks_at_the_whole_vocabulary(self) -> Params:
+        if self.method == "q_learning" and self.language_model.vocabulary_chunk is not None:
+            rule = "null: the heads of q_learning have a number for every token of the vocabulary"
+            raise contradiction("language_model.vocabulary_chunk", rule, self.language_model.vocabulary_chunk)
+        return self
+
+    @model_validator(mode="after")
     def limits_in_tokens_have_a_tokenizer(self) -> Params:
         for key in ("max_prompt_tokens", "max_response_tokens"):
             limit: int | None = getattr(self.data_validation, key)

@@ -113,7 +113,7 @@ class _Chunked(torch.autograd.Function):
         return (chosen - largest) - log_total, entropy
 
     @staticmethod
-    @torch.autograd.function.once_differentiable  # type: ignore[untyped-decorator]
+    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, of_logprobs: Tensor | None, of_entropy: Tensor | None) -> tuple[Tensor | None, ...]:
         """Gradients of hidden, weight and bias. Shapes: theirs, of (N,) each. Raises: nothing."""
         hidden, weight, bias, tokens, largest, log_total, entropy = ctx.saved_tensors

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from components.models.adapter_views import shares_a_base
+from components.models.adapter_views import with_bases
 
 
 @contextmanager
@@ -25,14 +25,8 @@ def offloaded(frozen: Iterable[Any], trained: nn.Module, device: torch.device, *
     if not asked or device.type == "cpu":
         yield
         return
-    in_use = {id(weight) for weight in trained.parameters()}
-    moved = [
-        model
-        for model in frozen
-        if isinstance(model, nn.Module)
-        and not shares_a_base(model)
-        and not any(id(weight) in in_use for weight in model.parameters())
-    ]
+    in_use = _weights(trained)
+    moved = [model for model in frozen if isinstance(model, nn.Module) and in_use.isdisjoint(_weights(model))]
     for model in moved:
         model.to("cpu")
     try:
@@ -40,3 +34,7 @@ def offloaded(frozen: Iterable[Any], trained: nn.Module, device: torch.device, *
     finally:
         for model in moved:
             model.to(device)
+
+
+def _weights(model: nn.Module) -> set[int]:
+    return {id(weight) for part in with_bases(model) for weight in part.parameters()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -14,6 +14,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from components.errors import TrainingError
+from components.models.adapter_views import with_bases
 from components.models.holding import recomputes
 from components.passes.forward import prepared
 from components.passes.sequences import Packed, Sequences
@@ -88,18 +89,26 @@ class OptimizerStep:
         Raises:
             TrainingError: an objective or a gradient is not finite; the examples are named. No weight has moved.
         """
-        was_training = self.model.training
-        if self._recomputes:
-            self.model.train()  # models recompute their activations in this mode alone, and dropout is off in both
-        try:
+        with self._recomputing():
             return self._take(batch, lengths, microbatch_size, contribution, where, longest_first, mean_over)
+
+    @contextlib.contextmanager
+    def _recomputing(self) -> Iterator[None]:
+        """Within it models compute their activations again, if they are to: they do while they are said to train."""
+        if not self._recomputes:
+            yield
+            return
+        before = [(module, module.training) for module in self.model.modules()]
+        self.model.train()
+        try:
+            yield
         finally:
-            if self._recomputes:
-                self.model.train(was_training)
+            for module, was_training in before:
+                module.training = was_training
 
     @cached_property
     def _recomputes(self) -> bool:
-        return recomputes(self.model)
+        return any(map(recomputes, with_bases(self.model)))
 
     def _take(
         self,

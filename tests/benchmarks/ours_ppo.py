@@ -29,6 +29,7 @@ from components.models.loading import load_policy, load_scalar_model
 from components.models.text import Codec, TextFormat
 from components.passes.sequences import Sequences
 from components.place import ModelFolders
+from components.scoring.scorer import Scorer
 from components.training.accelerator import start_accelerator
 from components.training.schedule import make_optimizer
 
@@ -79,7 +80,7 @@ def ppo(options: workload.Options) -> dict[str, Any]:
     scalar = load_scalar_model(folder / "scalar").to(accelerator.device)
     folders = ModelFolders(folder / "policy", folder / "scalar", folder / "scalar")
     reference = load_policy(folder / "policy").to(accelerator.device)
-    frozen = FrozenModels(reference, scalar, lambda: scalar, codec, folders)
+    frozen = FrozenModels(reference, Scorer(scalar), lambda: Scorer(scalar), codec, folders)
     groups = parameter_groups(model.to(accelerator.device), settings, settings)
     optimizer: Any = make_optimizer(groups, settings.weight_decay)
     prepared, optimizer = accelerator.prepare(model, optimizer)

@@ -135,3 +135,9 @@ def test_a_head_of_another_kind_is_refused(
     monkeypatch.setattr(word_policy, "get_output_embeddings", lambda: Adapted(16, 6))
     with pytest.raises(ConfigError, match="Adapted"):
         require_chunks(word_policy, chunked())
+
+
+def test_q_learning_is_refused_as_it_looks_at_the_whole_vocabulary(tiny_params: Callable[..., Params]) -> None:
+    with pytest.raises(ConfigError, match="language_model.vocabulary_chunk") as caught:
+        tiny_params(method="q_learning", language_model={"vocabulary_chunk": 64})
+    assert "q_learning" in str(caught.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -15,11 +16,14 @@ from torch import Tensor, nn
 
 from components.alignment.policy_gradient.actor_critic import ActorCritic
 from components.config import LanguageModel, Params
+from components.config.models import Adapter
 from components.core.losses import bradley_terry_loss
 from components.engines.generation import generate
 from components.errors import ConfigError
+from components.models.adapters import new_adapter_policy
+from components.models.checkpoint import from_pretrained
 from components.models.holding import use_gradient_checkpointing
-from components.models.loading import load_policy, load_scalar_model, new_scalar_model
+from components.models.loading import load_policy, load_scalar_model, new_scalar_model, save_policy
 from components.models.text import Codec
 from components.passes.forward import response_logprobs, sequence_scores
 from components.passes.sequences import Sequences
@@ -71,7 +75,7 @@ def step_on(model: nn.Module, loss: Callable[[Any, Sequences], Tensor], sequence
     return {name: weight.detach() for name, weight in model.named_parameters()}
 
 
-@pytest.mark.parametrize("mode", ["eval", "train"])  # alignment's models, and those of `fit`
+@pytest.mark.parametrize("mode", ["as loaded", "eval", "train"])  # alignment's models, and those of `fit`
 @pytest.mark.parametrize("what", ["sft", "reward_model", "ppo"])
 def test_a_step_is_the_same_to_the_bit(
     stored_policy: Path,
@@ -95,10 +99,12 @@ def test_a_step_is_the_same_to_the_bit(
     }
     make, loss = kinds[what]
     kept, again = make(None), make(recomputing)
+    modes = [module.training for module in (again if mode == "as loaded" else getattr(again, mode)()).modules()]
     before = {name: weight.clone() for name, weight in again.named_parameters()}
     passes = {id(kept): 0, id(again): 0}
     for model in (kept, again):
-        getattr(model, mode)()
+        if mode != "as loaded":
+            getattr(model, mode)()
         for layer in layers_of(model):
             inner = next(iter(layer.children()))
 
@@ -108,10 +114,43 @@ def test_a_step_is_the_same_to_the_bit(
             inner.register_forward_hook(count)
     expected, found = step_on(kept, loss, sequences), step_on(again, loss, sequences)
     assert passes[id(kept)] > 0 and passes[id(again)] == 2 * passes[id(kept)]  # each layer once more
-    assert again.training == (mode == "train")
+    assert [module.training for module in again.modules()] == modes
     assert found.keys() == expected.keys()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
     assert any(not torch.equal(found[name], before[name]) for name in before)
+
+
+def test_adapters_on_one_base_recompute_too_each_by_its_own(
+    stored_policy: Path, sequences: Sequences, recomputing: LanguageModel, word_codec: Codec, tmp_path: Path
+) -> None:
+    """The base is no part of the models that are trained, and is shared: policy and value model in one step."""
+    from transformers import AutoModelForCausalLM
+
+    adapter = Adapter(kind="lora", rank=3, alpha=5, target_modules="all-linear")
+    keeping = recomputing.model_copy(update={"checkpoint": str(stored_policy), "adapter": adapter})
+    keeping = keeping.model_copy(update={"gradient_checkpointing": False})
+    again = keeping.model_copy(update={"gradient_checkpointing": True})
+    save_policy(
+        new_adapter_policy(from_pretrained(AutoModelForCausalLM, stored_policy), keeping, 1), word_codec, tmp_path
+    )
+    gc.collect()
+    steps, calls = [], []
+    for config in (keeping, again):
+        policy = load_policy(tmp_path, config, trained=True)
+        model = ActorCritic(policy, new_scalar_model(tmp_path, 2, config))
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.add_(0.2 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(weight.numel())))
+        seen: list[int] = []
+        inner = next(iter(layers_of(policy.base.model)[0].children()))
+        hook = inner.register_forward_hook(lambda *_, seen=seen: seen.append(1))
+        steps.append(step_on(model, ppo, sequences))
+        hook.remove()
+        calls.append(len(seen))
+        assert not policy.training and not model.value_model.classifier.training  # type: ignore[union-attr]
+    assert calls[1] == 2 * calls[0] > 0
+    for name, weight in steps[0].items():
+        torch.testing.assert_close(steps[1][name], weight, rtol=1e-5, atol=1e-5)
 
 
 def test_outside_of_steps_nothing_is_computed_again(

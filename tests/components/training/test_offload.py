@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
+from components.config import Params
+from components.config.models import Adapter
+from components.models.adapters import new_adapter_policy
+from components.models.checkpoint import from_pretrained
 from components.training.offload import offloaded
 
 GPU = torch.device("cuda")
@@ -54,6 +61,22 @@ def test_what_shares_weights_with_the_trained_model_stays() -> None:
     view = nn.Sequential(base)
     with offloaded([view, other, len], nn.Sequential(base, nn.Linear(2, 2)), GPU, asked=True):
         assert base.places == [] and other.places == ["cpu"]
+
+
+def test_a_frozen_adapter_on_the_base_that_is_trained_stays(
+    stored_policy: Path, tiny_params: Callable[..., Params], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The base is no part of its views, and goes wherever one of them is sent."""
+    from transformers import AutoModelForCausalLM
+
+    adapter = Adapter(kind="lora", rank=2, alpha=4, target_modules="all-linear")
+    update = {"checkpoint": str(stored_policy), "adapter": adapter}
+    config = tiny_params().language_model.model_copy(update=update)
+    policy = new_adapter_policy(from_pretrained(AutoModelForCausalLM, stored_policy), config, 1)
+    reference = copy.deepcopy(policy)
+    monkeypatch.setattr(type(reference), "to", lambda *_: pytest.fail("the base was moved"))
+    with offloaded([reference], policy, GPU, asked=True):
+        pass
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
