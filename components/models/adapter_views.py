@@ -132,6 +132,11 @@ class AdapterClassifier(AdapterView):
         return copied
 
 
+def shares_a_base(model: nn.Module) -> bool:
+    """Whether a model computes with a base that others compute with too, so that to move it would move theirs."""
+    return any(isinstance(module, AdapterView) for module in model.modules())
+
+
 def _to_peft(name: str) -> str:
     return PREFIX + name.replace(".lora_magnitude_vector.weight", ".lora_magnitude_vector")
 
