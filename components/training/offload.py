@@ -9,12 +9,14 @@ from typing import Any
 import torch
 from torch import nn
 
+from components.models.adapter_views import shares_a_base
+
 
 @contextmanager
 def offloaded(frozen: Iterable[Any], trained: nn.Module, device: torch.device, *, asked: bool) -> Iterator[None]:
     """Within it, frozen models leave a GPU's memory to the updates; after it they are back on the device.
 
-    What shares weights with the trained model stays, as adapters on one base do: there is nothing to gain.
+    What shares weights with the trained model stays, and so do adapters: to move their base would move the policy's.
 
     Args:
         frozen: models; whatever else scores responses is left alone.
@@ -27,7 +29,9 @@ def offloaded(frozen: Iterable[Any], trained: nn.Module, device: torch.device, *
     moved = [
         model
         for model in frozen
-        if isinstance(model, nn.Module) and not any(id(weight) in in_use for weight in model.parameters())
+        if isinstance(model, nn.Module)
+        and not shares_a_base(model)
+        and not any(id(weight) in in_use for weight in model.parameters())
     ]
     for model in moved:
         model.to("cpu")

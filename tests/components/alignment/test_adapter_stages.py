@@ -65,6 +65,18 @@ def test_a_step_of_sft_is_one_of_plain_torch_on_pefts_model(
         assert float(((found[name] - weight).abs() > 1e-4).float().mean()) < 0.01, name
 
 
+def test_without_sft_the_reference_is_the_checkpoint(adapted_world: Path, change_adapted_params: ChangeParams) -> None:
+    """By a new adapter, whose part is 0."""
+    from transformers import AutoModelForCausalLM
+
+    perform("sft", change_adapted_params(sft={"epochs": 0}), Place())
+    tokens = torch.tensor([[5, 6, 7, 8, 9]])
+    expected = AutoModelForCausalLM.from_pretrained("models/tiny")(tokens).logits
+    torch.testing.assert_close(load_policy(Place().sft / "policy")(tokens).logits, expected, rtol=0, atol=2e-5)
+    weights = load_file(Place().sft / "policy" / "adapter_model.safetensors")
+    assert all((float(weight.abs().sum()) == 0) == ("lora_B" in name) for name, weight in weights.items())
+
+
 def test_sft_says_how_much_it_trains(adapted_world: Path) -> None:
     metrics = read_json(Place().sft / "metrics.json")
     weights = load_file(Place().sft / "policy" / "adapter_model.safetensors")
@@ -150,9 +162,8 @@ def test_a_reference_that_is_not_the_policy_stops_the_run(
 
 def test_the_reference_is_frozen(adapted_world: Path) -> None:
     frozen = FrozenModels.load(Place().frozen, torch.device("cpu"))
-    for model in (frozen.reference, frozen.reward_model, frozen.judge):
-        weights = list(model.parameters())
-        assert weights and not any(weight.requires_grad for weight in weights)
+    weights = list(frozen.reference.parameters())
+    assert weights and not any(weight.requires_grad for weight in weights)
 
 
 @pytest.mark.parametrize("method", ["grpo", "rloo", "dpo", "best_of_n", "q_learning"])

@@ -269,6 +269,17 @@ def test_recomputed_activations_are_those_of_the_adapter_of_the_forward_pass(
     assert any(not torch.allclose(found, each, atol=1e-3) for found, each in zip(wrong, expected, strict=True))
 
 
+def test_a_frozen_role_is_not_sent_away_with_the_base_of_the_policy(config: LanguageModel) -> None:
+    """As during updates on a GPU where params ask for it; "meta" is where weights would be lost."""
+    from components.training.offload import offloaded
+
+    policy = adapted(config)
+    reference = copy.deepcopy(policy)
+    with offloaded([reference], policy, torch.device("meta"), asked=True):
+        assert policy.get_input_embeddings().weight.device.type == "cpu"
+    assert reference.get_input_embeddings().weight.device.type == "cpu"
+
+
 @pytest.mark.parametrize("changes", [{"gradient_checkpointing": True}, {"vocabulary_chunk": 7}], ids=str)
 def test_ways_to_save_memory_change_no_gradient(
     config: LanguageModel, changes: dict[str, Any], sequences: Sequences, tmp_path: Path
