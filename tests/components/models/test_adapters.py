@@ -69,7 +69,8 @@ def by_peft(base: Any, folder: Path, **options: Any) -> Any:
 
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
-        return PeftModel.from_pretrained(base, str(folder), **options).eval()
+        model: Any = PeftModel.from_pretrained(base, str(folder), **options)
+    return model.eval()
 
 
 def plain(config: LanguageModel, **options: Any) -> Any:
@@ -83,7 +84,8 @@ def plain(config: LanguageModel, **options: Any) -> Any:
 def alone(policy: Any, prompt: list[int], response: list[int]) -> Tensor:
     """Logprobs of a response by a plain model, on this sequence alone."""
     logits = policy(torch.tensor([prompt + response])).logits[0, len(prompt) - 1 : -1]
-    return logits.log_softmax(dim=-1).gather(1, torch.tensor(response)[:, None]).squeeze(1)
+    logprobs: Tensor = logits.log_softmax(dim=-1).gather(1, torch.tensor(response)[:, None]).squeeze(1)
+    return logprobs
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -97,8 +99,8 @@ def test_logprobs_and_gradients_are_pefts(
     expected = [alone(theirs, prompt, response) for prompt, response in pairs]
     for row, each in zip(logprobs, expected, strict=True):
         torch.testing.assert_close(row[: len(each)], each, rtol=0, atol=2e-5)
-    logprobs.sum().backward()
-    torch.stack([each.sum() for each in expected]).sum().backward()
+    torch.autograd.backward(logprobs.sum())
+    torch.autograd.backward(torch.stack([each.sum() for each in expected]).sum())
     gradients = {name: weight.grad for name, weight in theirs.named_parameters() if weight.requires_grad}
     assert len(gradients) == len(list(policy.parameters())) > 0
     for name, weight in policy.adapter.named_parameters():
@@ -176,7 +178,7 @@ def test_merged_models_are_plain_ones_of_the_same_logits_and_scores(
 
 def storages(*models: nn.Module) -> dict[int, int]:
     """The bytes of all weights that these models compute with, by where they lie."""
-    held = [model for root in models for model in root.modules()]
+    held: list[Any] = [model for root in models for model in root.modules()]
     held += [inner for view in held if hasattr(view, "base") for inner in view.base.model.modules()]
     weights = [weight for module in held for weight in module.parameters(recurse=False)]
     return {weight.untyped_storage().data_ptr(): weight.untyped_storage().nbytes() for weight in weights}
@@ -230,7 +232,7 @@ def test_roles_move_and_freeze_alone(config: LanguageModel, sequences: Sequences
     assert all(weight.requires_grad for model in (policy, later) for weight in model.parameters())
     assert not any(w.requires_grad for name, w in policy.base.model.named_parameters() if "adapter_" not in name)
     optimizer = torch.optim.AdamW(policy.parameters(), lr=0.1)
-    response_logprobs(policy, sequences, 1.0).sum().backward()
+    torch.autograd.backward(response_logprobs(policy, sequences, 1.0).sum())
     optimizer.step()
     assert torch.equal(response_logprobs(reference, sequences, 1.0), start)
     assert torch.equal(response_logprobs(later, sequences, 1.0), start)
@@ -312,9 +314,8 @@ def test_a_base_in_half_precision_has_float32_adapters(
     assert exact.base is not policy.base
     gaps = (response_logprobs(policy, sequences, 1.0) - response_logprobs(exact, sequences, 1.0)).detach().abs()
     assert 0 < float(gaps.mean()) < 0.5  # reason: two or three digits of logits of 10 or so
-    torch.stack(
-        [response_logprobs(policy, sequences, 1.0).sum(), response_values(value_model, sequences).sum()]
-    ).sum().backward()
+    objective = response_logprobs(policy, sequences, 1.0).sum() + response_values(value_model, sequences).sum()
+    torch.autograd.backward(objective)
     assert all(weight.grad is not None for model in (policy, value_model) for weight in model.parameters())
 
 
