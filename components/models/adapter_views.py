@@ -136,3 +136,21 @@ def with_bases(model: nn.Module) -> list[nn.Module]:
     """A model, and the bases that its views call, which are no parts of it; each once."""
     bases = [module.base.model for module in model.modules() if isinstance(module, AdapterView)]
     return list({id(part): part for part in (model, *bases)}.values())
+
+
+def _to_peft(name: str) -> str:
+    return PREFIX + name.replace(".lora_magnitude_vector.weight", ".lora_magnitude_vector")
+
+
+def _tree(modules: dict[str, nn.Module]) -> nn.Module:
+    """Modules by dotted paths, as a tree of modules."""
+    root = nn.Module()
+    for path, module in modules.items():
+        *parents, last = path.split(".")
+        place = root
+        for parent in parents:
+            if not hasattr(place, parent):
+                place.add_module(parent, nn.Module())
+            place = getattr(place, parent)
+        place.add_module(last, module)
+    return root
