@@ -57,7 +57,7 @@ def export(source: Path, to: Path, dtype: str | None) -> Exported:
 
     require_new(to)
     require_plain(source)
-    logging.disable_progress_bar()
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     policy, codec = merged(source) if is_adapter(source) else load_policy(source), load_codec(source)
     probe = _probe(codec, policy)
     kept = dtype or str(next(policy.parameters()).dtype).removeprefix("torch.")

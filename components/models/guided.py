@@ -26,7 +26,8 @@ class Head(nn.Sequential):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """In the head's own precision, however the policy is held. Shapes: (..., hidden) -> (..., outputs)."""
-        outputs: Tensor = super().forward(hidden.to(self[0].weight.dtype))
+        dtype = next(self.parameters()).dtype
+        outputs: Tensor = super().forward(hidden.to(dtype))  # type: ignore[no-untyped-call]
         return outputs
 
 

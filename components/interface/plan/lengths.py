@@ -44,10 +44,13 @@ def lengths_of(params: Params, place: Place) -> Lengths:
     codec = _codec(config, place)
     if codec is None or not (clean / "prompts_train.jsonl").exists():
         whole = (config.max_prompt_tokens, config.max_response_tokens)
+        prompts_of_any = [config.max_prompt_tokens] * _MANY
         return Lengths(
-            [whole] * _MANY,
-            {stage: [(whole, whole)] * _MANY for stage in _SCORERS},
-            *([config.max_prompt_tokens] * _MANY for _ in range(3)),
+            demonstrations=[whole] * _MANY,
+            comparisons={stage: [(whole, whole)] * _MANY for stage in _SCORERS},
+            prompts=prompts_of_any,
+            tested=prompts_of_any,
+            validated=prompts_of_any,
             source="language_model.max_prompt_tokens and max_response_tokens (no validated rows are here yet): what is "
             "shorter takes less; so many rows are not known, so that no tokens are counted",
             are_rows=False,
@@ -71,12 +74,14 @@ def lengths_of(params: Params, place: Place) -> Lengths:
         return [len(tokens) for tokens in codec.encode_prompts([row.asked for row in rows])]
 
     return Lengths(
-        [row[0] for row in pairs("demonstrations", Demonstration, "response")],
-        {
+        demonstrations=[row[0] for row in pairs("demonstrations", Demonstration, "response")],
+        comparisons={
             stage: [(row[0], row[1]) for row in pairs(f"comparisons_{stage}", Comparison, "chosen", "rejected")]
             for stage in _SCORERS
         },
-        *map(prompts, ("train", "test", "validation")),
+        prompts=prompts("train"),
+        tested=prompts("test"),
+        validated=prompts("validation"),
         source=f"the validated rows in {clean}",
         are_rows=True,
     )

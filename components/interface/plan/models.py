@@ -38,11 +38,12 @@ class Models:
         """A causal language model."""
         from transformers import AutoModelForCausalLM
 
+        auto: Any = AutoModelForCausalLM  # untyped in transformers
         if self._settings.adapter is None:
-            return self._held(AutoModelForCausalLM.from_config(self._shape, **self._options(trained)), trained)
+            return self._held(auto.from_config(self._shape, **self._options(trained)), trained)
         if self._base is None:
             with real(), torch.device("meta"):  # where peft leaves dtypes alone
-                model = AutoModelForCausalLM.from_config(self._shape, **self._options(trained=False))
+                model = auto.from_config(self._shape, **self._options(trained=False))
                 self._adapt(model.requires_grad_(False), trained)
             self._base = self._held(model.to_empty(device="cpu"), trained=True)
             self._base.tie_weights()
@@ -57,9 +58,10 @@ class Models:
         """A reward model, a judge or a value model."""
         from transformers import AutoModel
 
+        auto: Any = AutoModel  # untyped in transformers
         if self._settings.adapter is not None:
             return ScalarModel(Trunk(self.policy(trained=trained).base_model))
-        return ScalarModel(Trunk(self._held(AutoModel.from_config(self._shape, **self._options(trained)), trained)))
+        return ScalarModel(Trunk(self._held(auto.from_config(self._shape, **self._options(trained)), trained)))
 
     def _options(self, trained: bool) -> dict[str, Any]:
         return {"dtype": dtype_of(self._settings, trained=trained), **attention_options(self._settings)}

@@ -70,7 +70,8 @@ class Simulation:
             kept = [roles.add(stage, models.scalar(trained=True)) for _ in range(settings.members)]
 
             def loss(part: Any) -> Tensor:
-                return bradley_terry_loss(*sequence_scores(kept[0], part).chunk(2)).sum()
+                chosen, rejected = sequence_scores(kept[0], part).chunk(2)
+                return bradley_terry_loss(chosen, rejected).sum()
 
             accumulates = settings.batch_size > settings.microbatch_size
             return self._trained(live, roles, stage, "training", kept[0], loss, worst, accumulates=accumulates)
@@ -110,7 +111,8 @@ class Simulation:
             def loss(part: Any) -> Tensor:
                 output = model(part, settings.temperature)
                 entropy = output.entropy.sum() if settings.entropy_coef else output.entropy.detach().sum()
-                return output.logprobs.exp().sum() + output.values.square().sum() + entropy
+                total: Tensor = output.logprobs.exp().sum() + output.values.square().sum() + entropy
+                return total
 
             accumulates = in_minibatch > settings.microbatch_size
             return self._trained(live, roles, "alignment", "updates", model, loss, worst, accumulates=accumulates)
@@ -236,7 +238,7 @@ class Simulation:
         part = self._sequences(worst, *getattr(model, "models", (model,)))
         with self._autocast():
             objective = loss(part)
-        objective.backward()
+        objective.backward()  # type: ignore[no-untyped-call]
         return roles.phase(stage, name, moments + gradients, live)
 
     def _generated(
