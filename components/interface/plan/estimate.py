@@ -19,7 +19,7 @@ from components.place import Place
 GIB = 2**30
 _MIB = 2**20
 # What a stage takes on a CPU beside its tensors: libraries, kernels that were made, rows, freed memory that the C
-# library keeps. Measured on the shipped world; see infra/decisions/0012-plan.md.
+# library keeps. Measured on the shipped world; see infra/decisions/0013-plan.md.
 _BESIDE = {"sft": 880 * _MIB, "reward_model": 825 * _MIB, "judge": 775 * _MIB, "alignment": 900 * _MIB,
            "evaluation": 600 * _MIB}  # fmt: skip
 _CONTEXT = GIB // 2  # of CUDA, on a GPU; not measured
