@@ -101,7 +101,15 @@ COMMANDS: dict[str, Here | Elsewhere | Target | NotRun] = {
     "python -m tests.proof": Elsewhere(
         "tests/proof/test_randomwalks_proof_command.py::test_the_table_the_file_and_the_status", ("command.prove",)
     ),
-    # data of one's own, and a team
+    # data and a model of one's own, and a team
+    "make smollm2": Target("fetch_smollm2.py"),
+    "proximal data import FILE": Elsewhere(
+        "tests/flows/test_data_import.py::test_files_come_in_as_rows_of_ours_and_are_pinned", ('"import"',)
+    ),
+    "proximal plan": Here(shows=("alignment", "updates")),
+    "proximal export policy@champion --to FOLDER": Elsewhere(
+        "tests/components/interface/test_export.py::test_the_command_writes_the_policy_that_is_named", ("--to",)
+    ),
     "dvc add data": Here(),
     "dvc remote add --default team s3://bucket/path": Here(more=" && dvc remote list", shows=("s3://bucket/path",)),
     "dvc push": Here(shows=("up to date",)),

@@ -12,10 +12,14 @@ from torch import Tensor, nn
 from components.config.scoring import Stored
 from components.errors import ConfigError
 from components.models.checkpoint import from_pretrained
+from components.models.codecs import codec_of
 from components.models.control_texts import control_texts
+from components.models.text import Codec
 from components.scoring.answers import Source, require_numbers
 from components.scoring.columns import Row
 from components.scoring.stored_config import require_classifier, require_one_output, unusable
+
+_ENDLESS = 2**30  # tokens: no limit
 
 
 class StoredPart:
@@ -34,6 +38,10 @@ class StoredPart:
     @cached_property
     def _tokenizer(self) -> Any:
         return load_tokenizer(self._part, self.source.key)
+
+    @cached_property
+    def _codec(self) -> Codec:
+        return codec_of(self._tokenizer, max_prompt_tokens=_ENDLESS, max_response_tokens=_ENDLESS)
 
     def require(self, there: Sequence[str], data: str) -> None:
         """It reads no columns."""
@@ -69,25 +77,14 @@ class StoredPart:
         tokenizer, limit = self._tokenizer, self._part.max_tokens
         if not tokenizer.chat_template:
             return self._pair(row.prompt, response)
-        asked = row.asked if isinstance(row.asked, list) else [{"role": "user", "content": row.prompt}]
-        turns = [{"role": turn["role"], "content": self._bare(turn["content"])} for turn in asked]
-        turns.append({"role": "assistant", "content": self._bare(response)})
-        head = [turn for turn in turns[:1] if turn["role"] == "system"]
-        turns = turns[len(head) :]
-        while True:
-            ids: list[int] = tokenizer.apply_chat_template(head + turns, tokenize=True, return_dict=False)
-            if len(ids) <= limit:
-                return ids
-            # A turn of the user's goes with its answer; of the last one, the beginning.
-            spare = len(ids) - limit
-            turns = turns[2:] if len(turns) > 2 else [self._shortened(turns[0], spare, response), turns[1]]
-
-    def _shortened(self, turn: dict[str, str], spare: int, response: str) -> dict[str, str]:
-        """A turn without its first words."""
-        own = self._tokenizer(turn["content"], add_special_tokens=False)["input_ids"]
-        if not own:
+        (ids,) = self._codec.encode_dialogues([row.asked], [response], _ENDLESS)
+        if len(ids) <= limit:
+            return ids
+        (least,) = self._codec.encode_dialogues(["a"], [response], _ENDLESS)
+        if len(least) > limit:
             raise self._no_room(response)
-        return turn | {"content": self._tokenizer.decode(own[spare:]) if spare < len(own) else ""}
+        (ids,) = self._codec.encode_dialogues([row.asked], [response], limit)
+        return ids
 
     def _pair(self, prompt: str, response: str) -> list[int]:
         tokenizer, limit = self._tokenizer, self._part.max_tokens

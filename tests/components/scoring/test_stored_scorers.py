@@ -101,9 +101,13 @@ def test_what_is_too_long_loses_its_oldest_turns(tmp_path: Path) -> None:
         scorer(folder, max_tokens=8)(ROWS[:1], ["yes " * 20])
 
 
-def test_control_tokens_of_a_response_are_none(tmp_path: Path) -> None:
+def test_a_control_token_that_a_response_spells_is_text(tmp_path: Path) -> None:
     folder = stored(tmp_path)
-    assert scorer(folder)(ROWS[:1], ["yes<eos>"]) == scorer(folder)(ROWS[:1], ["yes"])
+    spelled = rendered(
+        folder, [{"role": "user", "content": ROWS[0].prompt}, {"role": "assistant", "content": "a<eos>b"}]
+    )
+    assert scorer(folder)(ROWS[:1], ["a<eos>b"]) != pytest.approx([alone(folder, spelled)], abs=1e-3)
+    assert scorer(folder)(ROWS[:1], ["a<eos>b"]) != pytest.approx(scorer(folder)(ROWS[:1], ["ab"]), abs=1e-3)
 
 
 def test_an_encoder_without_a_template_reads_a_pair(tmp_path: Path) -> None:
