@@ -62,6 +62,7 @@ def project(tmp_path: Path) -> Path:
     (folder / "value.json").write_text('{"gold": 1.0}')
     (folder / "curve.json").write_text('[{"step": 1, "loss": 2.0}]')
     shutil.copy(ROOT / "pyproject.toml", folder)
+    shutil.copy(ROOT / "params.yaml", folder)
     (folder / "constraints.txt").touch()
     dvc("add", "-q", "data", folder=folder)
     dvc("repro", "-q", folder=folder)

@@ -77,7 +77,7 @@ def test_gradients_are_those_of_the_table(chunk, with_entropy, dtype):
         sums = [(found * shares).sum(), (token_logprobs(table(hidden, weight, bias), tokens, 0.6) * shares).sum()]
     ours, theirs = (torch.autograd.grad(total, (hidden, weight, bias)) for total in sums)
     for mine, other in zip(ours, theirs, strict=True):
-        assert_close(mine, other, rtol=0, atol=1e-11 if dtype == torch.float64 else 2e-5)
+        assert_close(mine, other, rtol=0, atol=1e-11 if dtype == torch.float64 else 2e-5)  # reason: small, one a dtype
 
 
 @every_chunk

@@ -45,8 +45,10 @@ def test_the_table_the_file_and_the_status(
 def test_methods_with_a_price_are_tried_at_every_beta() -> None:
     found = trials(("ppo", "rloo"), (0.1, 0.2))
     assert [trial.name for trial in found] == [f"{m} at beta {beta}" for m in ("ppo", "rloo") for beta in (0.1, 0.2)]
-    assert found[3].changes == {"method": "rloo", "rloo": {"kl_coef": 0.2}}
-    assert Trial("ppo", None).changes == {"method": "ppo"}
+    by_the_truth = {"parts": {"trained": {"weight": 0.0}, "gold": {"weight": 1.0}}}
+    assert found[3].changes == {"method": "rloo", "rloo": {"kl_coef": 0.2}, "reward_model": by_the_truth}
+    assert Trial("ppo", None).changes == {"method": "ppo", "reward_model": by_the_truth}
+    assert Trial("best_of_n", None).changes["reward_model"] != by_the_truth
 
 
 def test_all_methods_can_be_tried() -> None:

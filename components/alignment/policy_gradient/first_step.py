@@ -5,7 +5,6 @@ Where one of them does not hold, curves look like any other: a run has to say so
 
 from __future__ import annotations
 
-import logging
 import math
 
 import torch
@@ -13,7 +12,6 @@ from torch import Tensor, nn
 
 from components.errors import TrainingError
 
-logger = logging.getLogger("proximal")
 # Nats a token. Alike models give logprobs alike to the last bits; half precision leaves two or three digits.
 _LARGEST_IF_HELD_ALIKE = 1e-4
 _TYPICAL = {"no": 1e-3, "half": 0.1}
@@ -21,11 +19,13 @@ _TYPICAL = {"no": 1e-3, "half": 0.1}
 
 def require_no_kl(
     where: str, logprobs: Tensor, ref_logprobs: Tensor, mask: Tensor, policy: nn.Module, reference: nn.Module
-) -> None:
+) -> str:
     """At step 0 the policy is a copy of its reference, so that no token has another logprob.
 
     Shapes: (B, T) each. Units: nats.
 
+    Returns:
+        What was found, for people.
     Raises:
         TrainingError: it has, by more than rounding explains; where both are not held in one precision, by more than
             that does.
@@ -34,7 +34,6 @@ def require_no_kl(
     alike = {weight.dtype for weight in policy.parameters()} == {weight.dtype for weight in reference.parameters()}
     found = float(gaps.max()) if alike else _typical(gaps)
     measure, bound = ("largest", _LARGEST_IF_HELD_ALIKE) if alike else ("typical", _TYPICAL["half"])
-    logger.info("%s: %s gap to the reference's logprobs %.2g nats (at most %g)", where, measure, found, bound)
     if not found <= bound:
         raise TrainingError(
             "the policy is not its reference, from which it starts",
@@ -44,6 +43,7 @@ def require_no_kl(
             do="the KL of this run would be wrong from the start: run `dvc repro --force sft`, and report it if it "
             "comes back",
         )
+    return f"{where}: {measure} gap to the reference's logprobs {found:.2g} nats (at most {bound:g})"
 
 
 def require_ratio_one(where: str, approx_kl: float, precision: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import asdict
 from pathlib import Path
@@ -26,6 +27,8 @@ from components.models.loading import first_member, load_policy
 from components.scoring.scorer import means_of_parts, trained_folder
 from components.seeding import derive_seed
 from components.training.schedule import ParameterGroup, still_until, warmup_then
+
+logger = logging.getLogger("proximal")
 
 
 class PolicyGradientLearner:
@@ -86,11 +89,13 @@ class PolicyGradientLearner:
         prompts = [prompt for prompt in asked for _ in range(settings.responses_per_prompt)]
         rollouts = self._collector.roll_out(prompts, iteration)
         if iteration == 0:
-            require_no_kl(
+            found = require_no_kl(
                 f"{self.name}, iteration 1",
                 *(rollouts.old_logprobs, rollouts.ref_logprobs, rollouts.sequences.response_mask),
                 *(self._model.policy, self._reference),
             )
+            if self._job.accelerator.is_main_process:
+                logger.info("%s", found)
         credit, moments = assign_credit(rollouts, kl_coef, self._progress.score_moments, settings, self._estimate)
         rolled_out = time.monotonic()
         with self._job.frozen_offloaded(self._model, self._reference):

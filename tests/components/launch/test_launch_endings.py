@@ -63,7 +63,10 @@ def test_a_killed_rank_ends_the_others_and_is_named(
     assert process.returncode == 128 + signal.SIGKILL
     said = f"rank {rank} was killed by SIGKILL; out of memory is the usual reason; lower microbatch_size"
     assert errors.splitlines()[-1].startswith(said)
-    assert all(line.startswith(("warning: alignment: ", "ppo: cycle 1, ")) for line in errors.splitlines()[:-1]), errors
+    assert all(
+        line.startswith(("warning: alignment: ", "ppo, iteration 1: ", "ppo: cycle 1, "))
+        for line in errors.splitlines()[:-1]
+    ), errors
     assert (tmp_path / "status").read_text() == ""  # begun, and ended by a signal
     assert wait_for(lambda: not any(map(is_running, others)), seconds=15), others
 

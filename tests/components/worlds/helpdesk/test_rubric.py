@@ -229,7 +229,7 @@ def test_a_prompt_from_outside_is_refused(prompt: str) -> None:
     with pytest.raises(DataError, match="outside the helpdesk world") as error:
         grade(prompt, "Please swap the fuse.")
     assert "set data.rubric to null in params.yaml" in error.value.do
-    rest = {"rubric_options": {}, "rubric_files": "components/__init__.py"}
+    rest = {"columns": {}, "rubric_options": {}, "rubric_files": "components/__init__.py"}
     assert load_rubric(Data.model_validate({"rubric": None, **rest})) is None  # the advice helps
 
 
