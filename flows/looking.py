@@ -42,20 +42,23 @@ def evaluate(policy: str, out: Path | None, as_json: bool) -> None:
 @click.option("--to", required=True, type=click.Path(path_type=Path), help="A new folder.")
 @click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]),
               help="Of the weights there; the policy's own without it.")  # fmt: skip
+@click.option("--adapter", is_flag=True, help="Write the adapter alone, as peft reads it, without its base.")
 @output.as_json
-def export(policy: str | None, to: Path, dtype: str | None, as_json: bool) -> None:
+def export(policy: str | None, to: Path, dtype: str | None, adapter: bool, as_json: bool) -> None:
     """Write a policy, a folder or NAME@ALIAS, to a folder that transformers alone loads; the selected one without."""
+    if adapter and dtype:
+        raise click.UsageError("--dtype is of a whole model: an adapter is float32")
     with output.answering(as_json) as tell:
         repository = require_repository()
         set_environment(repository)
         from components.interface.export import export as exported
-        from components.interface.export import require_new
+        from components.interface.export import export_adapter, require_new
         from components.interface.policies import policy_folder
         from components.place import Place
 
         require_new(to)
         with policy_folder(policy or str(Place(repository).selection / "policy")) as folder:
-            written = exported(folder, to, dtype)
+            written = export_adapter(folder, to) if adapter else exported(folder, to, dtype)
         if as_json:
             tell({**written._asdict(), "folder": str(to)})
         else:

@@ -1,7 +1,8 @@
-"""A policy as a plain Hugging Face folder, which transformers alone loads: `proximal export`."""
+"""A policy as a plain Hugging Face folder, which transformers alone loads, or as peft's adapter: `proximal export`."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from components.artifacts import atomic_folder
 from components.errors import ArtifactError, ConfigError
-from components.models.adapter_origin import is_adapter
+from components.models.adapter_origin import CONFIG_FILE, WEIGHTS_FILE, Origin, is_adapter
 from components.models.adapters import merged
 from components.models.guided import is_guided
 from components.models.loading import BEST_OF_N, load_codec, load_policy
@@ -85,6 +86,34 @@ def export(source: Path, to: Path, dtype: str | None) -> Exported:
     )
 
 
+def export_adapter(source: Path, to: Path) -> Exported:
+    """Write the adapter of a policy to a new folder, in peft's form, with the tokenizer and what ends a response.
+
+    Raises:
+        ConfigError: `to` is there already.
+        ArtifactError: the policy is no adapter, is damaged, or what was written gives other logits on its base.
+    """
+    require_new(to)
+    require_plain(source)
+    if not is_adapter(source):
+        raise ArtifactError(
+            "this policy is no adapter",
+            where=str(source),
+            expected="a policy of a run with language_model.adapter, as a stage stores it",
+            found="whole weights",
+            do="leave out --adapter; the registry holds merged models: name artifacts/selection/policy",
+        )
+    policy, codec = load_policy(source), load_codec(source)
+    probe = _probe(codec, policy)
+    with atomic_folder(to) as scratch:
+        for name in (CONFIG_FILE, WEIGHTS_FILE, "generation_config.json"):
+            shutil.copy(source / name, scratch / name)
+        codec.tokenizer.save_pretrained(scratch)
+        require_same_logits(_loaded_by_peft(source, scratch), probe, _logits(policy, probe), source)
+    size = sum(path.stat().st_size for path in to.rglob("*") if path.is_file())
+    return Exported(to, "float32", codec.stop_ids, 0.0, size)
+
+
 def require_new(to: Path) -> None:
     """Raises: ConfigError: there is something already."""
     if to.exists():
@@ -153,3 +182,10 @@ def _loaded_by_transformers(folder: Path) -> Any:
 
     auto: Any = AutoModelForCausalLM  # untyped in transformers
     return auto.from_pretrained(folder, dtype=torch.float32, local_files_only=True).eval()
+
+
+def _loaded_by_peft(source: Path, folder: Path) -> Any:
+    from peft import PeftModel
+
+    base = _loaded_by_transformers(Origin.load(source).folder(source))
+    return PeftModel.from_pretrained(base, str(folder)).eval()

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 
 from components.engines.answering import Answerer
 from components.errors import ArtifactError, ConfigError
-from components.interface.export import export, require_plain, require_same_logits
+from components.interface.export import export, export_adapter, require_plain, require_same_logits
 from components.models.loading import load_policy, new_scalar_model, save_best_of_n, save_policy, save_scalar_model
 from components.models.text import Codec, TextFormat
 from flows.cli import commands
@@ -124,6 +124,19 @@ def test_an_adapter_is_exported_merged(random_model: Any, word_codec: Codec, tin
     expected, found = policy(tokens).logits, load_policy(tmp_path / "plain")(tokens).logits
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
     assert float((found - base_logits(tmp_path / "base", tokens)).detach().abs().max()) > 0.1
+
+    export_adapter(tmp_path / "policy", tmp_path / "adapter")
+    from peft import AutoPeftModelForCausalLM
+
+    by_peft = AutoPeftModelForCausalLM.from_pretrained(tmp_path / "adapter")(tokens).logits
+    torch.testing.assert_close(by_peft, expected, rtol=0, atol=1e-4)
+    assert not (tmp_path / "adapter" / "base.json").exists()
+
+
+def test_whole_weights_have_no_adapter(stored: Path, tmp_path: Path) -> None:
+    with pytest.raises(ArtifactError, match="no adapter"):
+        export_adapter(stored, tmp_path / "adapter")
+    assert not (tmp_path / "adapter").exists()
 
 
 def base_logits(folder: Path, tokens: torch.Tensor) -> torch.Tensor:
