@@ -110,7 +110,6 @@ COMMANDS: dict[str, Here | Elsewhere | Target | NotRun] = {
     "proximal export policy@champion --to FOLDER": Elsewhere(
         "tests/components/interface/test_export.py::test_the_command_writes_the_policy_that_is_named", ("--to",)
     ),
-    "dvc add data": Here(),
     "dvc remote add --default team s3://bucket/path": Here(more=" && dvc remote list", shows=("s3://bucket/path",)),
     "dvc push": Here(shows=("up to date",)),
     'pip install "dvc[s3]"': NotRun("a download that the tests need not"),
