@@ -11,12 +11,11 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path, PurePath
-from typing import Any, NoReturn
+from typing import Any
 
 from components.data_validation.faults import Fault, FaultKind
 from components.data_validation.reading import BadRow, RawFile, Row, Source, parse_json, parse_lines, writable
-from components.data_validation.tables import parse_csv, parse_parquet, read_datasets_folder, separator_of
-from components.errors import DataError
+from components.data_validation.tables import parse_csv, parse_parquet, read_datasets_folder, separator_of, unreadable
 
 _GZIP, _PARQUET = b"\x1f\x8b", b"PAR1"
 _KINDS = "JSONL, a JSON array, CSV or TSV, Parquet, one of these gzipped, or a folder of datasets' save_to_disk"
@@ -72,7 +71,8 @@ def read_container(path: Path, name: str) -> list[RawFile]:
         try:
             content = gzip.decompress(content)
         except (OSError, EOFError, zlib.error) as fault:
-            refuse(path, "a whole gzip file", f"one that is cut off or damaged ({fault})", "bring it anew")
+            found = f"one that is cut off or damaged ({fault})"
+            raise unreadable(path, "a whole gzip file", found, "bring it anew") from fault
     raw = _parsed(content, path, name)
     if not zipped:
         return [raw]
@@ -94,10 +94,12 @@ def _parsed(content: bytes, path: Path, name: str) -> RawFile:
             path, name, rows, numbers, [BadRow(*each, name) for each in bad], "TSV" if separator == "\t" else "CSV"
         )
     if b"\x00" in content[:1000]:
-        refuse(path, _KINDS, "a binary file of another kind", "convert it, or take it out of the folder")
+        raise unreadable(path, _KINDS, "a binary file of another kind", "convert it, or take it out of the folder")
     raw = parse_lines(content, path.as_posix(), name)
     if not raw.rows and raw.bad_rows and suffix == ".json" and start.startswith(b"{"):
-        refuse(path, "a JSON array of rows, or one JSON object a line", "one JSON object", "write its rows as an array")
+        raise unreadable(
+            path, "a JSON array of rows, or one JSON object a line", "one JSON object", "write its rows as an array"
+        )
     return raw
 
 
@@ -107,7 +109,8 @@ def _array(content: bytes, path: Path, surely: bool) -> list[Any] | None:
         rows = parse_json(content.decode("utf-8-sig"))
     except (ValueError, RecursionError) as fault:
         if surely or len(content.split(b"\n", 2)) < 2:
-            refuse(path, "a JSON array of rows", f"JSON that does not parse: {fault}", "mend what writes it")
+            found = f"JSON that does not parse: {fault}"
+            raise unreadable(path, "a JSON array of rows", found, "mend what writes it") from fault
         return None
     return rows if isinstance(rows, list) else None
 
@@ -132,8 +135,3 @@ def _array_rows(path: Path, name: str, elements: list[Any], escapes: bool) -> Ra
 def _raw(path: Path, name: str, rows: list[Row], numbers: list[int], bad: list[BadRow], kind: str) -> RawFile:
     source = Source(name, kind, "", len(rows) + len(bad))
     return RawFile(path.as_posix(), rows, numbers, [name] * len(rows), bad, (source,))
-
-
-def refuse(path: Path, expected: str, found: str, do: str) -> NoReturn:
-    """Raises: DataError, a raw file as a whole cannot be read."""
-    raise DataError("a raw file cannot be read", where=str(path), expected=expected, found=found, do=do)

@@ -51,7 +51,7 @@ def parse_csv(content: bytes, path: Path, separator: str) -> tuple[list[Row], li
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as fault:
-        raise _unreadable(
+        raise unreadable(
             path,
             "UTF-8",
             f"byte {content[fault.start]:#04x} at offset {fault.start}",
@@ -68,7 +68,7 @@ def parse_csv(content: bytes, path: Path, separator: str) -> tuple[list[Row], li
             if not header:
                 header = [cell.strip() for cell in cells]
                 if len(set(header)) < len(header) or not all(header):
-                    raise _unreadable(
+                    raise unreadable(
                         path, "a header that names each column once", repr(cells)[:200], "mend its first row"
                     )
             elif not cells:
@@ -81,7 +81,7 @@ def parse_csv(content: bytes, path: Path, separator: str) -> tuple[list[Row], li
                 rows.append({name: _cell(name, cell) for name, cell in named if cell != ""})
                 numbers.append(number)
     except csv.Error as fault:
-        raise _unreadable(path, "CSV", f"line {reader.line_num}: {fault}", "mend what writes it") from fault
+        raise unreadable(path, "CSV", f"line {reader.line_num}: {fault}", "mend what writes it") from fault
     return rows, numbers, bad
 
 
@@ -114,7 +114,7 @@ def parse_parquet(content: bytes, path: Path) -> Numbered:
     try:
         table = pq.read_table(pa.BufferReader(content))
     except (pa.ArrowException, OSError) as fault:
-        raise _unreadable(path, "a whole Parquet file", " ".join(str(fault).split())[:200], "bring it anew") from fault
+        raise unreadable(path, "a whole Parquet file", " ".join(str(fault).split())[:200], "bring it anew") from fault
     return _rows_of_table(table, path)
 
 
@@ -129,7 +129,7 @@ def read_datasets_folder(path: Path) -> Iterator[tuple[str, list[Row], list[int]
     try:
         loaded = load_from_disk(str(path), keep_in_memory=False)
     except (OSError, ValueError, KeyError, TypeError) as fault:
-        raise _unreadable(
+        raise unreadable(
             path, "a folder that datasets' save_to_disk wrote", " ".join(str(fault).split())[:200], "save it anew"
         ) from fault
     splits = {"": loaded} if isinstance(loaded, Dataset) else loaded
@@ -153,9 +153,7 @@ def _rows_of_table(table: pa.Table, path: Path) -> Numbered:
     to_clean = []
     for column in table.schema:
         if pa.types.is_binary(column.type) or pa.types.is_large_binary(column.type):
-            raise _unreadable(
-                path, "texts, numbers and lists of them", f"bytes in column {column.name}", "leave it out"
-            )
+            raise unreadable(path, "texts, numbers and lists of them", f"bytes in column {column.name}", "leave it out")
         if str(column.type) not in _PLAIN_TYPES and not pa.types.is_integer(column.type):
             to_clean.append(column.name)
     rows: list[Row] = []
@@ -180,5 +178,6 @@ def _plain(value: Any) -> Any:
     return value.isoformat() if hasattr(value, "isoformat") else str(value)
 
 
-def _unreadable(path: Path, expected: str, found: str, do: str) -> DataError:
+def unreadable(path: Path, expected: str, found: str, do: str) -> DataError:
+    """A raw file as a whole cannot be read."""
     return DataError("a raw file cannot be read", where=str(path), expected=expected, found=found, do=do)

@@ -77,13 +77,7 @@ def export(source: Path, to: Path, dtype: str | None) -> Exported:
         policy.save_pretrained(scratch)
         codec.tokenizer.save_pretrained(scratch)
         require_same_logits(_loaded_by_transformers(scratch), probe, rounded, source)
-    return Exported(
-        to,
-        kept,
-        codec.stop_ids,
-        float((rounded - wanted).abs().max()),
-        sum(path.stat().st_size for path in to.rglob("*") if path.is_file()),
-    )
+    return _exported(to, kept, codec, float((rounded - wanted).abs().max()))
 
 
 def export_adapter(source: Path, to: Path) -> Exported:
@@ -110,8 +104,12 @@ def export_adapter(source: Path, to: Path) -> Exported:
             shutil.copy(source / name, scratch / name)
         codec.tokenizer.save_pretrained(scratch)
         require_same_logits(_loaded_by_peft(source, scratch), probe, _logits(policy, probe), source)
+    return _exported(to, "float32", codec, rounding=0.0)
+
+
+def _exported(to: Path, dtype: str, codec: Codec, rounding: float) -> Exported:
     size = sum(path.stat().st_size for path in to.rglob("*") if path.is_file())
-    return Exported(to, "float32", codec.stop_ids, 0.0, size)
+    return Exported(to, dtype, codec.stop_ids, rounding, size)
 
 
 def require_new(to: Path) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from components.config import Data, LanguageModel, Shared
@@ -30,7 +32,8 @@ from components.passes.forward import (
 )
 from components.passes.sequences import Sequences
 from components.place import ModelFolders
-from components.scoring.scorer import Scorer, Scores
+from components.scoring.columns import Row
+from components.scoring.scorer import Answers, Scorer, Scores
 from components.seeding import generator
 from components.training.accelerator import start_accelerator
 
@@ -56,6 +59,21 @@ class FrozenModels:
     @cached_property
     def judge(self) -> Scorer:
         return self.load_judge()
+
+    def text_answers(self, accelerator: Accelerator, rows: Sequence[Row], sequences: Sequences) -> Answers:
+        """What the reward model's parts that read texts say of responses: the first process asks them, for all.
+
+        Args:
+            rows: the prompts' rows, one for each of the sequences.
+        Raises:
+            ConfigError: a part fails, or gives no numbers.
+        """
+        if not self.reward_model.reads_texts:
+            return {}
+        answers: list[Answers] = [{}]
+        if accelerator.is_main_process:
+            answers = [self.reward_model.of_texts(rows, self.codec.decode(sequences.responses()))]
+        return broadcast_object_list(answers)[0]  # type: ignore[no-any-return]
 
     @classmethod
     def load(

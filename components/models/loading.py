@@ -68,30 +68,35 @@ class ScalarModel(nn.Module):
         return normalised
 
 
+def scratch_shape(config: LanguageModel, vocabulary_size: int, **options: Any) -> Any:
+    """The config of the small Llama that `language_model.scratch` describes."""
+    from transformers import LlamaConfig
+
+    scratch = config.scratch
+    return LlamaConfig(
+        vocab_size=vocabulary_size,
+        hidden_size=scratch.hidden_size,
+        intermediate_size=scratch.intermediate_size,
+        num_hidden_layers=scratch.layers,
+        num_attention_heads=scratch.attention_heads,
+        max_position_embeddings=config.max_prompt_tokens + config.max_response_tokens,
+        tie_word_embeddings=True,
+        **options,
+    )
+
+
 def new_policy(config: LanguageModel, vocabulary_size: int, token_ids: dict[str, Any], seed: int) -> Any:
     """A small Llama with random weights, to be trained.
 
     Raises:
         ConfigError: the attention that params name is not to be had.
     """
-    from transformers import LlamaConfig, LlamaForCausalLM
+    from transformers import LlamaForCausalLM
 
-    scratch = config.scratch
+    shape = scratch_shape(config, vocabulary_size, **token_ids, **attention_options(config))
     with torch.random.fork_rng(devices=[]), attention_refusals(config):
         torch.manual_seed(seed)
-        policy = LlamaForCausalLM(
-            LlamaConfig(
-                vocab_size=vocabulary_size,
-                hidden_size=scratch.hidden_size,
-                intermediate_size=scratch.intermediate_size,
-                num_hidden_layers=scratch.layers,
-                num_attention_heads=scratch.attention_heads,
-                max_position_embeddings=config.max_prompt_tokens + config.max_response_tokens,
-                tie_word_embeddings=True,
-                **token_ids,
-                **attention_options(config),
-            )
-        )
+        policy = LlamaForCausalLM(shape)
     return held(policy, config, trained=True)
 
 

@@ -183,28 +183,38 @@ def raw_world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session")
-def trained_world(raw_world: Path, tracking: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same folder after SFT, reward model and judge; to be read, or copied, but not written to."""
+def trained(folder: Path, params: Params, tracking: str) -> Path:
+    """The folder of a project, its SFT policy and scorers trained."""
     from components.place import Place
     from components.stages import perform
 
-    folder = Path(shutil.copytree(raw_world, tmp_path_factory.mktemp("trained_world") / "world"))
     with pytest.MonkeyPatch.context() as patch, contextlib.chdir(folder):
         patch.setenv("MLFLOW_TRACKING_URI", tracking)
-        params = load_params(Path("params.yaml"))
         for stage in ("sft", "reward_model", "judge"):
             perform(stage, params, Place())
     return folder
 
 
-@pytest.fixture
-def world(trained_world: Path, tracking: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of the trained world, as working directory."""
-    folder = Path(shutil.copytree(trained_world, tmp_path / "world"))
+def working_copy(world: Path, tracking: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of a trained world, as working directory."""
+    folder = Path(shutil.copytree(world, tmp_path / "world"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking)
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def trained_world(raw_world: Path, tracking: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same folder after SFT, reward model and judge; to be read, or copied, but not written to."""
+
+    folder = Path(shutil.copytree(raw_world, tmp_path_factory.mktemp("trained_world") / "world"))
+    return trained(folder, load_params(folder / "params.yaml"), tracking)
+
+
+@pytest.fixture
+def world(trained_world: Path, tracking: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the trained world, as working directory."""
+    return working_copy(trained_world, tracking, tmp_path, monkeypatch)
 
 
 @pytest.fixture(scope="session")
@@ -223,28 +233,18 @@ def trained_adapted_world(
 ) -> Path:
     """As trained_world, with adapters on a random Llama with a tokenizer of its own; to be read or copied only."""
     from components.models.text import train_tokenizer
-    from components.place import Place
-    from components.stages import perform
 
     folder = Path(shutil.copytree(raw_world, tmp_path_factory.mktemp("trained_adapted_world") / "world"))
     tokenizer = train_tokenizer([*PROMPTS, "yes", "no", "ask", "go on"], 300)
     tokenizer.save_pretrained(folder / "models" / "tiny")
     random_causal_model("llama", 300, seed=3).save_pretrained(folder / "models" / "tiny")
-    with pytest.MonkeyPatch.context() as patch, contextlib.chdir(folder):
-        patch.setenv("MLFLOW_TRACKING_URI", tracking)
-        params = write_params(folder, adapted_params)
-        for stage in ("sft", "reward_model", "judge"):
-            perform(stage, params, Place())
-    return folder
+    return trained(folder, write_params(folder, adapted_params), tracking)
 
 
 @pytest.fixture
 def adapted_world(trained_adapted_world: Path, tracking: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the trained world of adapters, as working directory."""
-    folder = Path(shutil.copytree(trained_adapted_world, tmp_path / "world"))
-    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking)
-    monkeypatch.chdir(folder)
-    return folder
+    return working_copy(trained_adapted_world, tracking, tmp_path, monkeypatch)
 
 
 @pytest.fixture

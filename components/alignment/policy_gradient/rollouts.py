@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from torch import Tensor, nn
 
 from components.alignment.policy_gradient.actor_critic import ActorCritic
@@ -19,7 +18,7 @@ from components.engines.sampling import draw_uniforms
 from components.measuring.measure import FrozenModels
 from components.passes.forward import in_microbatches, prepared, response_logprobs
 from components.passes.sequences import Sequences, pad_left
-from components.scoring.scorer import Answers, PartScores
+from components.scoring.scorer import PartScores
 from components.seeding import generator
 
 
@@ -104,7 +103,8 @@ class Collector:
             accelerator, tokens, sequences, columns, codec.pad_id, shared.language_model.max_response_tokens
         )
         logprobs, entropy, values, ref_logprobs, of_tokens = columns
-        scores, parts = self._frozen.reward_model.total(of_tokens, self._of_texts(prompts, sequences))
+        answers = self._frozen.text_answers(accelerator, [prompt.row for prompt in prompts], sequences)
+        scores, parts = self._frozen.reward_model.total(of_tokens, answers)
         mask = sequences.response_mask
         ended = (codec.is_stop(sequences.response_tokens) & mask).any(dim=1)
         rollouts = Rollouts(sequences, scores, ended, logprobs, ref_logprobs, values, entropy, parts)
@@ -123,16 +123,6 @@ class Collector:
             response_logprobs(self._reference, packed, temperature),
             scorer.of_tokens(packed),
         )
-
-    def _of_texts(self, prompts: list[EncodedPrompt], sequences: Sequences) -> Answers:
-        scorer = self._frozen.reward_model
-        if not scorer.reads_texts:
-            return {}
-        answers: list[Answers] = [{}]
-        if self._accelerator.is_main_process:
-            texts = self._frozen.codec.decode(sequences.responses())
-            answers = [scorer.of_texts([prompt.row for prompt in prompts], texts)]
-        return broadcast_object_list(answers)[0]  # type: ignore[no-any-return]
 
 
 def _gather(

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import broadcast_object_list
 from torch import Tensor
 
 from components.config import Shared
@@ -17,7 +16,6 @@ from components.errors import TrainingError
 from components.measuring.measure import FrozenModels
 from components.passes.forward import in_microbatches
 from components.passes.sequences import Sequences, comparison_pairs
-from components.scoring.scorer import Answers
 
 
 class ScoredComparisons(NamedTuple):
@@ -58,10 +56,7 @@ def score_comparisons(
             shared.measurement.batch_size,
         )
     scores = accelerator.reduce(scores, reduction="sum")
-    answers: list[Answers] = [{}]
-    if scorer.reads_texts and accelerator.is_main_process:
-        answers = [scorer.of_texts([*rows, *rows], frozen.codec.decode(sequences.responses()))]
-    scores = scorer.total(scores, broadcast_object_list(answers)[0]).total
+    scores = scorer.total(scores, frozen.text_answers(accelerator, [*rows, *rows], sequences)).total
     require_finite("q_learning, scores of the comparisons", scores)
     scores = scores.double()  # equal scores then have a standard deviation of exactly 0
     mean, std = float(scores.mean()), float(scores.std())

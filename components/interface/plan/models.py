@@ -10,8 +10,9 @@ from torch import nn
 from components.config import LanguageModel
 from components.errors import ConfigError
 from components.interface.plan.live_bytes import real
+from components.models.adapter_shape import AdapterShape
 from components.models.holding import attention_options, dtype_of, held
-from components.models.loading import ScalarModel
+from components.models.loading import ScalarModel, scratch_shape
 
 
 class Trunk(nn.Module):
@@ -71,22 +72,10 @@ class Models:
 
     def _adapt(self, model: Any, trained: bool) -> None:
         """Put one adapter into a base, its weights in float32."""
-        from peft import LoraConfig, inject_adapter_in_model
+        from peft import inject_adapter_in_model
 
-        adapter = self._settings.adapter
-        assert adapter is not None
-        targets = adapter.target_modules
-        if targets == "all-linear":  # all but the vocabulary's
-            head = model.get_output_embeddings()
-            linear = (path for path, each in model.named_modules() if type(each) is nn.Linear and each is not head)
-            targets = sorted({path.rpartition(".")[2] for path in linear})
-        config = LoraConfig(
-            r=adapter.rank,
-            lora_alpha=int(adapter.alpha),
-            target_modules=targets,
-            use_dora=adapter.kind == "dora",
-            use_rslora=adapter.kind == "rslora",
-        )
+        assert self._settings.adapter is not None
+        config = AdapterShape.of(self._settings.adapter, model).config(model)
         inject_adapter_in_model(config, model, "first")
         for path, weight in model.named_parameters():
             if "lora_" in path:
@@ -100,19 +89,10 @@ def shape_of(settings: LanguageModel, vocabulary: int) -> Any:
     Raises:
         ConfigError: there is none where params say.
     """
-    from transformers import AutoConfig, LlamaConfig
+    from transformers import AutoConfig
 
     if settings.checkpoint == "scratch":
-        scratch = settings.scratch
-        return LlamaConfig(
-            vocab_size=vocabulary,
-            hidden_size=scratch.hidden_size,
-            intermediate_size=scratch.intermediate_size,
-            num_hidden_layers=scratch.layers,
-            num_attention_heads=scratch.attention_heads,
-            max_position_embeddings=settings.max_prompt_tokens + settings.max_response_tokens,
-            tie_word_embeddings=True,
-        )
+        return scratch_shape(settings, vocabulary)
     try:
         return AutoConfig.from_pretrained(settings.checkpoint, trust_remote_code=settings.trust_remote_code)
     except (OSError, ValueError) as fault:
