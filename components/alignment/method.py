@@ -9,7 +9,7 @@ matrix in compare/dvc.yaml.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,3 +173,13 @@ def rows_of_iteration(rows: Sequence[Item], count: int, iteration: int, seed: in
         chosen += [rows[index] for index in taken]
         position += len(taken)
     return chosen
+
+
+def other_rows(count: int, asked: Collection[int], iteration: int, seed: int, stream: str) -> list[int]:
+    """The numbers of all rows in an order of the iteration's own, those that it works on already after the others.
+
+    They follow from (seed, iteration) alone, as `rows_of_iteration`.
+    """
+    order = torch.randperm(count, generator=generator(seed, stream, "others", iteration)).tolist()
+    already = set(asked)
+    return sorted(order, key=already.__contains__)

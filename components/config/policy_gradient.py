@@ -30,6 +30,9 @@ _FORCELESS = {
     ("loss", "k1"): "the expected gradient of k1 is 0; KL 1.25 became 5.6 in 30 iterations (0.04 with k2)",
 }
 
+# A single token's ratio is clipped at about 0.2; of a response of 10 tokens the mean moves about a third of that.
+_LARGEST_GSPO_RANGE = 0.1
+
 
 class PolicyGradient(Section):
     """What PPO, GRPO and RLOO share, each but for what it states itself; names as in the papers.
@@ -69,11 +72,15 @@ class PolicyGradient(Section):
     # Advantages.
     whiten_advantages: bool
     # Objective.
-    clip_range_low: Annotated[float, Field(gt=0.0, lt=1.0)]
-    clip_range_high: Positive
-    dual_clip: Annotated[float, Field(gt=1.0)] | None
+    policy_loss: Literal["ppo", "gspo", "cispo"]  # ppo clips a token's ratio, gspo a response's, cispo weights alone
+    clip_range_low: Annotated[float, Field(gt=0.0, lt=1.0)] | None  # null: no bound below, with cispo
+    clip_range_high: Positive  # both of the ratio that policy_loss takes
+    dual_clip: Annotated[float, Field(gt=1.0)] | None  # of policy_loss ppo
     entropy_coef: NotNegative
-    loss_aggregation: Literal["token_mean", "sequence_mean"]
+    loss_aggregation: Literal[
+        "token_mean", "sequence_mean", "sum_over_limit"
+    ]  # sum_over_limit: by max_response_tokens, not by what was written
+    mask_truncated: bool  # responses without an end token are left out of all losses; missing_eos is none
     max_update_kl_nats_per_token: Positive | None  # an update stops once it has moved the policy this far
 
     @model_validator(mode="after")
@@ -125,6 +132,39 @@ class PolicyGradient(Section):
             )
         return self
 
+    @model_validator(mode="after")
+    def the_policy_loss_has_the_keys_that_it_takes(self) -> PolicyGradient:
+        if self.dual_clip is not None and self.policy_loss != "ppo":
+            raise contradiction("dual_clip", f"null: policy_loss {self.policy_loss} has no second clip", self.dual_clip)
+        if self.clip_range_low is None and self.policy_loss != "cispo":
+            rule = f"a number with policy_loss {self.policy_loss}: only cispo goes without a bound below"
+            raise contradiction("clip_range_low", rule, None)
+        return self
+
+    @model_validator(mode="after")
+    def gspo_is_one_of_responses(self) -> PolicyGradient:
+        if self.policy_loss != "gspo":
+            return self
+        if self.loss_aggregation != "sequence_mean":
+            rule = "sequence_mean with policy_loss gspo, whose objective counts each response once"
+            raise contradiction("loss_aggregation", rule, self.loss_aggregation)
+        for key in ("clip_range_low", "clip_range_high"):
+            found: float = getattr(self, key)
+            if found > _LARGEST_GSPO_RANGE:
+                rule = (
+                    f"at most {_LARGEST_GSPO_RANGE:g} with policy_loss gspo: a response's mean ratio moves less than a "
+                    "token's, and would never be clipped; the paper has 3e-4 and 4e-4"
+                )
+                raise contradiction(key, rule, found)
+        return self
+
+    @model_validator(mode="after")
+    def what_is_left_out_is_not_penalised(self) -> PolicyGradient:
+        if self.mask_truncated and self.missing_eos != "none":
+            rule = "none with mask_truncated: a response without an end token is left out of the loss, and so would be "
+            raise contradiction("missing_eos", rule + "its penalty", self.missing_eos)
+        return self
+
 
 class PolicyGradientMethod(PolicyGradient):
     """One of the methods: all that they share, and how many responses to a prompt it learns from."""
@@ -146,12 +186,15 @@ class Ppo(PolicyGradientMethod):
     value_warmup_iterations: Annotated[int, Field(ge=0)]  # the policy stands still for the first ones
     gamma: Fraction
     gae_lambda: Fraction
+    value_gae_lambda: Fraction | None  # of the values' returns; null: gae_lambda
     value_clip_range: Positive | None
     value_loss_coef: NotNegative  # felt only where gradient_clip cuts: the two models share no weights, AdamW no scale
 
 
 class CriticFree(PolicyGradientMethod):
     """Without a value model: the other responses to a prompt are the baseline."""
+
+    dynamic_sampling_rounds: Annotated[int, Field(ge=0)]  # of fresh prompts for those whose responses all score alike
 
     @model_validator(mode="after")
     def groups_have_something_to_compare(self) -> CriticFree:
@@ -162,7 +205,9 @@ class CriticFree(PolicyGradientMethod):
 
 
 class Grpo(CriticFree):
-    """Group-relative policy optimisation: advantages in standard deviations of the prompt's responses."""
+    """Group-relative policy optimisation: the mean of the prompt's responses is the baseline."""
+
+    advantage_scale: Literal["std", "none"]  # in standard deviations of the prompt's responses, or as they are
 
 
 class Rloo(CriticFree):

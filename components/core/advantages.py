@@ -100,6 +100,39 @@ def grpo(scores: Tensor, group_size: int, eps: float = 1e-6) -> Tensor:
     return _nothing_where_all_are_equal(groups, advantages).reshape(-1)
 
 
+def dr_grpo(scores: Tensor, group_size: int) -> Tensor:
+    """Group-relative advantage that is not divided by the group's spread: the distance of a score from the mean.
+
+    A_i = s_i - mean   (Dr. GRPO, Liu et al. 2025, "Understanding R1-Zero-Like Training", section 3.2)
+    Divided by its standard deviation, a group whose scores hardly differ would count as much as any other.
+
+    Shapes: scores (B,), the group_size responses of one prompt one after the other -> (B,).
+    Raises: ValueError for shapes, group_size below 2, or a B that it does not divide.
+
+    Holds:
+        advantages_of_a_group_sum_to_zero: so a prompt as a whole pushes nowhere.
+        rloo_is_dr_grpo_times_g_over_g_minus_one: the two differ by a constant alone.
+        a_group_of_equal_scores_has_advantage_zero: exactly, in every dtype and for every group size.
+    """
+    groups = _groups(scores, group_size)
+    return _nothing_where_all_are_equal(groups, groups - groups.mean(dim=1, keepdim=True)).reshape(-1)
+
+
+def groups_that_differ(scores: Tensor, group_size: int) -> Tensor:
+    """Whether a prompt's responses have scores that differ: where all are equal, no response is better than another.
+
+    max - min > 0   (the groups that dynamic sampling keeps: DAPO, Yu et al. 2025, equation 11, for any score)
+
+    Shapes: scores (B,), the group_size responses of one prompt one after the other -> (B / group_size,) bool.
+    Raises: ValueError for shapes, group_size below 2, or a B that it does not divide.
+
+    Holds:
+        a_group_that_does_not_differ_has_no_advantage: neither rloo, grpo nor dr_grpo gives it one.
+    """
+    groups = _groups(scores, group_size)
+    return groups.amax(dim=1) > groups.amin(dim=1)
+
+
 def spread(per_sequence: Tensor, mask: Tensor) -> Tensor:
     """Give each selected token the number of its sequence; 0 outside of the mask.
 

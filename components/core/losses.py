@@ -1,4 +1,4 @@
-"""The losses: unreduced, one number a token or a pair; aggregate() is the one way to a scalar.
+"""The losses: unreduced, one number a token or a pair; aggregate() of core.aggregation is the one way to a scalar.
 
 What is given as data (old logprobs, advantages, old values, returns, reference logprobs) carries no gradient,
 even when the tensor handed in does.
@@ -6,7 +6,6 @@ even when the tensor handed in does.
 
 from __future__ import annotations
 
-import math
 from typing import Literal, NamedTuple
 
 import torch
@@ -14,9 +13,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from components.core.checks import require, require_bool, require_rank, require_same_shape
-from components.core.stats import masked_sum
 
-Aggregation = Literal["token_mean", "sequence_mean"]
 DpoForm = Literal["sigmoid", "ipo"]
 
 # exp(20) = 4.9e8: a ratio beyond it says no more than "broken", and float32 overflows at 88.
@@ -117,38 +114,6 @@ def value_loss(
     clipped_values = values.clamp(old_values - value_clip_range, old_values + value_clip_range)
     clipped = (clipped_values - returns).square()
     return ValueLoss(0.5 * torch.maximum(unclipped, clipped), clipped > unclipped)
-
-
-def aggregate(per_token: Tensor, mask: Tensor, mode: Aggregation, denominator: float) -> Tensor:
-    """One scalar of per-token losses, such that the parts of an optimiser step add up to the whole.
-
-    token_mean: sum of the selected tokens / denominator, the number of selected tokens of the OPTIMISER STEP;
-    sequence_mean: sum over rows of the row's mean / denominator, the number of rows (with a token) of the
-    step. The denominator counts all microbatches and processes: a mean of the means of microbatches would
-    weigh a token more the fewer neighbours it has. A row without a token adds 0.
-
-    Shapes: per_token and mask (B, T) -> ().
-    Raises: ValueError for shapes, an unknown mode, or a denominator that is not above 0.
-
-    Holds:
-        splitting_into_microbatches_changes_nothing: the parts sum to the whole, for any split.
-        permuting_the_rows_changes_nothing: the order of the batch does not matter.
-        padding_changes_nothing: appending unselected slots leaves the loss as it was.
-        nan_outside_the_mask_is_harmless: neither results nor gradients see what is not selected.
-    """
-    require_rank(2, per_token=per_token)
-    require(
-        0 < denominator < math.inf,
-        "denominator",
-        expected="the count of the step, above 0",
-        found=denominator,
-    )
-    if mode == "token_mean":
-        return masked_sum(per_token, mask) / denominator
-    if mode == "sequence_mean":
-        row_means = masked_sum(per_token, mask, dim=1) / mask.sum(dim=1).clamp(min=1)
-        return row_means.sum() / denominator
-    raise ValueError(f"mode: expected token_mean or sequence_mean, found {mode!r}")
 
 
 def bradley_terry_loss(chosen: Tensor, rejected: Tensor, margin: float = 0.0) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from components.core.checks import require, require_bool, require_integer, require_rank
+from components.core.checks import require, require_bool, require_integer, require_rank, require_shape
 
 
 def response_mask(tokens: Tensor, eos_id: int) -> Tensor:
@@ -42,3 +42,20 @@ def last_true_index(mask: Tensor) -> Tensor:
     require(not empty_rows, "mask", expected="a True in every row", found=f"none in row(s) {empty_rows}")
     positions = torch.arange(mask.shape[1], device=mask.device)
     return torch.where(mask, positions, -1).amax(dim=1)
+
+
+def without_truncated(mask: Tensor, ended: Tensor) -> Tensor:
+    """The mask without the responses that were cut off at the limit: they have no end token, and no fair score.
+
+    mask_t and ended   (overlong filtering: DAPO, Yu et al. 2025, section 3.4)
+
+    Shapes: mask (B, T) bool, ended (B,) bool -> (B, T) bool.
+    Raises: ValueError for shapes or dtypes.
+
+    Holds:
+        a_truncated_response_has_no_token_that_counts: and one that ended keeps all of its own.
+    """
+    require_rank(2, mask=mask)
+    require_bool(mask=mask, ended=ended)
+    require_shape(mask.shape[:1], ended=ended)
+    return mask & ended.unsqueeze(1)

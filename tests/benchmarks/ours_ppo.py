@@ -85,7 +85,8 @@ def ppo(options: workload.Options) -> dict[str, Any]:
     optimizer: Any = make_optimizer(groups, settings.weight_decay)
     prepared, optimizer = accelerator.prepare(model, optimizer)
     collector = Collector(accelerator, model, frozen.reference, frozen, settings, params.shared, params.method)
-    updater = Updater(accelerator, prepared, optimizer, settings, settings, seed=1, method="ppo")
+    limit = params.language_model.max_response_tokens
+    updater = Updater(accelerator, prepared, optimizer, settings, settings, 1, "ppo", limit)
     prompts = json.loads((folder / "prompts.json").read_text())
     seconds_of_generation: list[float] = []
 
@@ -136,7 +137,7 @@ def check(
 ) -> dict[str, Any]:
     """One optimiser step over all rollouts, and the same in plain float32 Hugging Face, a sequence at a time."""
     one_step = settings.model_copy(update={"epochs": 1, "minibatches": 1})
-    found = Updater(accelerator, model, optimizer, one_step, one_step, 1, "ppo").update(
+    found = Updater(accelerator, model, optimizer, one_step, one_step, 1, "ppo", rollouts.old_logprobs.shape[1]).update(
         rollouts, credit, workload.KL_COEF, 0
     )
     mask = rollouts.sequences.response_mask

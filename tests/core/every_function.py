@@ -11,7 +11,20 @@ import torch
 from torch import Tensor
 
 import components.core
-from components.core import advantages, calibration, chunked_logprobs, ilql, kl, logprobs, losses, masks, rewards, stats
+from components.core import (
+    advantages,
+    aggregation,
+    calibration,
+    chunked_logprobs,
+    ilql,
+    kl,
+    logprobs,
+    losses,
+    masks,
+    policy_losses,
+    rewards,
+    stats,
+)
 
 MODULES = sorted(module.name for module in pkgutil.iter_modules(components.core.__path__))
 
@@ -41,6 +54,7 @@ HEAD = {
 CALLS: dict[Callable[..., Any], dict[str, Any]] = {
     masks.response_mask: {"tokens": tokens(), "eos_id": 2},
     masks.last_true_index: {"mask": MASK},
+    masks.without_truncated: {"mask": MASK, "ended": MASK[:, 1]},
     stats.masked_sum: MASKED,
     stats.masked_mean: MASKED,
     stats.masked_var: MASKED,
@@ -68,6 +82,8 @@ CALLS: dict[Callable[..., Any], dict[str, Any]] = {
     },
     advantages.rloo: {"scores": normal(B), "group_size": 2},
     advantages.grpo: {"scores": normal(B), "group_size": 2},
+    advantages.dr_grpo: {"scores": normal(B), "group_size": 2},
+    advantages.groups_that_differ: {"scores": normal(B), "group_size": 2},
     advantages.spread: {"per_sequence": normal(B), "mask": MASK},
     losses.policy_loss: {
         "new_logprobs": normal(B, T),
@@ -83,7 +99,24 @@ CALLS: dict[Callable[..., Any], dict[str, Any]] = {
         "mask": MASK,
         "value_clip_range": 0.2,
     },
-    losses.aggregate: {"per_token": normal(B, T), "mask": MASK, "mode": "sequence_mean", "denominator": 4.0},
+    policy_losses.gspo_loss: {
+        "new_logprobs": normal(B, T),
+        "old_logprobs": normal(B, T),
+        "advantages": normal(B, T),
+        "mask": MASK,
+        "clip_low": 3e-4,
+        "clip_high": 4e-4,
+    },
+    policy_losses.cispo_loss: {
+        "new_logprobs": normal(B, T),
+        "old_logprobs": normal(B, T),
+        "advantages": normal(B, T),
+        "mask": MASK,
+        "clip_low": None,
+        "clip_high": 4.0,
+    },
+    aggregation.aggregate: {"per_token": normal(B, T), "mask": MASK, "mode": "sequence_mean", "denominator": 4.0},
+    aggregation.step_denominator: {"mask": MASK, "mode": "sum_over_limit", "limit": 5},
     losses.bradley_terry_loss: {"chosen": normal(B), "rejected": normal(B), "margin": 0.5},
     losses.dpo_loss: {
         "policy_chosen": normal(B),

@@ -9,7 +9,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch.testing import assert_close
 
-from components.core.advantages import gae, grpo, rloo, spread
+from components.core.advantages import dr_grpo, gae, groups_that_differ, grpo, rloo, spread
 
 f64 = partial(torch.tensor, dtype=torch.float64)
 exactly = partial(assert_close, rtol=0, atol=1e-12)
@@ -180,8 +180,37 @@ def test_grpo_of_two_prompts():
     exactly(grpo(scores, 3, eps=1.0), f64([-2.0, -1.0, 3.0, 0.0, 0.0, 0.0]) / (7**0.5 + 1.0))
 
 
+def test_dr_grpo_of_two_prompts():
+    """1, 2, 6 from their mean 3, whatever their spread."""
+    exactly(dr_grpo(f64([1.0, 2.0, 6.0, 5.0, 5.0, 5.0]), 3), f64([-2.0, -1.0, 3.0, 0.0, 0.0, 0.0]))
+
+
+@given(seed=SEEDS, group_size=st.sampled_from([2, 3, 6]))
+def test_rloo_is_dr_grpo_times_g_over_g_minus_one(seed, group_size):
+    scores = batch(seed)[0].flatten()
+    exactly(rloo(scores, group_size), group_size / (group_size - 1) * dr_grpo(scores, group_size))
+
+
+def test_groups_that_differ_of_three_prompts():
+    scores = f64([1.0, 1.0, 1.0, 2.0, 0.0, 0.0])
+    assert groups_that_differ(scores, 2).tolist() == [False, True, False]
+    assert groups_that_differ(scores, 3).tolist() == [False, True]
+    with pytest.raises(ValueError, match="group_size: expected at least 2 responses a prompt, found 1"):
+        groups_that_differ(scores, 1)
+    with pytest.raises(ValueError, match=r"scores: expected a multiple of group_size \(4\), found 6"):
+        groups_that_differ(scores, 4)
+
+
+@pytest.mark.parametrize("estimator", [rloo, grpo, dr_grpo])
+@given(scores=st.lists(st.sampled_from([0.0, 0.1, 1.0]), min_size=6, max_size=6))
+def test_a_group_that_does_not_differ_has_no_advantage(estimator, scores):
+    differ = groups_that_differ(f64(scores), 3)
+    assert differ.tolist() == [len(set(scores[:3])) > 1, len(set(scores[3:])) > 1]
+    assert torch.equal((estimator(f64(scores), 3).reshape(2, 3) != 0).any(dim=1), differ)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("estimator", [rloo, grpo])
+@pytest.mark.parametrize("estimator", [rloo, grpo, dr_grpo])
 @given(group_size=st.integers(2, 16), score=st.floats(-1001, 1001, width=32))
 @example(group_size=7, score=1000.1)
 def test_a_group_of_equal_scores_has_advantage_zero(estimator, dtype, group_size, score):
@@ -192,7 +221,7 @@ def test_a_group_of_equal_scores_has_advantage_zero(estimator, dtype, group_size
     assert (second.abs() > 0).any()
 
 
-@pytest.mark.parametrize("estimator", [rloo, grpo])
+@pytest.mark.parametrize("estimator", [rloo, grpo, dr_grpo])
 @given(seed=SEEDS, group_size=st.sampled_from([2, 3, 4, 6, 12]))
 def test_advantages_of_a_group_sum_to_zero(estimator, seed, group_size):
     scores = batch(seed)[0].flatten()
@@ -200,7 +229,7 @@ def test_advantages_of_a_group_sum_to_zero(estimator, seed, group_size):
     exactly(groups.sum(dim=1), torch.zeros(24 // group_size, dtype=torch.float64))
 
 
-@pytest.mark.parametrize("estimator", [rloo, grpo])
+@pytest.mark.parametrize("estimator", [rloo, grpo, dr_grpo])
 @given(seed=SEEDS)
 def test_a_prompt_sees_only_its_own_group(estimator, seed):
     scores = batch(seed)[0].flatten()
@@ -218,7 +247,7 @@ def test_rloo_is_the_distance_from_the_mean_times_g_over_g_minus_one(seed, group
     exactly(rloo(scores, group_size), f64(expected))
 
 
-@pytest.mark.parametrize("estimator", [rloo, grpo])
+@pytest.mark.parametrize("estimator", [rloo, grpo, dr_grpo])
 def test_groups_of_one_or_uneven_groups_are_refused(estimator):
     with pytest.raises(ValueError, match="group_size: expected at least 2 responses a prompt, found 1"):
         estimator(f64([1.0, 2.0]), 1)

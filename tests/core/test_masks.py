@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from components.core.masks import last_true_index, response_mask
+from components.core.masks import last_true_index, response_mask, without_truncated
 
 EOS = 2
 PAD = 0
@@ -54,3 +54,16 @@ def test_tokens_are_integers_in_rows(tokens):
 def test_a_mask_is_bool_in_rows(mask):
     with pytest.raises(ValueError, match="mask"):
         last_true_index(mask)
+
+
+def test_a_truncated_response_has_no_token_that_counts():
+    mask = torch.tensor([[True, True, False], [True, True, True], [True, False, True]])
+    ended = torch.tensor([True, False, True])
+    expected = [[True, True, False], [False, False, False], [True, False, True]]
+    assert without_truncated(mask, ended).tolist() == expected
+
+
+@pytest.mark.parametrize("ended", [torch.ones(2).bool(), torch.ones(3, 1).bool(), torch.ones(3)])
+def test_ended_is_bool_and_one_a_row(ended):
+    with pytest.raises(ValueError, match="ended: expected"):
+        without_truncated(torch.ones(3, 2).bool(), ended)

@@ -16,9 +16,10 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from components.core.advantages import gae, rloo, spread
+from components.core.aggregation import aggregate
 from components.core.kl import kl_estimate
 from components.core.logprobs import token_logprobs
-from components.core.losses import aggregate, policy_loss
+from components.core.losses import policy_loss
 from components.core.masks import response_mask
 from components.core.rewards import per_token_rewards
 

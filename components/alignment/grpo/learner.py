@@ -1,4 +1,4 @@
-"""GRPO: no value model; a response is credited with its return among those to its prompt, in standard deviations."""
+"""GRPO: no value model; a response is credited with how far its return is from the mean of those to its prompt."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from components.alignment.method import Job, Room, Source
 from components.alignment.policy_gradient.credit import Estimate, estimate_by_group
 from components.alignment.policy_gradient.learner import PolicyGradientLearner
 from components.config import Grpo
-from components.core.advantages import grpo
+from components.core.advantages import dr_grpo, grpo
 
 
 def estimate(settings: Grpo) -> Estimate:
-    """Advantages in standard deviations of the group (Shao et al. 2024)."""
-    return estimate_by_group(grpo, settings.responses_per_prompt)
+    """Advantages in standard deviations of the group (Shao et al. 2024), or as they are (Dr. GRPO, Liu et al. 2025)."""
+    of_group = grpo if settings.advantage_scale == "std" else dr_grpo
+    return estimate_by_group(of_group, settings.responses_per_prompt)
 
 
 def start(job: Job, source: Source) -> PolicyGradientLearner:

@@ -12,8 +12,10 @@ from components.alignment.policy_gradient.rollouts import Rollouts
 from components.config import PolicyGradientMethod
 from components.core.advantages import spread
 from components.core.kl import kl_estimate
+from components.core.masks import without_truncated
 from components.core.rewards import clip_scores, length_penalty, missing_eos, per_token_rewards
 from components.core.stats import RunningMoments, masked_sum, whiten
+from components.errors import TrainingError
 
 # From rewards, values and the response mask, (B, T) each, to advantages and returns, (B, T) each.
 Estimate = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -37,6 +39,8 @@ def assign_credit(
         estimate: the method's own.
     Returns:
         The credit, and the moments with this batch's scores in them.
+    Raises:
+        TrainingError: there is nothing to learn from, as all responses are left out.
     """
     scores, moments = _shaped_scores(rollouts, moments, settings)
     mask = rollouts.sequences.response_mask
@@ -46,7 +50,7 @@ def assign_credit(
     rewards = per_token_rewards(scores, kl, kl_coef, mask)
     advantages, returns = estimate(rewards, rollouts.values, mask)
     if settings.whiten_advantages:
-        advantages = whiten(advantages, mask)
+        advantages = whiten(advantages, learned_from(rollouts, settings))
     return Credit(scores, advantages, returns), moments
 
 
@@ -64,15 +68,46 @@ def estimate_by_group(of_group: Callable[[Tensor, int], Tensor], responses_per_p
     return of_responses
 
 
-def _shaped_scores(
-    rollouts: Rollouts, moments: RunningMoments, settings: PolicyGradientMethod
-) -> tuple[Tensor, RunningMoments]:
-    """The missing-end rule and the length penalty, then scaling, then clipping."""
+def learned_from(rollouts: Rollouts, settings: PolicyGradientMethod) -> Tensor:
+    """Which response tokens the losses count: all of them, or those of responses that have an end token.
+
+    A truncated response is left out of the value loss too, as out of entropy and KL in the loss: the values are the
+    baseline of what the policy learns from. Among the scores of its prompt's other responses its own still counts.
+
+    Shapes: (B, T) bool.
+    Raises:
+        TrainingError: none, or a single one, which cannot be whitened.
+    """
+    mask = rollouts.sequences.response_mask
+    if not settings.mask_truncated:
+        return mask
+    mask = without_truncated(mask, rollouts.ended)
+    if int(mask.sum()) < 2:
+        raise TrainingError(
+            "all responses of an iteration were cut off at the limit, and mask_truncated leaves them out",
+            where="mask_truncated",
+            expected="responses with an end token",
+            found=f"{int(rollouts.ended.sum())} of {len(rollouts.ended)}",
+            do="raise language_model.max_response_tokens, or set mask_truncated: false and missing_eos: replace",
+        )
+    return mask
+
+
+def shaped(rollouts: Rollouts, settings: PolicyGradientMethod) -> Tensor:
+    """The scores after the missing-end rule and the length penalty. Shapes: (B,)."""
     scores = missing_eos(rollouts.scores, rollouts.ended, settings.missing_eos, settings.missing_eos_value)
     if settings.length_penalty is not None:
         limits = settings.length_penalty
         lengths = rollouts.sequences.response_mask.sum(dim=1)
         scores = scores + length_penalty(lengths, limits.limit_tokens, limits.buffer_tokens, limits.factor)
+    return scores
+
+
+def _shaped_scores(
+    rollouts: Rollouts, moments: RunningMoments, settings: PolicyGradientMethod
+) -> tuple[Tensor, RunningMoments]:
+    """Shaped, then scaled, then clipped."""
+    scores = shaped(rollouts, settings)
     moments = moments.update(scores)
     if settings.score_scaling != "none":
         shift = moments.mean if settings.score_scaling == "running_mean_std" else 0.0

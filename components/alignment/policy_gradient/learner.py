@@ -11,15 +11,16 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from components.alignment.method import CurveRow, Iteration, Job, Source, Trainable, rows_of_iteration
+from components.alignment.method import CurveRow, Iteration, Job, Source, Trainable, other_rows, rows_of_iteration
 from components.alignment.policy_gradient import checkpoint
 from components.alignment.policy_gradient.actor_critic import ActorCritic
 from components.alignment.policy_gradient.checkpoint import Progress
 from components.alignment.policy_gradient.credit import Credit, Estimate, assign_credit
+from components.alignment.policy_gradient.dynamic_sampling import Drawn, draw_groups, taken
 from components.alignment.policy_gradient.first_step import require_no_kl
 from components.alignment.policy_gradient.rollouts import Collector, EncodedPrompt, Rollouts
 from components.alignment.policy_gradient.update import Statistics, Updater
-from components.config import PolicyGradientMethod, Ppo
+from components.config import CriticFree, PolicyGradientMethod, Ppo
 from components.core.ilql import polyak
 from components.core.kl import kl_estimate, next_kl_coef
 from components.core.stats import RunningMoments, masked_mean, masked_sum
@@ -76,18 +77,16 @@ class PolicyGradientLearner:
         self._collector = Collector(
             job.accelerator, self._model, self._reference, job.frozen, self._settings, job.shared, self.name
         )
+        limit = job.shared.language_model.max_response_tokens
         self._updater = Updater(
-            job.accelerator, model, optimizer, self._settings, self._critic, job.shared.seed, self.name
+            job.accelerator, model, optimizer, self._settings, self._critic, job.shared.seed, self.name, limit
         )
 
     def iterate(self, iteration: int) -> Iteration:
         started = time.monotonic()
         settings = self._settings
         kl_coef = self._progress.kl_coef
-        groups = settings.rollouts_per_iteration // settings.responses_per_prompt
-        asked = rows_of_iteration(self._prompts, groups, iteration, self._job.shared.seed, "ppo/prompts")
-        prompts = [prompt for prompt in asked for _ in range(settings.responses_per_prompt)]
-        rollouts = self._collector.roll_out(prompts, iteration)
+        rollouts, of_sampling = self._sample(iteration)
         if iteration == 0:
             found = require_no_kl(
                 f"{self.name}, iteration 1",
@@ -100,9 +99,37 @@ class PolicyGradientLearner:
         rolled_out = time.monotonic()
         with self._job.frozen_offloaded(self._model, self._reference):
             statistics = self._updater.update(rollouts, credit, kl_coef, iteration)
-        row = _curve_row(kl_coef, rollouts, credit, statistics)
+        row = _curve_row(kl_coef, rollouts, credit, statistics) | of_sampling
+        if settings.mask_truncated:
+            row["truncated_masked"] = int((~rollouts.ended).sum())
         self._progress = Progress(_next_kl_coef(kl_coef, row["kl"], settings), moments)
         return Iteration(row, {"rollouts": rolled_out - started, "updates": time.monotonic() - rolled_out})
+
+    def _sample(self, iteration: int) -> Drawn:
+        """The iteration's rollouts, a prompt's responses one after the other."""
+        settings, seed, processes = self._settings, self._job.shared.seed, self._job.accelerator.num_processes
+        groups = settings.rollouts_per_iteration // settings.responses_per_prompt
+        there = range(len(self._prompts))
+        asked = rows_of_iteration(there, groups, iteration, seed, "ppo/prompts")
+
+        def roll_out(numbers: list[int], sampling_round: int) -> Rollouts:
+            prompts = [self._prompts[number] for number in numbers for _ in range(settings.responses_per_prompt)]
+            missing = -len(prompts) % processes  # so that each process answers equally many
+            rollouts = self._collector.roll_out(prompts + prompts[-1:] * missing, iteration, sampling_round)
+            return taken(rollouts, slice(len(prompts))) if missing else rollouts
+
+        if not isinstance(settings, CriticFree) or settings.dynamic_sampling_rounds == 0:
+            return Drawn(roll_out(asked, 0), {})
+        drawn = draw_groups(roll_out, asked, other_rows(len(there), asked, iteration, seed, "ppo/prompts"), settings)
+        if (left := drawn.figures["prompts_left_alike"]) and self._job.accelerator.is_main_process:
+            logger.info(
+                "%s, iteration %d: %d of %d prompts have no responses of differing scores",
+                self.name,
+                iteration + 1,
+                left,
+                groups,
+            )
+        return drawn
 
     def save(self, folder: Path) -> None:
         frozen = self._job.frozen

@@ -69,12 +69,14 @@ class Collector:
         self._name = name
 
     @torch.no_grad()
-    def roll_out(self, prompts: list[EncodedPrompt], iteration: int) -> Rollouts:
+    def roll_out(self, prompts: list[EncodedPrompt], iteration: int, sampling_round: int = 0) -> Rollouts:
         """Answer the prompts and record logprobs, reference logprobs, values and scores.
 
         Every process works on its share of the prompts; all of them return the whole batch, so that advantages are
         whitened over it and minibatches are cut from it alike everywhere. What reads texts is asked by the first alone.
 
+        Args:
+            sampling_round: each of an iteration's has random numbers of its own.
         Raises:
             ConfigError: a part of the reward model fails, or gives no numbers.
             TrainingError: a recorded number is not finite; the rows are named.
@@ -86,7 +88,7 @@ class Collector:
         uniforms = draw_uniforms(
             len(prompts),
             shared.language_model.max_response_tokens,
-            generator(shared.seed, "ppo", "responses", iteration),
+            generator(shared.seed, "ppo", "responses", iteration, *([sampling_round] if sampling_round else [])),
         )
         share = slice(accelerator.process_index, None, accelerator.num_processes)
         with accelerator.autocast():  # as in the update: sampled from, recorded and compared in one precision

@@ -14,10 +14,18 @@ from components.core.advantages import gae
 
 
 def estimate(settings: Ppo) -> Estimate:
-    """Advantages and returns by GAE (Schulman et al. 2016)."""
+    """Advantages and returns by GAE (Schulman et al. 2016), each by a lambda of its own if asked.
+
+    Apart they are the decoupled GAE of VC-PPO and VAPO (Yuan et al. 2025): with a lambda of 1 the values learn from
+    what came of a response, however long it was, and the advantages keep their smaller variance.
+    """
 
     def of_tokens(rewards: Tensor, values: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        return gae(rewards, values, mask, settings.gamma, settings.gae_lambda)
+        found = gae(rewards, values, mask, settings.gamma, settings.gae_lambda)
+        if settings.value_gae_lambda is None:
+            return found
+        of_values = gae(rewards, values, mask, settings.gamma, settings.value_gae_lambda)
+        return found.advantages, of_values.returns
 
     return of_tokens
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from components.alignment.q_learning.dataset import ScoredComparisons
 from components.alignment.q_learning.model import QLearner, move_targets
 from components.config import QLearning
+from components.core.aggregation import aggregate
 from components.core.calibration import pairwise_accuracy
 from components.core.ilql import IlqlLosses, ilql_losses
-from components.core.losses import aggregate
 from components.core.rewards import per_token_rewards
 from components.core.stats import masked_sum
 from components.models.guided import QHeads

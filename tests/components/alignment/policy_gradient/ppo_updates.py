@@ -21,6 +21,7 @@ from components.core.stats import RunningMoments
 
 Weights = dict[str, Tensor]
 KL_COEF = 0.3
+LIMIT = 6  # of a response, in tokens
 POLICY_RATE, VALUE_RATE = 0.1, 0.001  # of gradient descent
 
 
@@ -65,7 +66,9 @@ def updated(
     def run(rollouts: Rollouts, credit: Credit, settings: Ppo, optimizer: Any = None) -> tuple[Weights, Statistics]:
         trained = copy.deepcopy(model)
         optimizer = (optimizer or gradient_descent)(trained)
-        updater = Updater(accelerator, trained, optimizer, settings, critic=settings, seed=1, method="ppo")
+        updater = Updater(
+            accelerator, trained, optimizer, settings, critic=settings, seed=1, method="ppo", max_response_tokens=LIMIT
+        )
         statistics = updater.update(rollouts, credit, KL_COEF, iteration=0)
         return weights_of(trained), statistics
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from ppo_updates import KL_COEF, POLICY_RATE, VALUE_RATE, Weights, assert_close, differ
+from ppo_updates import KL_COEF, LIMIT, POLICY_RATE, VALUE_RATE, Weights, assert_close, differ
 
 from components.alignment.policy_gradient.actor_critic import ActorCritic
 from components.alignment.policy_gradient.credit import Credit
@@ -35,7 +36,8 @@ def by_the_formulas(
     """The weights after all steps, and each step's numbers: a token at a time, one sequence a forward, nothing of
     components.core."""
     steps = []
-    for rows in minibatches(settings):
+    for minibatch in minibatches(settings):
+        rows = [row for row in minibatch if rollouts.ended[row] or not settings.mask_truncated]
         count = sum(len(pairs[row][1]) for row in rows)
         sums = dict.fromkeys(("policy_loss", "value_loss", "entropy", "kl_loss"), torch.zeros(()))
         clipped = value_clipped = moved = 0.0
@@ -49,16 +51,26 @@ def by_the_formulas(
             classifier = model.value_model.classifier
             hidden = classifier.base_model(tokens).last_hidden_state[0, start:-1]
             values = (classifier.score(hidden)[:, 0] - classifier.config.score_mean) / classifier.config.score_std
-            share = 1 / count if settings.loss_aggregation == "token_mean" else 1 / (length * len(rows))
+            share = {
+                "token_mean": 1 / count,
+                "sequence_mean": 1 / (length * len(rows)),
+                "sum_over_limit": 1 / (LIMIT * len(minibatch)),
+            }[settings.loss_aggregation]
+            mean_log_ratio = sum(float(new[t]) - float(rollouts.old_logprobs[row, t]) for t in range(length)) / length
             for t in range(length):
                 old, old_value, target, a = (
                     float(column[row, t])
                     for column in (rollouts.old_logprobs, rollouts.values, credit.returns, credit.advantages)
                 )
                 ratio = (new[t] - old).exp()
-                held = ratio.clamp(1 - settings.clip_range_low, 1 + settings.clip_range_high)
+                if settings.policy_loss == "gspo":  # this value, and as gradient that of the token's logprob times it
+                    ratio = math.exp(mean_log_ratio) * (1 + new[t] - new[t].detach())
+                lowest = -math.inf if settings.clip_range_low is None else 1 - settings.clip_range_low
+                held = ratio.clamp(lowest, 1 + settings.clip_range_high)
                 surrogate = torch.minimum(a * ratio, a * held)
-                clipped += float(a * held < a * ratio)
+                clipped += float(a * held < a * ratio if settings.policy_loss != "cispo" else held != ratio)
+                if settings.policy_loss == "cispo":
+                    surrogate = a * float(held) * new[t]
                 if settings.dual_clip is not None and a < 0:
                     surrogate = torch.maximum(surrogate, torch.tensor(settings.dual_clip * a))
                 error = (values[t] - target) ** 2
@@ -93,6 +105,17 @@ def by_the_formulas(
     return {name: weight.detach() for name, weight in model.named_parameters()}, steps
 
 
+GSPO = {
+    "epochs": 3,
+    "policy_loss": "gspo",
+    "loss_aggregation": "sequence_mean",
+    "clip_range_low": 0.01,
+    "clip_range_high": 0.02,
+    "microbatch_size": 3,
+}
+TRUNCATED = {"epochs": 2, "mask_truncated": True, "missing_eos": "none", "microbatch_size": 3}
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -103,6 +126,13 @@ def by_the_formulas(
         {"epochs": 2, "minibatches": 2, "microbatch_size": 3, "loss_aggregation": "sequence_mean"},
         {"epochs": 2, "kl_placement": "loss", "kl_estimator": "k2"},
         {"epochs": 2, "kl_placement": "loss", "kl_estimator": "k3", "loss_aggregation": "sequence_mean"},
+        {"epochs": 3, "minibatches": 2, "microbatch_size": 3, "loss_aggregation": "sum_over_limit"},
+        GSPO,
+        {"epochs": 3, "policy_loss": "cispo", "clip_range_low": 0.01, "clip_range_high": 0.02},
+        {"epochs": 3, "policy_loss": "cispo", "clip_range_low": None, "clip_range_high": 0.02, "microbatch_size": 3},
+        TRUNCATED,
+        TRUNCATED | {"loss_aggregation": "sequence_mean", "kl_placement": "loss", "kl_estimator": "k2"},
+        TRUNCATED | {"loss_aggregation": "sum_over_limit"},
         {"epochs": 2, "gradient_clip": 0.05},  # policy and value gradients, each to this norm
     ],
     ids=str,
@@ -122,6 +152,7 @@ def test_the_weights_move_as_the_formulas_say(
     expected, steps = by_the_formulas(copy.deepcopy(model), rollouts, credit, pairs, settings(**changes))
     assert differ(expected, before)
     assert_close(found, expected)
+    assert True in rollouts.ended and False in rollouts.ended  # or the truncated would not be tried
     means = {name: sum(step[name] for step in steps) / len(steps) for name in steps[0]}
     assert {name: statistics[name] for name in means} == pytest.approx(means, rel=1e-3, abs=1e-5)
     assert statistics["steps"] == len(steps)

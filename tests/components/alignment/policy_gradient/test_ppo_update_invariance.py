@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from accelerate import Accelerator
-from ppo_updates import KL_COEF, POLICY_RATE, assert_close, differ
+from ppo_updates import KL_COEF, LIMIT, POLICY_RATE, assert_close, differ
 from torch import Tensor
 
 from components.alignment.policy_gradient.actor_critic import ActorCritic
@@ -104,7 +104,9 @@ def test_an_update_needs_no_value_model(
     for value_model in (copy.deepcopy(model.value_model), None):
         pair = ActorCritic(copy.deepcopy(model.policy), value_model)
         optimizer = torch.optim.SGD(pair.policy.parameters(), lr=POLICY_RATE)
-        updater = Updater(accelerator, pair, optimizer, chosen, critic=None, seed=1, method="rloo")
+        updater = Updater(
+            accelerator, pair, optimizer, chosen, critic=None, seed=1, method="rloo", max_response_tokens=LIMIT
+        )
         found = updater.update(rollouts, credit, KL_COEF, iteration=0)
         assert "explained_variance" not in found  # nothing was explained
         weights.append(weights_of(pair.policy))
