@@ -13,8 +13,8 @@ from pathlib import Path
 import click
 
 from components import status_file
-from components.config import load_params
-from components.config.accelerate import accelerate_config
+from components.config import Params, load_params
+from components.config.accelerate import AccelerateConfig, accelerate_config
 from components.config.shares import TRAINING_STAGES, require_shares
 from components.errors import USER_ERROR_STATUS, ConfigError, ProximalError
 from components.measuring.rubric import load_rubric
@@ -62,9 +62,17 @@ def _launch(stage: str, cycle: int | None) -> None:
         logger.info("%s", config.reason)
     set_up(stage, params, config)
     if stage in TRAINING_STAGES and config.num_processes > 1:
+        _require_fit(params, config)  # here, and not by every rank
         run_ranks(config, "components.stage", [stage, *(["--cycle", str(cycle)] if cycle is not None else [])])
     else:
         run_stage(stage, cycle, params, config)
+
+
+def _require_fit(params: Params, config: AccelerateConfig) -> None:
+    from components.training.requirements import require_devices, require_layer_classes  # they import torch
+
+    require_devices(config)
+    require_layer_classes(params.language_model, config, Place().root)
 
 
 if __name__ == "__main__":

@@ -142,7 +142,10 @@ def perform(
 
 def _start(config: AccelerateConfig | None) -> None:
     from components.training.accelerator import start_accelerator
+    from components.training.requirements import require_devices
 
+    if config is not None:
+        require_devices(config)
     start_accelerator(config)
 
 

@@ -115,7 +115,8 @@ def require_sound(repository: Path, overrides: Mapping[str, Any]) -> None:
 
     Raises:
         ConfigError: a key or value that cannot be, or an Accelerate config that would not be obeyed in every stage,
-            or a rubric, a reward function or a stored scorer that cannot be used.
+            or that asks for GPUs or layers that are not there, or a rubric, a reward function or a stored scorer that
+            cannot be used.
     """
     from components.config import load_params
     from components.config.accelerate import accelerate_config
@@ -130,3 +131,8 @@ def require_sound(repository: Path, overrides: Mapping[str, Any]) -> None:
         require_shares(stage, params, config)
     load_rubric(params.data)
     require_scorers(params, Place(repository))
+    if not config.use_cpu or config.fsdp_config is not None:
+        from components.training.requirements import require_devices, require_layer_classes  # torch takes seconds
+
+        require_devices(config)
+        require_layer_classes(params.language_model, config, repository)

@@ -16,8 +16,11 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from components.config import load_params
+from components.config.accelerate import accelerate_config
 from components.errors import ProximalError
 from components.interface.terminal import Ending
+from components.place import Place
 from flows.ending import ending
 from flows.environment import set_environment, stage_variables
 from flows.graph import read_stages, sort_lock
@@ -30,7 +33,8 @@ from flows.shown import name_run, show_progress, show_result
 from flows.stages import PROMOTION, conclude, promote, promotion_after, run_stage
 from flows.workspace import RUNS, whole_repository, workspace
 
-# Stages that need nothing of each other run side by side: the reward model and the judge.
+# Stages that need nothing of each other run side by side on CPUs: the reward model and the judge. GPUs have room for
+# the models of one stage, so that there each waits for the one before.
 CONCURRENT_STAGES = 2
 
 
@@ -79,13 +83,14 @@ def rlhf(
             variables = stage_variables(
                 repository, PROXIMAL_PARENT_RUN_ID=run.run_id, PROXIMAL_FLOW_RUN_ID=str(flow_run.id)
             )
-            graph = read_stages(folder)
+            graph, shares_gpus = read_stages(folder), _computes_on_gpus(folder)
             stages: dict[str, PrefectFuture[Any]] = {}
             last = promotion_after(graph)
             with followed(str(flow_run.id), [*graph, *([last] if promotion else [])], repository):
                 for stage in graph:
                     upstream = [stages[name] for name in stage.upstream]
-                    stages[stage.name] = run_stage.submit(stage, folder, variables, upstream)
+                    before = list(stages.values())[-1:] if shares_gpus else []
+                    stages[stage.name] = run_stage.submit(stage, folder, variables, upstream, wait_for=before)
                 if promotion:
                     stages[PROMOTION] = promote.submit(folder, variables, [stages[name] for name in last.upstream])
                 show_progress(stages.values())
@@ -97,6 +102,12 @@ def rlhf(
             return Completed(data=Result(run.stages, evaluation, read_cost(folder), told))
     except (ProximalError, PipelineFailure) as failure:
         return failed(failure)
+
+
+def _computes_on_gpus(folder: Path) -> bool:
+    """Raises: ConfigError, the params or the Accelerate config that they name are not valid."""
+    params = load_params(Place(folder).params)
+    return not accelerate_config(folder / params.compute.accelerate_config).use_cpu
 
 
 def _place(repository: Path, revision: str | None, overrides: Mapping[str, Any]) -> AbstractContextManager[Path]:

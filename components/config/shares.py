@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from components.config.accelerate import AccelerateConfig
 from components.config.comparisons import BestOfN
 from components.config.params import Params
@@ -46,11 +48,13 @@ def require_shares(stage: str, params: Params, config: AccelerateConfig) -> None
         rollouts, minibatches = settings.rollouts_per_iteration, settings.minibatches
         shared = rollouts % processes == 0 and rollouts // minibatches >= processes
         where, found = f"{section}.rollouts_per_iteration", f"{rollouts} in {minibatches} minibatches"
+        fitting = _next(rollouts, math.lcm(minibatches * processes, settings.responses_per_prompt))
         expected = f"a multiple of num_processes ({processes}), and at least as many in a minibatch"
     else:
         # In shards every process needs all others at every microbatch, so that all must have equally many.
         shared = settings.batch_size >= processes and not (sharded and settings.batch_size % processes)
         where, found = f"{section}.batch_size", str(settings.batch_size)
+        fitting = _next(settings.batch_size, processes)
         expected = f"at least num_processes ({processes})" if not sharded else f"a multiple of {processes} processes"
     if not shared:
         raise ConfigError(
@@ -58,5 +62,10 @@ def require_shares(stage: str, params: Params, config: AccelerateConfig) -> None
             where=f"{where}, with compute.accelerate_config {params.compute.accelerate_config}",
             expected=expected,
             found=found,
-            do="change this key, or the number of processes",
+            do=f"set {where} to {fitting}, which fits, or take fewer processes",
         )
+
+
+def _next(number: int, divisor: int) -> int:
+    """The next multiple, from `number` on."""
+    return -(-number // divisor) * divisor

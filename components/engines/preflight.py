@@ -84,6 +84,7 @@ def require_usable(codec: Codec, policy: Any, config: LanguageModel) -> None:
             found=f"{config.max_prompt_tokens} + {config.max_response_tokens} = {needed}",
             do="lower one of them",
         )
+    _require_lasting_frequencies(policy, config, needed)
     _require_embeddings(codec, policy, config)
     [prompt] = codec.encode_prompts(["a"])
     tokens = torch.tensor([prompt], device=policy.device)
@@ -140,6 +141,29 @@ def require_chunks(policy: Any, config: LanguageModel) -> None:
         found=found,
         do="set it to null; a smaller microbatch_size saves memory too",
     )
+
+
+def _require_lasting_frequencies(policy: Any, config: LanguageModel, needed: int) -> None:
+    """LongRoPE has other rotary frequencies once the longest text of a batch is beyond what the model first learned.
+
+    A response that grows beyond it would have a cache of the old ones, and a text's logprobs would depend on the batch.
+    """
+    settings = policy.config.get_text_config()
+    rope: dict[str, Any] = getattr(settings, "rope_parameters", None) or {}
+    limits = [
+        each.get("original_max_position_embeddings") or getattr(settings, "original_max_position_embeddings", 0)
+        for each in (rope, *rope.values())
+        if isinstance(each, dict) and each.get("rope_type") == "longrope"  # some have a section for each kind of layer
+    ]
+    if limits and needed > min(limits):
+        raise ConfigError(
+            "the checkpoint's positions change where a text becomes long",
+            where="language_model.max_prompt_tokens, language_model.max_response_tokens",
+            expected=f"at most {min(limits)} together (original_max_position_embeddings of {config.checkpoint}), up to "
+            "which its rotary frequencies (longrope) stay the same",
+            found=f"{config.max_prompt_tokens} + {config.max_response_tokens} = {needed}",
+            do="lower one of them",
+        )
 
 
 def _with_head(policy: Any) -> ScalarModel:

@@ -24,7 +24,7 @@ from components.config import load_params
 from components.config.accelerate import accelerate_config
 from components.config.cpu import bfloat16_instructions, model_name
 from components.digests import digest
-from components.errors import ProximalError
+from components.errors import ConfigError, ProximalError
 from components.place import Place
 from components.repository import is_committed, last_commit, require_git
 from components.tracking.dvc_files import dvc_cache, pinned_data
@@ -55,7 +55,7 @@ def examine(root: Path) -> Iterator[Finding]:
     yield from _disk(root)
     yield _memory()
     yield _cpu()
-    yield _gpu()
+    yield _gpu(root)
     yield _mlflow()
     yield _prefect()
 
@@ -158,15 +158,27 @@ def _cpu() -> Finding:
     return Finding("CPU", "ok", f"{model_name() or platform.machine()}, {os.cpu_count()} cores, {speaks}")
 
 
-def _gpu() -> Finding:
+def _gpu(root: Path) -> Finding:
+    """Those that are here, and whether they are those that params ask for."""
     if importlib.util.find_spec("torch") is None:
         return Finding("GPU", "fault", "torch is not installed", "`make setup`")
     import torch
 
-    if torch.cuda.is_available():
-        names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
-        return Finding("GPU", "ok", f"{', '.join(names)}; torch {torch.__version__}")
-    return Finding("GPU", "ok", f"none that torch {torch.__version__} sees: it computes on the CPU")
+    from components.training.requirements import require_devices
+
+    try:
+        config = accelerate_config(root / load_params(root / "params.yaml").compute.accelerate_config)
+        require_devices(config)
+    except ConfigError as error:
+        if "GPU" in error.what:
+            return Finding("GPU", "fault", f"{error.found}; {error.where} needs {error.expected}", error.do)
+        config = None  # told of where params are looked at
+    each = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
+    if not each:
+        return Finding("GPU", "ok", f"none that torch {torch.__version__} sees: it computes on the CPU")
+    names = ", ".join(f"{one.name} ({one.total_memory / _GIB:.0f} GiB)" for one in each)
+    unused = "; params compute on the CPU (compute.accelerate_config)" if config is not None and config.use_cpu else ""
+    return Finding("GPU", "ok", f"{names}; torch {torch.__version__}{unused}")
 
 
 def _mlflow() -> Finding:

@@ -14,7 +14,7 @@ from torch.nn.functional import scaled_dot_product_attention
 
 _NAME = "proximal"
 # Whose attention is known, and tested, to hand on all that it needs. All others work on padded batches.
-_ARCHITECTURES = ("gpt2", "llama", "mistral", "qwen2", "qwen3")
+_ARCHITECTURES = ("gemma3_text", "gpt2", "llama", "mistral", "phi3", "qwen2", "qwen3")
 
 
 def use_packed_attention(model: Any) -> Any:

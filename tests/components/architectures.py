@@ -1,4 +1,4 @@
-"""Tiny models with random weights of five architectures, stored as Hugging Face stores them, and a six-word codec."""
+"""Tiny models with random weights of several architectures, stored as Hugging Face has them, and a six-word codec."""
 
 from __future__ import annotations
 
@@ -15,8 +15,17 @@ from components.models.text import Codec, TextFormat
 from components.passes import forward
 from components.passes.sequences import Packed, Sequences, build_sequences
 
-ARCHITECTURES = ("llama", "gpt2", "qwen2", "qwen3", "mistral")
+ARCHITECTURES = ("llama", "llama3", "gpt2", "qwen2", "qwen3", "mistral", "gemma3_text", "phi3")
 VOCABULARY = 37
+# Rotary frequencies stretched as in Llama 3.1, for texts of eight tokens.
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "rope_theta": 500000.0,
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8,
+}
 WORDS = ["<pad>", "<eos>", "a", "b", "c", "d"]
 
 
@@ -41,10 +50,18 @@ def random_causal_model(architecture: str, vocabulary: int, seed: int) -> Any:
     }
     configs: dict[str, Any] = {
         "llama": lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**plain, **sizes, attention_dropout=0.1)),
+        "llama3": lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**plain, **sizes, rope_parameters=LLAMA3_ROPE)),
         "gpt2": lambda: hf.GPT2LMHeadModel(hf.GPT2Config(**plain, n_embd=16, n_layer=2, n_head=2, n_positions=64)),
         "qwen2": lambda: hf.Qwen2ForCausalLM(hf.Qwen2Config(**plain, **sizes)),
         "mistral": lambda: hf.MistralForCausalLM(hf.MistralConfig(**plain, **sizes, sliding_window=4)),
         "qwen3": lambda: hf.Qwen3ForCausalLM(hf.Qwen3Config(**plain, **sizes, head_dim=8)),
+        # A layer that sees the last tokens alone, and one that sees all.
+        "gemma3_text": lambda: hf.Gemma3ForCausalLM(
+            hf.Gemma3TextConfig(
+                **plain, **sizes, head_dim=8, query_pre_attn_scalar=8, sliding_window=4, sliding_window_pattern=2
+            )
+        ),
+        "phi3": lambda: hf.Phi3ForCausalLM(hf.Phi3Config(**plain, **sizes, sliding_window=4)),
     }
     torch.manual_seed(seed)
     model = configs[architecture]()

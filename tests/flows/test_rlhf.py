@@ -47,6 +47,18 @@ def test_stages_run_in_graph_order_side_by_side_where_they_can_and_once(
     assert tiny.began() == began
 
 
+def test_stages_that_share_gpus_wait_for_each_other(tiny: Tiny, run_flow: Callable[..., Any]) -> None:
+    params = tiny.folder / "params.yaml"
+    params.write_text(
+        re.sub("accelerate_config: [^ \n]*", "accelerate_config: infra/accelerate/gpu.yaml", params.read_text())
+    )
+    diamond(tiny, b={"seconds": 0.3}, c={"seconds": 0.3})
+    assert run_flow().result().stages == {"data.dvc": "unchanged", **dict.fromkeys("abcd", "ran")}
+    events = [(entry["stage"], entry["event"]) for entry in sorted(tiny.log(), key=lambda entry: entry["time"])]
+    assert [event for _, event in events] == ["begin", "end"] * 4
+    assert [stage for stage, event in events if event == "end"] in (["a", "b", "c", "d"], ["a", "c", "b", "d"])
+
+
 def test_only_what_a_change_reaches_runs_again(tiny: Tiny, run_flow: Callable[..., Any]) -> None:
     diamond(tiny, a={"writes": "the same"}, b={"seconds": 0}, c={"seconds": 0})
     run_flow()

@@ -61,6 +61,14 @@ def granite() -> Any:
     return transformers.GraniteForCausalLM(transformers.GraniteConfig(**SIZES))
 
 
+def phi3(original: int) -> Any:
+    """With other rotary frequencies from that many tokens on."""
+    factors = {"short_factor": [1.0] * 4, "long_factor": [4.0] * 4, "original_max_position_embeddings": original}
+    rope = {"rope_type": "longrope", "rope_theta": 10000.0, **factors}
+    sizes = SIZES | {"max_position_embeddings": 512, "original_max_position_embeddings": original}
+    return transformers.Phi3ForCausalLM(transformers.Phi3Config(**sizes, rope_parameters=rope))
+
+
 def mamba() -> Any:
     return transformers.MambaForCausalLM(
         transformers.MambaConfig(vocab_size=300, hidden_size=16, num_hidden_layers=1, state_size=4)
@@ -106,6 +114,20 @@ def test_a_usable_checkpoint_passes_unchanged_and_draws_nothing(
     assert torch.equal(state, torch.get_rng_state())
     for name, weight in made.state_dict().items():
         assert torch.equal(policy.state_dict()[name], weight)
+
+
+def test_frequencies_that_change_with_a_texts_length_are_refused(check: Callable[..., tuple[Codec, Any]]) -> None:
+    """What is refused is real: beyond the limit, one row of a batch depends on how long another is."""
+    check(phi3(30), max_prompt_tokens=24, max_response_tokens=6)
+    with pytest.raises(ConfigError, match="positions change where a text becomes long") as caught:
+        check(phi3(30), max_prompt_tokens=24, max_response_tokens=7)
+    assert "at most 30 together" in caught.value.expected and caught.value.found == "24 + 7 = 31"
+    torch.manual_seed(1)
+    model = phi3(30).eval()
+    tokens = torch.arange(62).reshape(2, 31) + 3
+    with torch.no_grad():
+        short, long = (model(tokens[:, :count]).logits[0, 5] for count in (30, 31))
+    assert float((short - long).abs().max()) > 1e-3
 
 
 def test_gemma_3_of_text_has_the_text_models_classifier(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from components.interface.doctor import Finding, examine, print_findings
 
@@ -111,3 +113,16 @@ def test_it_fits_into_80_columns(
     lines = capsys.readouterr().out.splitlines()
     assert max(map(len, lines)) <= 80
     assert all(line.startswith(("ok      ", "warning ", "fault   ", " " * 20)) for line in lines)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="of a machine without a GPU")
+@pytest.mark.parametrize(("config", "needs"), [("gpu", "a GPU"), ("gpu_fsdp2_eight", "8 GPUs on this machine")])
+def test_gpus_that_params_ask_for_and_are_not_here(project: Path, config: str, needs: str) -> None:
+    params = project / "params.yaml"
+    params.write_text(
+        re.sub(r"infra/accelerate/\w+.yaml", f"infra/accelerate/{config}.yaml", params.read_text(), count=1)
+    )
+    assert found(project, "params").state == "ok"
+    finding = found(project, "GPU")
+    assert finding.state == "fault" and needs in finding.found and "none that torch" in finding.found
+    assert "infra/accelerate/cpu_auto.yaml" in finding.do
