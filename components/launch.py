@@ -31,7 +31,7 @@ logger = logging.getLogger("proximal")
 @click.command(help="Run one stage of the pipeline in this folder.")
 @arguments_of_a_stage
 def main(stage: str, cycle: int | None) -> None:
-    """Run one stage and exit with its status, which is told to nobody else where a signal ended it."""
+    """Run one stage and exit with its status: 128 and the signal's number where a signal ended it."""
     log_to_stderr()
     status_file.begin()
     status, message = 1, ""
@@ -41,13 +41,14 @@ def main(stage: str, cycle: int | None) -> None:
     except ProximalError as error:
         status, message = USER_ERROR_STATUS, f"error: {error}"
     except RankFailure as failure:
-        status, message = failure.status, failure.message
+        status, message = failure.status if failure.status >= 0 else 128 - failure.status, failure.message
+    except SystemExit as ended:  # SIGTERM unwinds a stage so
+        status = ended.code if isinstance(ended.code, int) else 1
     finally:
         if message:
             print(message, file=sys.stderr, flush=True)
-        if status >= 0:
-            status_file.end(status)
-    sys.exit(status if status >= 0 else 128 - status)
+        status_file.end(status)
+    sys.exit(status)
 
 
 def _launch(stage: str, cycle: int | None) -> None:

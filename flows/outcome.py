@@ -92,4 +92,6 @@ def failure(
 
 
 def _killed(stage: str, what: str) -> StageFailure:
-    return StageFailure(stage, 1, f"{what}; {LESS_MEMORY}", environment=True)
+    # Where memory is short, SIGKILL comes from the kernel; SIGTERM is somebody's.
+    why = "somebody ended it: start the run again, which goes on from there" if "SIGTERM" in what else LESS_MEMORY
+    return StageFailure(stage, 1, f"{what}; {why}", environment=True)

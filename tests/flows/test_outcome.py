@@ -59,6 +59,12 @@ def test_what_was_killed_is_a_fault_of_the_machine(told: Status, process_status:
     assert (fault.status, fault.environment) == (1, True)
 
 
+def test_what_somebody_ended_is_not_told_of_memory() -> None:
+    fault = of(exited(143), DVC_FAILED, "ppo: cycle 1, iteration 2 of 3")
+    assert fault.message.startswith("was killed by SIGTERM; somebody ended it") and "memory" not in fault.message
+    assert (fault.status, fault.environment) == (1, True)
+
+
 def test_what_dvc_itself_refuses_is_for_the_user() -> None:
     fault = of(NEVER_BEGAN, DVC_FAILED, "ERROR: failed to reproduce 'a': missing data 'source': data")
     assert fault.message == "failed to reproduce 'a': missing data 'source': data"

@@ -30,10 +30,23 @@ def test_the_launchers_end_is_the_end_of_its_processes(
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + number
     assert errors.splitlines()[-1] == f"ended by {number.name}" and "Traceback" not in errors
-    assert (tmp_path / "status").read_text() == ""  # begun, and ended by a signal
+    assert (tmp_path / "status").read_text() == str(128 + number)
     assert wait_for(lambda: not any(map(is_running, workers)), seconds=15), workers
     (progress,) = Place().work.glob("alignment-1-*/state/progress.json")  # what was finished is still there
     assert json.loads(progress.read_text())["iteration"] >= 1
+
+
+def test_a_stage_that_somebody_ends_says_by_which_signal(
+    start: Any, world: Path, tmp_path: Path, change_params: ChangeParams
+) -> None:
+    """One process: the flow, and MLflow, are told that it was no fault of the stage's."""
+    change_params(ppo={"iterations_per_cycle": 100_000})
+    process = start("alignment", "--cycle", "1")
+    assert wait_for(lambda: list(Place().work.glob("alignment-1-*/state/progress.json")), seconds=120), process.poll()
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM and "Traceback" not in errors
+    assert (tmp_path / "status").read_text() == str(128 + signal.SIGTERM)
 
 
 def test_a_killed_launcher_leaves_no_process(start: Any, world: Path, change_params: ChangeParams) -> None:
@@ -67,7 +80,7 @@ def test_a_killed_rank_ends_the_others_and_is_named(
         line.startswith(("warning: alignment: ", "ppo, iteration 1: ", "ppo: cycle 1, "))
         for line in errors.splitlines()[:-1]
     ), errors
-    assert (tmp_path / "status").read_text() == ""  # begun, and ended by a signal
+    assert (tmp_path / "status").read_text() == str(128 + signal.SIGKILL)
     assert wait_for(lambda: not any(map(is_running, others)), seconds=15), others
 
 
