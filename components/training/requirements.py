@@ -31,8 +31,8 @@ def require_devices(config: AccelerateConfig) -> None:
         where=f"compute.accelerate_config: use_cpu false, num_processes {config.num_processes}",
         expected="a GPU" if needed == 1 else f"{needed} GPUs on this machine, one a process",
         found=seen,
-        do="run it where they are, with a torch built for them (`proximal doctor` tells what it sees), or name a config "
-        "for this machine, such as infra/accelerate/cpu_auto.yaml",
+        do="name a config that fits this machine, such as infra/accelerate/cpu_auto.yaml, or run it where the GPUs "
+        "are, with a torch that is built for them (`proximal doctor` tells what it sees)",
     )
 
 

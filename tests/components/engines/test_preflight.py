@@ -66,6 +66,7 @@ def phi3(original: int) -> Any:
     factors = {"short_factor": [1.0] * 4, "long_factor": [4.0] * 4, "original_max_position_embeddings": original}
     rope = {"rope_type": "longrope", "rope_theta": 10000.0, **factors}
     sizes = SIZES | {"max_position_embeddings": 512, "original_max_position_embeddings": original}
+    sizes["initializer_range"] = 0.3
     return transformers.Phi3ForCausalLM(transformers.Phi3Config(**sizes, rope_parameters=rope))
 
 

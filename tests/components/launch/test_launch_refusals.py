@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from launched import ROOT, SHARDED, TWO, ChangeParams, files
 from ruamel.yaml import YAML
 
@@ -82,6 +83,22 @@ def test_work_that_two_processes_cannot_share_is_refused(
     process = start(*arguments.split())
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 2 and errors.count("error:") == 1 and named in errors, errors
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="of a machine without a GPU")
+@pytest.mark.parametrize("config", ["gpu", "gpu_eight"])
+def test_gpus_that_are_not_here_are_told_once(
+    start: Any, world: Path, change_params: ChangeParams, config: str
+) -> None:
+    """By the stage itself too, which may run on another machine than the command: one process, or for all ranks."""
+    change_params(compute={"accelerate_config": f"infra/accelerate/{config}.yaml"}, sft={"batch_size": 8})
+    before = files(world)
+    process = start("sft")
+    output, errors = process.communicate(timeout=120)
+    assert process.returncode == 2, errors
+    assert errors.startswith("error: the Accelerate config asks for GPUs that are not here"), errors
+    assert errors.count("error:") == 1 and "Traceback" not in errors and output == ""
+    assert files(world) == before
 
 
 def test_an_error_of_two_processes_is_told_once(

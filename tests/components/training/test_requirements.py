@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +52,20 @@ def test_gpus_that_are_not_here_are_one_error(name: str) -> None:
     assert str(config.num_processes) in caught.value.where + caught.value.expected
     assert f"none that torch {torch.__version__} sees" in caught.value.found
     assert (ROOT / "infra/accelerate/cpu_auto.yaml").exists() and "infra/accelerate/cpu_auto.yaml" in caught.value.do
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="of a machine without a GPU")
+@pytest.mark.parametrize("preset", ["qwen2.5-0.5b", "qwen2.5-7b-lora", "llama-3.1-8b-fsdp2"])
+def test_a_preset_for_gpus_is_refused_before_anything_begins(preset: str, tmp_path: Path) -> None:
+    """As `proximal run` does, without a look at the checkpoint, which is fetched by nobody then."""
+    from flows.preconditions import require_sound
+
+    shutil.copytree(ROOT / "infra" / "accelerate", tmp_path / "infra" / "accelerate")
+    shutil.copy(ROOT / "infra" / "presets" / f"{preset}.yaml", tmp_path / "params.yaml")
+    with pytest.raises(ConfigError) as caught:
+        require_sound(tmp_path, {})
+    first = "the Accelerate config asks for GPUs that are not here"
+    assert caught.value.what in (first, "a policy in shards cannot be sampled from")
 
 
 def test_fewer_gpus_than_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
