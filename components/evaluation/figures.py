@@ -32,6 +32,9 @@ TRAINING = {
     "policy_loss": "Policy loss",
     "clip_fraction": "Clipped share of tokens",
     "approx_kl": "KL of one update, nats per token",
+    "truncated_masked": "Truncated, left out of the loss",
+    "prompts_replaced": "Prompts replaced",
+    "prompts_left_alike": "Prompts whose responses score alike",
 }
 
 

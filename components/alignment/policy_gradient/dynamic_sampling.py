@@ -95,7 +95,7 @@ def _joined(first: Rollouts, second: Rollouts) -> Rollouts:
     def of(one: Any, other: Any) -> Any:
         if isinstance(one, Sequences):
             sides = ("left", "left", "right", "right")  # of prompts and responses
-            return Sequences(*(_stacked(*columns, side) for *columns, side in zip(one, other, sides, strict=True)))
+            return Sequences(*(_stacked(a, b, side) for a, b, side in zip(one, other, sides, strict=True)))
         if isinstance(one, Tensor):
             return torch.cat([one, other]) if one.dim() == 1 else _stacked(one, other, "right")
         return {name: PartScores(*map(torch.cat, zip(one[name], other[name], strict=True))) for name in one}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from components.config import Dpo, Params, PolicyGradientMethod, Ppo
+from components.config import CriticFree, Dpo, Params, PolicyGradientMethod, Ppo
 from components.interface.plan.lengths import Lengths
 
 
@@ -52,8 +52,10 @@ def _cycle(params: Params, lengths: Lengths, number: str) -> Tokens:
         rollouts = settings.iterations_per_cycle * settings.rollouts_per_iteration
         whole = round(rollouts * (sum(lengths.prompts) / len(lengths.prompts) + response))
         models = 2 if isinstance(settings, Ppo) else 1
-        sampled += rollouts * response
-        passed += (models + 2) * whole
+        # every round may have to replace all prompts
+        draws = 1 + settings.dynamic_sampling_rounds if isinstance(settings, CriticFree) else 1
+        sampled += draws * rollouts * response
+        passed += draws * (models + 2) * whole
         trained = models * settings.epochs * whole
     elif isinstance(settings, Dpo):
         pairs = lengths.comparisons["reward_model"]

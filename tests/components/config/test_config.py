@@ -170,3 +170,20 @@ def test_a_method_has_the_shared_values_but_for_its_own(shipped: Values) -> None
     params = parse_params(changed(shipped, {"policy_gradient.epochs": 7, "grpo.epochs": 9}), "params.yaml")
     assert (params.ppo.epochs, params.grpo.epochs, params.rloo.epochs) == (7, 9, 7)
     assert "policy_gradient" not in params.values()  # what runs has them already
+
+
+def test_an_option_of_another_method_is_an_unknown_key_here(refused: Any) -> None:
+    """Scores that are all alike still teach a value model, and only GRPO divides by the group's spread."""
+    for key in ("ppo.dynamic_sampling_rounds", "ppo.advantage_scale", "rloo.advantage_scale", "grpo.value_gae_lambda"):
+        error = refused(**{key: 1})
+        assert error.where == f"params.yaml: {key}" and error.found == key
+
+
+def test_every_policy_loss_loads_with_its_keys(shipped: Values) -> None:
+    gspo = {"policy_loss": "gspo", "loss_aggregation": "sequence_mean", "clip_range_low": 3e-4, "clip_range_high": 4e-4}
+    cispo = {"policy_loss": "cispo", "clip_range_low": None, "clip_range_high": 4.0}
+    for keys in (gspo, cispo, cispo | {"loss_aggregation": "sum_over_limit", "clip_range_low": 0.9}):
+        changes = {f"policy_gradient.{key}": value for key, value in keys.items()}
+        params = parse_params(changed(shipped, changes), "params.yaml")
+        for section in (params.ppo, params.grpo, params.rloo):
+            assert {key: getattr(section, key) for key in keys} == keys

@@ -12,6 +12,12 @@ from components.config import parse_params
 
 GOLD = {"source": "rubric", "weight": 1.0}
 TRAINED = {"source": "trained", "weight": 1.0}
+GSPO = {
+    "ppo.policy_loss": "gspo",
+    "ppo.loss_aggregation": "sequence_mean",
+    "ppo.clip_range_low": 3e-4,
+    "ppo.clip_range_high": 4e-4,
+}
 FUNCTION = {"source": "function", "weight": 1.0, "function": "mine:f", "batch_size": 8, "timeout_seconds": 1.0}
 
 
@@ -49,6 +55,12 @@ FUNCTION = {"source": "function", "weight": 1.0, "function": "mine:f", "batch_si
         ("dpo.label_smoothing", -0.1),
         ("ppo.whiten_advantages", "yes"),
         ("ppo.rollouts_per_iteration", 1),  # one sequence cannot be whitened
+        ("ppo.policy_loss", "trpo"),
+        ("ppo.loss_aggregation", "token_sum"),
+        ("ppo.mask_truncated", "yes"),
+        ("ppo.value_gae_lambda", 1.1),
+        ("grpo.advantage_scale", "batch"),
+        ("grpo.dynamic_sampling_rounds", -1),
         ("q_learning.tau", 1.0),
         ("q_learning.polyak_alpha", 0.0),
         ("q_learning.decode_beta", -1.0),
@@ -142,6 +154,25 @@ def test_a_wrong_type_or_value_is_named_with_what_was_found(refused: Any, key: s
                 ("reward", "k3", "became 2.3 in 30 iterations"),
                 ("loss", "k1", "became 5.6 in 30 iterations"),
             )
+        ),
+        *(
+            ("ppo.dual_clip", f"null: policy_loss {loss} has no second clip; found 3.0", keys | {"ppo.dual_clip": 3.0})
+            for loss, keys in (("gspo", GSPO), ("cispo", {"ppo.policy_loss": "cispo"}))
+        ),
+        ("ppo.clip_range_low", "a number with policy_loss ppo: only cispo goes without", {"ppo.clip_range_low": None}),
+        ("ppo.clip_range_low", "a number with policy_loss gspo", GSPO | {"ppo.clip_range_low": None}),
+        (
+            "ppo.loss_aggregation",
+            "sequence_mean with policy_loss gspo, whose objective counts each response once; found token_mean",
+            GSPO | {"ppo.loss_aggregation": "token_mean"},
+        ),
+        ("ppo.clip_range_low", "at most 0.1 with policy_loss gspo", GSPO | {"ppo.clip_range_low": 0.2}),
+        ("ppo.clip_range_high", "3e-4 and 4e-4; found 0.2", GSPO | {"ppo.clip_range_high": 0.2}),
+        (
+            "grpo.missing_eos",
+            "none with mask_truncated: a response without an end token is left out of the loss, and so would be its "
+            "penalty; found replace",
+            {"grpo.mask_truncated": True, "grpo.missing_eos": "replace"},
         ),
         *(
             (

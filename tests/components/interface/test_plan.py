@@ -19,6 +19,7 @@ from components.interface.plan.live_bytes import counted
 from components.interface.plan.models import shape_of
 from components.interface.plan.phases import Simulation
 from components.interface.plan.table import plan_tables
+from components.interface.plan.tokens import tokens_of
 from components.place import Place
 from flows.cli import commands
 
@@ -123,3 +124,17 @@ def test_the_command_prints_a_plan_of_the_shipped_params() -> None:
     told = CliRunner().invoke(commands, ["plan", "--device", "80"])
     assert told.exit_code == 0, told.output
     assert "fits: the peak is" in told.output
+
+
+def test_a_round_of_dynamic_sampling_may_ask_as_much_again(tiny_params: Callable[..., Params]) -> None:
+    """3 iterations of 8 responses of 4 tokens to prompts of 6, once or three times; all of them go through 3 models."""
+    found = {}
+    for rounds in (0, 2):
+        params = tiny_params(
+            method="grpo", grpo={"dynamic_sampling_rounds": rounds}, language_model={"max_response_tokens": 4}
+        )
+        lengths = Lengths([(6, 4)], {"reward_model": [], "judge": []}, [6], [6], [6], "here", are_rows=True)
+        found[rounds] = next(each for each in tokens_of(params, lengths) if each.stage == "alignment 1")
+    assert found[2].sampled - found[0].sampled == 2 * 3 * 8 * 4
+    assert found[2].passed - found[0].passed == 2 * 3 * 8 * (6 + 4) * 3
+    assert found[2].trained == found[0].trained

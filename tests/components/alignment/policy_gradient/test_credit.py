@@ -17,6 +17,7 @@ from components.alignment.ppo import learner as ppo
 from components.alignment.rloo import learner as rloo
 from components.config import Grpo, Params, Ppo, Rloo
 from components.core.stats import RunningMoments
+from components.errors import TrainingError
 
 KL_COEF = 0.3
 EARLIER = [0.5, -1.0, 2.0, 0.25]  # scores of the iterations before
@@ -81,6 +82,14 @@ def plain_rewards(rollouts: Rollouts, scores: list[float], settings: Ppo) -> Row
 
 
 def plain_gae(rewards: Rows, rollouts: Rollouts, settings: Ppo) -> tuple[Rows, Rows]:
+    """Advantages by gae_lambda, and the values' returns by their own lambda where there is one."""
+    advantages, returns = one_lambda(rewards, rollouts, settings, settings.gae_lambda)
+    if settings.value_gae_lambda is not None:
+        _, returns = one_lambda(rewards, rollouts, settings, settings.value_gae_lambda)
+    return advantages, returns
+
+
+def one_lambda(rewards: Rows, rollouts: Rollouts, settings: Ppo, gae_lambda: float) -> tuple[Rows, Rows]:
     advantages: Rows = []
     returns: Rows = []
     for row, of_row in enumerate(rewards):
@@ -88,7 +97,7 @@ def plain_gae(rewards: Rows, rollouts: Rollouts, settings: Ppo) -> tuple[Rows, R
         advantage, backwards = 0.0, []
         for t in reversed(range(len(of_row))):
             delta = of_row[t] + settings.gamma * values[t + 1] - values[t]
-            advantage = delta + settings.gamma * settings.gae_lambda * advantage
+            advantage = delta + settings.gamma * gae_lambda * advantage
             backwards.append(advantage)
         advantages.append(backwards[::-1])
         returns.append([a + v for a, v in zip(advantages[-1], values[:-1], strict=True)])
@@ -96,13 +105,15 @@ def plain_gae(rewards: Rows, rollouts: Rollouts, settings: Ppo) -> tuple[Rows, R
 
 
 def plain_groups(rewards: Rows, settings: Ppo) -> Rows:
-    """RLOO and GRPO over groups of `responses_per_prompt`, given to every token of the response."""
+    """RLOO, GRPO and Dr. GRPO over groups of `responses_per_prompt`, given to every token of the response."""
     totals, size = [sum(row) for row in rewards], settings.responses_per_prompt
     advantages = []
     for row, total in enumerate(totals):
         group = totals[row - row % size : row - row % size + size]
         if isinstance(settings, Rloo):
             advantage = total - (sum(group) - total) / (size - 1)
+        elif isinstance(settings, Grpo) and settings.advantage_scale == "none":
+            advantage = total - statistics.mean(group)
         else:
             advantage = (total - statistics.mean(group)) / (statistics.stdev(group) + 1e-6)
         advantages.append([advantage] * len(rewards[row]))
@@ -128,7 +139,12 @@ GROUPS = {"responses_per_prompt": 4}
         {"score_scaling": "running_mean_std", "score_clip": None},
         {"kl_placement": "loss", "kl_estimator": "k2"},
         {"gamma": 1.0, "gae_lambda": 1.0},
+        {"value_gae_lambda": 1.0},
+        {"value_gae_lambda": 0.5, "gae_lambda": 0.0},
+        {"mask_truncated": True, "missing_eos": "none"},
         {"method": "rloo", **GROUPS},
+        {"method": "grpo", **GROUPS, "advantage_scale": "none"},
+        {"method": "grpo", **GROUPS, "mask_truncated": True, "missing_eos": "none"},
         {"method": "grpo", **GROUPS, "length_penalty": PENALTY},
     ],
     ids=str,
@@ -151,10 +167,17 @@ def test_credit_is_as_the_formulas_say(rollouts: Rollouts, settings: Any, change
         assert at_tokens(credit.returns, rollouts) == pytest.approx(flat_returns, abs=1e-5)
     else:
         advantages = plain_groups(rewards, chosen)
-    flat = [advantage for row in advantages for advantage in row]
     if whitened:
-        mean, std = statistics.mean(flat), statistics.stdev(flat)
-        flat = [(advantage - mean) / std for advantage in flat]
+        # what is left out of the loss has no part in it
+        counted = [
+            a for row, end in zip(advantages, ended, strict=True) if end or not chosen.mask_truncated for a in row
+        ]
+        mean, std = statistics.mean(counted), statistics.stdev(counted)
+        advantages = [
+            [(advantage - mean) / std if end or not chosen.mask_truncated else 0.0 for advantage in row]
+            for row, end in zip(advantages, ended, strict=True)
+        ]
+    flat = [advantage for row in advantages for advantage in row]
     assert at_tokens(credit.advantages, rollouts) == pytest.approx(flat, abs=1e-4)
     assert bool((credit.advantages[~rollouts.sequences.response_mask] == 0).all())
 
@@ -168,3 +191,13 @@ def test_the_moments_go_on_over_the_iterations(rollouts: Rollouts, settings: Any
     seen = [score + iteration for iteration in range(3) for score in rollouts.scores.tolist()]
     assert moments.count == 24
     assert (moments.mean, moments.std) == pytest.approx((statistics.mean(seen), statistics.stdev(seen)), abs=1e-5)
+
+
+def test_where_all_responses_are_truncated_and_left_out_there_is_nothing_to_learn(
+    rollouts: Rollouts, settings: Any
+) -> None:
+    chosen: Ppo = settings(mask_truncated=True, missing_eos="none")
+    truncated = rollouts._replace(ended=torch.zeros_like(rollouts.ended))
+    with pytest.raises(TrainingError, match="mask_truncated leaves them out") as caught:
+        assign_credit(truncated, KL_COEF, RunningMoments(), chosen, estimate_of(chosen))
+    assert caught.value.found == "0 of 8"

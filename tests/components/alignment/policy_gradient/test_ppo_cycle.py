@@ -176,6 +176,13 @@ def test_without_a_critic_there_is_no_value_model(cycle: Any, tiny_params: Any, 
     assert digest(Path("second")) == digest(Path("whole"))
 
 
+def test_truncated_responses_that_are_left_out_are_counted(cycle: Any, tiny_params: Any) -> None:
+    rows = cycle(tiny_params(ppo={"mask_truncated": True, "missing_eos": "none"}), "work")
+    assert [row["truncated_masked"] for row in rows] == [round(8 * (1 - row["ended"])) for row in rows]
+    assert sum(row["truncated_masked"] for row in rows) > 0
+    assert "truncated_masked" not in cycle(tiny_params(), "plain")[0]
+
+
 def test_the_value_model_warms_up_before_the_policy_moves(cycle: Any, tiny_params: Any) -> None:
     cycle(tiny_params(ppo={"iterations_per_cycle": 2, "value_warmup_iterations": 2}), "work")
     assert digest(Path("work/policy/model.safetensors")) == digest(Place().sft / "policy" / "model.safetensors")

@@ -56,7 +56,9 @@ def by_the_formulas(
                 "sequence_mean": 1 / (length * len(rows)),
                 "sum_over_limit": 1 / (LIMIT * len(minibatch)),
             }[settings.loss_aggregation]
-            mean_log_ratio = sum(float(new[t]) - float(rollouts.old_logprobs[row, t]) for t in range(length)) / length
+            mean_log_ratio = (
+                sum(float(new[t].detach()) - float(rollouts.old_logprobs[row, t]) for t in range(length)) / length
+            )
             for t in range(length):
                 old, old_value, target, a = (
                     float(column[row, t])
@@ -207,3 +209,12 @@ def test_an_objective_that_is_not_finite_stops_and_names_the_rollouts(
         with pytest.raises(TrainingError) as caught:
             updated(rollouts, credit._replace(returns=returns), settings(microbatch_size=size, minibatches=1))
         assert caught.value.where == "ppo, iteration 1, rollouts 5"
+
+
+def test_a_minibatch_of_truncated_responses_alone_takes_no_step(
+    updated: Any, rollouts: Rollouts, credit: Credit, settings: Any
+) -> None:
+    """Minibatches of one row each: as many steps an epoch as there are responses that ended."""
+    chosen = settings(epochs=2, minibatches=8, microbatch_size=1, mask_truncated=True, missing_eos="none")
+    _, statistics = updated(rollouts, credit, chosen)
+    assert statistics["steps"] == 2 * int(rollouts.ended.sum()) < 16
