@@ -6,15 +6,16 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from components.alignment.first_step import require_ratio_one
 from components.alignment.policy_gradient.actor_critic import ActorCritic
 from components.alignment.policy_gradient.credit import Credit
-from components.alignment.policy_gradient.first_step import require_ratio_one
 from components.alignment.policy_gradient.rollouts import Rollouts
 from components.config import PolicyGradientMethod, Ppo
 from components.core.kl import kl_estimate
 from components.core.losses import aggregate, policy_loss, value_loss
 from components.core.stats import masked_sum, masked_var
 from components.seeding import generator
+from components.self_checks import Checks
 from components.training.step import Contribution, OptimizerStep
 
 Statistics = dict[str, float]
@@ -27,6 +28,7 @@ class Updater:
         model, optimizer: as Accelerate prepared them.
         critic: the settings of the value model; None without one.
         method: the name of the settings' section, for errors.
+        checks: told of what the first step after rollouts found.
     """
 
     def __init__(
@@ -38,12 +40,14 @@ class Updater:
         critic: Ppo | None,
         seed: int,
         method: str,
+        checks: Checks | None = None,
     ) -> None:
         self._model = model
         self._settings = settings
         self._critic = critic
         self._seed = seed
         self._method = method
+        self._checks = checks or Checks()
         self._precision = accelerator.mixed_precision
         inner: ActorCritic = accelerator.unwrap_model(model)
         # Clipped apart: a large value error must not shrink the policy's step.
@@ -79,7 +83,7 @@ class Updater:
                 steps.append(self._step(rollouts, credit, rows, kl_coef, iteration))
                 if len(steps) == 1:
                     where = f"{self._method}, iteration {iteration + 1}, step 1"
-                    require_ratio_one(where, steps[0]["approx_kl"], self._precision)
+                    require_ratio_one(self._checks, where, steps[0]["approx_kl"], self._precision, iteration + 1)
                 trained_tokens += int(rollouts.sequences.mask[rows].sum())
                 if _moved_too_far(steps[-1], settings):
                     break
