@@ -9,8 +9,10 @@ from pathlib import Path
 from safetensors.torch import save_file
 from torch import Tensor
 
+from components.alignment import resumption
 from components.alignment.method import CurveRow, Job, Learner, Source
 from components.artifacts import atomic_folder, read_json, reading, write_json
+from components.self_checks import FILE as CHECKS
 from components.training.optimizer_state import load_optimizer, optimizer_state
 from components.training.schedule import make_optimizer, make_schedule
 
@@ -23,13 +25,14 @@ def run_cycle(start: Callable[[Job, Source], Learner], job: Job) -> None:
     """Take the policy of the last cycle through this cycle's iterations.
 
     It goes on from `cycle.work` where a checkpoint lies there, else from `cycle.start`, and leaves in `cycle.work` the
-    policy (policy/), what the next cycle needs to go on (state/), a row for every iteration (curve.json), and the
-    optimiser's state (`OPTIMIZER`), which this cycle alone goes on with. All random numbers come from (seed,
-    iteration), so that there is no generator state to keep.
+    policy (policy/), what the next cycle needs to go on (state/), a row for every iteration (curve.json), what the
+    cycle checked of itself (checks.json); and for this cycle alone to go on with, the optimiser's state (`OPTIMIZER`)
+    and what tells whether all is as it was stored (`resumption`). All random numbers come from (seed, iteration), so
+    that there is no generator state to keep.
 
     Raises:
         ArtifactError: what is stored at the start is damaged or of another method.
-        TrainingError: a number is not finite; the last finished iteration is kept.
+        TrainingError: a number is not finite, or a check fails; the last finished iteration is kept.
     """
     accelerator, cycle = job.accelerator, job.cycle
     is_resumed = (cycle.work / "state").exists()
@@ -40,6 +43,8 @@ def run_cycle(start: Callable[[Job, Source], Learner], job: Job) -> None:
     curve: list[CurveRow] = list(read_json(folder / "curve.json")) if is_resumed else []
     if is_resumed:
         logger.info("%s: cycle %d goes on after iteration %d", learner.name, cycle.number, iteration)
+        with reading("list of checks", folder / CHECKS, "the checks that the cycle has made"):
+            job.checks.go_on(read_json(folder / CHECKS), iteration)
 
     optimizer = schedule = None
     if (trainable := learner.trainable()) is not None:
@@ -50,6 +55,9 @@ def run_cycle(start: Callable[[Job, Source], Learner], job: Job) -> None:
             load_optimizer(folder / OPTIMIZER, trainable.model, optimizer)
         schedule = make_schedule(optimizer, trainable.groups, done=iteration)
         learner.begin(model, optimizer)
+        if is_resumed:
+            loaded = optimizer_state(trainable.model, optimizer)
+            resumption.require_as_stored(job, learner, loaded, folder)
 
     end = cycle.number * learner.iterations_per_cycle
     while iteration < end:
@@ -61,6 +69,8 @@ def run_cycle(start: Callable[[Job, Source], Learner], job: Job) -> None:
         if trainable is not None and optimizer is not None:
             # Each process may hold a part of it, so all of them take part in bringing it together.
             state = optimizer_state(trainable.model, optimizer)
+            resumption.require_one_model(job, learner, f"{learner.name}, iteration {iteration}", iteration)
+        as_stored = resumption.as_stored(job, learner, state)
         if accelerator.is_main_process:
             row: CurveRow = {"cycle": cycle.number, "iteration": iteration, **figures}
             curve.append(row)
@@ -77,6 +87,8 @@ def run_cycle(start: Callable[[Job, Source], Learner], job: Job) -> None:
                 if state:
                     save_file(state, scratch / OPTIMIZER)
                 write_json(scratch / "curve.json", curve)
+                write_json(scratch / CHECKS, job.checks.rows())
+                write_json(scratch / resumption.FILE, as_stored)
         accelerator.wait_for_everyone()
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
 
@@ -23,6 +23,7 @@ from components.config import BestOfN, Dpo, Method, PolicyGradientMethod, QLearn
 from components.data.rows import Comparison, Prompt
 from components.measuring.measure import FrozenModels
 from components.seeding import generator
+from components.self_checks import Checks
 from components.training.offload import offloaded
 from components.training.schedule import ParameterGroup
 
@@ -54,7 +55,11 @@ class Cycle:
 
 @dataclass(frozen=True)
 class Job:
-    """All that a method works with."""
+    """All that a method works with.
+
+    Args:
+        checks: what the cycle checks of itself.
+    """
 
     accelerator: Accelerator
     method: Method
@@ -62,6 +67,7 @@ class Job:
     shared: Shared
     cycle: Cycle
     frozen: FrozenModels
+    checks: Checks = field(default_factory=Checks)
 
     def frozen_offloaded(self, trained: nn.Module, *others: nn.Module) -> AbstractContextManager[None]:
         """Around updates: the frozen models, and others that no update needs, lie in main memory if params ask so."""
@@ -134,6 +140,9 @@ class Learner(Protocol):
 
     def iterate(self, iteration: int) -> Iteration:
         """Do one iteration, counted from 0 over all cycles; every process calls it."""
+
+    def stored(self) -> Mapping[str, nn.Module]:
+        """The models that `save` writes, by name; "policy" is the one that answers. None where nothing is trained."""
 
     def save(self, folder: Path) -> None:
         """Write policy/ and, below state/, what the method's `start` needs to go on, but for optimiser and progress."""

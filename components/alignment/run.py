@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from accelerate.utils import broadcast_object_list
 
-from components.alignment import work_folder
+from components.alignment import resumption, work_folder
 from components.alignment.loop import OPTIMIZER, run_cycle
 from components.alignment.method import CurveRow, Cycle, Job
 from components.alignment.methods import room_of
@@ -21,9 +21,11 @@ from components.errors import DataError
 from components.measuring.health import warn
 from components.measuring.measure import FrozenModels, measure
 from components.measuring.records import Record, means, signs_of, write_records
+from components.models.chat_check import require_sound_template
 from components.models.cuts import cut_fractions, cut_fractions_of_pairs, distinct_pairs
 from components.models.loading import load_policy
 from components.place import ModelFolders
+from components.self_checks import Checks
 from components.tracking import StageRun
 from components.training.accelerator import start_accelerator
 
@@ -118,8 +120,10 @@ def run(
     seconds_after = work_folder.seconds_after(folder)
     seconds_before = seconds_after.get(str(int(done[-1]["iteration"])), 0.0) if done else 0.0
     began = time.monotonic()
+    checks = Checks(tracked.check, speaks=accelerator.is_main_process)
+    require_sound_template(codec, has_system_turns=False, checks=checks)
     this_cycle = Cycle(cycle, inputs.policy.parent, folder, prompts, comparisons, report)
-    run_cycle(room.start, Job(accelerator, method, settings, shared, this_cycle, frozen))
+    run_cycle(room.start, Job(accelerator, method, settings, shared, this_cycle, frozen, checks))
     seconds = seconds_before + time.monotonic() - began
     accelerator.free_memory()  # of what was trained, before its stored copy is measured
     if accelerator.is_main_process:
@@ -134,7 +138,7 @@ def run(
             metrics["validation_start"] = means(measured["start"])
         with atomic_folder(out) as scratch:
             # The last iteration's checkpoint is the result. Not moved, so that a failure here loses nothing.
-            left_out = shutil.ignore_patterns(OPTIMIZER)
+            left_out = shutil.ignore_patterns(OPTIMIZER, resumption.FILE)
             shutil.copytree(folder, scratch, ignore=left_out, copy_function=link_or_copy, dirs_exist_ok=True)
             write_json(scratch / "metrics.json", metrics)
             write_records(scratch / "validation.jsonl", measured)  # for intervals between cycles, paired by prompt

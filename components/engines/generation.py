@@ -35,6 +35,7 @@ def generate(
     *,
     temperature: float,
     batch_size: int,
+    logprobs: Tensor | None = None,
 ) -> Sequences:
     """Sample one response to every prompt.
 
@@ -43,6 +44,8 @@ def generate(
         prompts: token ids, as `Codec.encode_prompts` gives them.
         uniforms: (B, T) uniform numbers; T is the longest response.
         batch_size: how many prompts are worked on at once; changes the speed only.
+        logprobs: (B, T) on the CPU, filled in place with those that the tokens were drawn with, in nats at the
+            temperature, 0 where there is no token; of a `BestOfNPolicy`, which draws all n, it stays as it is.
     Returns:
         The prompts with their responses, on the CPU, in the order given. A response that reached T tokens without an
         end token has none.
@@ -55,9 +58,12 @@ def generate(
     responses: list[list[int]] = [[] for _ in prompts]
     for start in range(0, len(order), batch_size):
         rows = order[start : start + batch_size]
+        drawn_with = None if logprobs is None else torch.zeros(len(rows), logprobs.shape[1], dtype=logprobs.dtype)
         answers = _generate_batch(
-            policy, codec, [prompts[row] for row in rows], uniforms[rows], temperature=temperature
+            policy, codec, [prompts[row] for row in rows], uniforms[rows], temperature, drawn_with
         )
+        if logprobs is not None and drawn_with is not None:
+            logprobs[rows] = drawn_with
         for row, answer in zip(rows, answers, strict=True):
             responses[row] = answer
     return Sequences(*pad_left(prompts, codec.pad_id), *pad_right(responses, codec.pad_id))
@@ -83,7 +89,12 @@ def _generate_best(
 
 
 def _generate_batch(
-    policy: Any, codec: Codec, prompts: list[list[int]], uniforms: Tensor, *, temperature: float
+    policy: Any,
+    codec: Codec,
+    prompts: list[list[int]],
+    uniforms: Tensor,
+    temperature: float,
+    logprobs: Tensor | None,
 ) -> list[list[int]]:
     device = next(policy.parameters()).device
     tokens, mask = (part.to(device) for part in pad_left(prompts, codec.pad_id))
@@ -99,17 +110,21 @@ def _generate_batch(
     cache, inner = output.past_key_values, getattr(policy, "policy", policy)  # a guided one has it inside
     next_position = positions[:, -1:] + 1
     if takes_ready_masks(inner) and can_decode_on_gpu(cache, device):
-        return decode_on_gpu(Decoding(policy, output, mask, next_position, uniforms, temperature, codec))
+        return decode_on_gpu(Decoding(policy, output, mask, next_position, uniforms, temperature, codec), logprobs)
     make_room(cache, uniforms.shape[1], widened=takes_packed_sequences(inner))
     responses = torch.full((len(prompts), uniforms.shape[1]), codec.pad_id, device=device)
     lengths = torch.zeros(len(prompts), dtype=torch.long, device=device)
     active = torch.arange(len(prompts), device=device)  # the rows of `responses` still in the batch
     ended = torch.zeros(len(prompts), dtype=torch.bool, device=device)  # of the rows in the batch
     sound = torch.ones((), dtype=torch.bool, device=device)
+    of_step = None if logprobs is None else uniforms.new_empty(len(prompts))
+    drawn_with = None if logprobs is None else torch.zeros_like(uniforms)
 
     for step in range(uniforms.shape[1]):
-        drawn = draw(output.logits[:, -1], uniforms[active, step], temperature, sound)
+        drawn = draw(output.logits[:, -1], uniforms[active, step], temperature, sound, of_step)
         running = active[~ended]
+        if drawn_with is not None and of_step is not None:
+            drawn_with[running, step] = of_step[~ended]
         responses[running, step] = drawn[~ended]
         lengths[running] = step + 1
         ended = ended | codec.is_stop(drawn)
@@ -121,6 +136,7 @@ def _generate_batch(
             cache.batch_select_indices(keep)
             active, mask, next_position, drawn = active[keep], mask[keep], next_position[keep], drawn[keep]
             ended = ended[keep]
+            of_step = of_step if of_step is None else of_step[keep]
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
         output = policy(
             input_ids=drawn[:, None],
@@ -131,4 +147,6 @@ def _generate_batch(
         )
         next_position = next_position + 1
     require_sound(sound)
+    if logprobs is not None and drawn_with is not None:
+        logprobs.copy_(drawn_with)
     return [row[:length] for row, length in zip(responses.tolist(), lengths.tolist(), strict=True)]

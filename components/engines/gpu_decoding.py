@@ -98,12 +98,15 @@ class Decoding:
         self.ended = torch.zeros(count, dtype=torch.bool, device=mask.device)
         self.lengths = torch.zeros(count, dtype=torch.long, device=mask.device)
         self.responses = torch.full((count, length), codec.pad_id, device=mask.device)
+        self.logprobs = torch.zeros_like(uniforms)
+        self._of_step = uniforms.new_zeros(count)
 
     def step(self) -> None:
         uniforms = self._uniforms.index_select(1, self._step).squeeze(1)
-        drawn = draw(self._logits, uniforms, self._temperature, self.sound)
+        drawn = draw(self._logits, uniforms, self._temperature, self.sound, self._of_step)
         drawn = torch.where(self.ended, self._pad_id, drawn)
         self.responses.index_copy_(1, self._step, drawn[:, None])
+        self.logprobs.index_copy_(1, self._step, self._of_step.masked_fill(self.ended, 0.0)[:, None])
         self.lengths += ~self.ended
         self.ended |= self._codec.is_stop(drawn)
         self._mask.index_fill_(3, self._slot, True)
@@ -122,12 +125,15 @@ class Decoding:
         """Go on with some of the rows."""
         for layer in self._cache.layers:
             layer.keys, layer.values = layer.keys[rows], layer.values[rows]
-        for name in ("_mask", "_logits", "_position", "_uniforms", "rows", "ended", "lengths", "responses"):
+        for name in (
+            *("_mask", "_logits", "_position", "_uniforms", "_of_step"),
+            *("rows", "ended", "lengths", "responses", "logprobs"),
+        ):
             setattr(self, name, getattr(self, name)[rows])
 
 
-def decode_on_gpu(decoding: Decoding) -> list[list[int]]:
-    """Sample a response to every prompt; `generation.generate` says more."""
+def decode_on_gpu(decoding: Decoding, logprobs: Tensor | None = None) -> list[list[int]]:
+    """Sample a response to every prompt; `generation.generate` says more, also of `logprobs`."""
     count, left = decoding.responses.shape
     responses: list[list[int]] = [[] for _ in range(count)]
     with _no_order_to_keep():
@@ -137,6 +143,8 @@ def decode_on_gpu(decoding: Decoding) -> list[list[int]]:
             rows, lengths, tokens = (part[done] for part in (decoding.rows, decoding.lengths, decoding.responses))
             for row, length, response in zip(rows.tolist(), lengths.tolist(), tokens.tolist(), strict=True):
                 responses[row] = response[:length]
+            if logprobs is not None:
+                logprobs[rows.cpu()] = decoding.logprobs[done].cpu().to(logprobs.dtype)
             if bool(done.all()):
                 break
             decoding.keep((~done).nonzero().squeeze(1))

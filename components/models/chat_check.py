@@ -9,6 +9,7 @@ from components.errors import ConfigError
 from components.models.chat import Chat
 from components.models.chat_template import not_the_dialogue
 from components.models.text import Codec
+from components.self_checks import Check, Checks
 
 _AROUND = 8  # tokens on either side of the first that differs
 _SYSTEM: Message = {"role": "system", "content": "Answer briefly."}
@@ -23,13 +24,14 @@ _DIALOGUES = (
 )
 
 
-def require_sound_template(codec: Codec, *, has_system_turns: bool) -> None:
+def require_sound_template(codec: Codec, *, has_system_turns: bool, checks: Checks | None = None) -> None:
     """See that prompt and response are, token by token, the dialogue as the template writes it, up to the end of turn.
 
     What the dialogue's tokens are is asked of transformers. Nothing is asked of a codec without a chat template.
 
     Args:
         has_system_turns: whether the data holds any; those of params are looked at anyway.
+        checks: told of how it went.
     Raises:
         ConfigError: they are not, the template fails, or it takes no system turn and there are some.
     """
@@ -39,14 +41,18 @@ def require_sound_template(codec: Codec, *, has_system_turns: bool) -> None:
     if has_system_turns or codec.format.system_prompt is not None:
         _require_system_role(chat)
     codec = replace(codec, format=replace(codec.format, max_prompt_tokens=10**6, max_response_tokens=10**6))
+    tried = 0
     for contents in _DIALOGUES:
         turns = [
             Message(role="assistant" if number % 2 else "user", content=content)
             for number, content in enumerate(contents)
         ]
-        _require_round_trip(codec, chat, turns)
-        if takes_system_role(chat):
-            _require_round_trip(codec, chat, [_SYSTEM, *turns])
+        for dialogue in [turns, [_SYSTEM, *turns]] if takes_system_role(chat) else [turns]:
+            _require_round_trip(codec, chat, dialogue)
+            tried += 1
+    if checks is not None:
+        what = "dialogues whose tokens are not those of prompt and response"
+        checks.hold(Check("template", what, 0, f"of {tried}"), 0, where="chat template", fault=what, do="")
 
 
 def takes_system_role(chat: Chat) -> bool:

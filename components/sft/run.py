@@ -31,6 +31,7 @@ from components.models.text import Codec
 from components.passes.forward import response_logprobs
 from components.passes.sequences import Packed, Sequences, build_sequences
 from components.seeding import derive_seed, generator
+from components.self_checks import Checks
 from components.sft.look import look
 from components.tracking import StageRun
 from components.training.accelerator import frame_of, start_accelerator, whole
@@ -69,7 +70,8 @@ def run(settings: Sft, shared: Shared, inputs: Inputs, out: Path, tracked: Stage
             do="bring demonstrations, or set sft.epochs: 0, with which the checkpoint is the reference as it is",
         )
     accelerator = start_accelerator()
-    codec, policy = _start(shared, rows, accelerator.device)
+    checks = Checks(tracked.check, speaks=accelerator.is_main_process)
+    codec, policy = _start(shared, rows, accelerator.device, checks)
     base_model = _base_model(shared.language_model.checkpoint, policy)
     brought: Sequence[Prompt | Demonstration] = rows or read_rows(inputs.prompts, Prompt)
     asked = {row.prompt: row.asked for row in brought}
@@ -137,7 +139,7 @@ def _base_model(checkpoint: str, policy: Any) -> str:
     return f"{checkpoint} {commit}" if commit else checkpoint
 
 
-def _start(shared: Shared, rows: list[Demonstration], device: torch.device) -> tuple[Codec, Any]:
+def _start(shared: Shared, rows: list[Demonstration], device: torch.device, checks: Checks) -> tuple[Codec, Any]:
     """The tokenizer and the policy before any training."""
     config = shared.language_model
     if Path(config.checkpoint).is_dir() and Path(config.checkpoint_files) != Path(config.checkpoint):
@@ -154,7 +156,7 @@ def _start(shared: Shared, rows: list[Demonstration], device: torch.device) -> t
         policy = load_checkpoint(config)
         require_attention(policy, config, device)
         codec = checkpoint_codec(config, stop_ids(policy))
-        require_sound_template(codec, has_system_turns=has_system_turns)
+        require_sound_template(codec, has_system_turns=has_system_turns, checks=checks)
         codec.require_room()
         require_usable(codec, policy, config)
         require_chunks(policy, config)
@@ -163,7 +165,7 @@ def _start(shared: Shared, rows: list[Demonstration], device: torch.device) -> t
             policy = new_adapter_policy(policy, config, derive_seed(shared.seed, "sft", "adapter"))
         return codec, policy
     codec = scratch_codec(config, rows)
-    require_sound_template(codec, has_system_turns=has_system_turns)
+    require_sound_template(codec, has_system_turns=has_system_turns, checks=checks)
     codec.require_room()
     tokenizer = codec.tokenizer
     ids = {name: getattr(tokenizer, name) for name in ("pad_token_id", "bos_token_id", "eos_token_id")}

@@ -43,6 +43,10 @@ class StageRun:
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
         """Numbers at a step, under the names given."""
 
+    def check(self, name: str, found: float, step: int) -> None:
+        """What the stage found when it checked itself; see components.self_checks."""
+        self.metrics({f"check/{name}": found}, step=step)
+
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Rows as a table that the MLflow UI shows; `name` ends in .json."""
 

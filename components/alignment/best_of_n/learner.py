@@ -59,6 +59,9 @@ class BestOfNLearner:
         row = {"n": self._n, **figures, "sampled_tokens": 0, "trained_tokens": 0}
         return Iteration(row, {"samples": time.monotonic() - started})
 
+    def stored(self) -> dict[str, nn.Module]:
+        return {}
+
     def save(self, folder: Path) -> None:
         folders = self._job.frozen.folders
         trained = trained_folder(folders.reward_model)

@@ -59,7 +59,9 @@ class DpoLearner:
         )
         ids = [row.id for row in job.cycle.comparisons]
         self._updater = Updater(
-            job.accelerator, model, optimizer, pairs, ref_logprobs, ids, settings, temperature=temperature
+            *(job.accelerator, model, optimizer, pairs, ref_logprobs, ids, settings),
+            temperature=temperature,
+            checks=job.checks,
         )
 
     def iterate(self, iteration: int) -> Iteration:
@@ -73,6 +75,9 @@ class DpoLearner:
             figures = progress(self._policy, job.frozen, job.shared, self._watched, "dpo/progress")
         row = {**figures, "sampled_tokens": 0, **statistics}
         return Iteration(row, {"steps": updated - started, "samples": time.monotonic() - updated})
+
+    def stored(self) -> dict[str, nn.Module]:
+        return {"policy": self._policy}
 
     def save(self, folder: Path) -> None:
         save_policy(self._policy, self._job.frozen.codec, folder / "policy")

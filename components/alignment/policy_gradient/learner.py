@@ -11,13 +11,13 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from components.alignment.first_step import require_no_kl, require_sampled_alike
 from components.alignment.method import CurveRow, Iteration, Job, Source, Trainable, other_rows, rows_of_iteration
 from components.alignment.policy_gradient import checkpoint
 from components.alignment.policy_gradient.actor_critic import ActorCritic
 from components.alignment.policy_gradient.checkpoint import Progress
 from components.alignment.policy_gradient.credit import Credit, Estimate, assign_credit
 from components.alignment.policy_gradient.dynamic_sampling import Drawn, draw_groups, taken
-from components.alignment.policy_gradient.first_step import require_no_kl
 from components.alignment.policy_gradient.rollouts import Collector, EncodedPrompt, Rollouts
 from components.alignment.policy_gradient.update import Statistics, Updater
 from components.config import CriticFree, PolicyGradientMethod, Ppo
@@ -79,7 +79,8 @@ class PolicyGradientLearner:
         )
         limit = job.shared.language_model.max_response_tokens
         self._updater = Updater(
-            job.accelerator, model, optimizer, self._settings, self._critic, job.shared.seed, self.name, limit
+            *(job.accelerator, model, optimizer, self._settings, self._critic, job.shared.seed, self.name, limit),
+            checks=job.checks,
         )
 
     def iterate(self, iteration: int) -> Iteration:
@@ -87,14 +88,7 @@ class PolicyGradientLearner:
         settings = self._settings
         kl_coef = self._progress.kl_coef
         rollouts, of_sampling = self._sample(iteration)
-        if iteration == 0:
-            found = require_no_kl(
-                f"{self.name}, iteration 1",
-                *(rollouts.old_logprobs, rollouts.ref_logprobs, rollouts.sequences.response_mask),
-                *(self._model.policy, self._reference),
-            )
-            if self._job.accelerator.is_main_process:
-                logger.info("%s", found)
+        self._check(rollouts, iteration)
         credit, moments = assign_credit(rollouts, kl_coef, self._progress.score_moments, settings, self._estimate)
         rolled_out = time.monotonic()
         with self._job.frozen_offloaded(self._model, self._reference):
@@ -131,13 +125,32 @@ class PolicyGradientLearner:
             )
         return drawn
 
+    def stored(self) -> dict[str, nn.Module]:
+        models = {"policy": self._model.policy, "value_model": self._model.value_model, "reference": self._moved}
+        return {name: model for name, model in models.items() if model is not None}
+
     def save(self, folder: Path) -> None:
-        frozen = self._job.frozen
-        moved = None if self._reference is frozen.reference else self._reference
-        checkpoint.save(folder, self._model, moved, frozen.codec)
+        checkpoint.save(folder, self._model, self._moved, self._job.frozen.codec)
 
     def progress(self) -> dict[str, Any]:
         return asdict(self._progress)
+
+    @property
+    def _moved(self) -> Any:
+        """The reference where it is not the SFT policy, else None."""
+        return None if self._reference is self._job.frozen.reference else self._reference
+
+    def _check(self, rollouts: Rollouts, iteration: int) -> None:
+        """What must hold of rollouts, and where a cycle begins of those that it begins with."""
+        job, mask = self._job, rollouts.sequences.response_mask
+        where = f"{self.name}, iteration {iteration + 1}"
+        precision = job.accelerator.mixed_precision
+        sampled, recorded = rollouts.sampled_logprobs, rollouts.old_logprobs
+        require_sampled_alike(job.checks, where, sampled, recorded, mask, precision, iteration + 1)
+        in_cycle = iteration - (job.cycle.number - 1) * self.iterations_per_cycle
+        if iteration == 0 or (in_cycle == 0 and self._settings.reference == "refreshed"):
+            policies = self._model.policy, self._reference
+            require_no_kl(job.checks, where, recorded, rollouts.ref_logprobs, mask, *policies, step=iteration + 1)
 
 
 def parameter_groups(

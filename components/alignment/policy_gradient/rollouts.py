@@ -32,8 +32,9 @@ class EncodedPrompt(NamedTuple):
 class Rollouts(NamedTuple):
     """B responses and what was recorded of them.
 
-    Shapes: scores and ended (B,); old_logprobs, ref_logprobs, values and entropy (B, T).
+    Shapes: scores and ended (B,); old_logprobs, ref_logprobs, values, entropy and sampled_logprobs (B, T).
     Units: logprobs and entropy in nats; scores as the reward model gave them, what is trained in standard deviations.
+    sampled_logprobs: those that the engine drew the tokens with.
     parts: of the scores, by name, where the reward model has several.
     """
 
@@ -44,6 +45,7 @@ class Rollouts(NamedTuple):
     ref_logprobs: Tensor
     values: Tensor
     entropy: Tensor
+    sampled_logprobs: Tensor
     parts: Mapping[str, PartScores] = {}
 
 
@@ -91,6 +93,7 @@ class Collector:
             generator(shared.seed, "ppo", "responses", iteration, *([sampling_round] if sampling_round else [])),
         )
         share = slice(accelerator.process_index, None, accelerator.num_processes)
+        sampled_logprobs = torch.zeros(uniforms[share].shape)
         with accelerator.autocast():  # as in the update: sampled from, recorded and compared in one precision
             sequences = generate(
                 self._model.policy,
@@ -99,17 +102,20 @@ class Collector:
                 uniforms[share],
                 temperature=self._settings.temperature,
                 batch_size=shared.measurement.batch_size,
+                logprobs=sampled_logprobs,
             ).to(accelerator.device)
             columns = in_microbatches(self._recorded, sequences, self._settings.microbatch_size)
+        width = sequences.response_tokens.shape[1]
+        columns = (*columns, sampled_logprobs[:, :width].to(accelerator.device))
         sequences, columns = _gather(
             accelerator, tokens, sequences, columns, codec.pad_id, shared.language_model.max_response_tokens
         )
-        logprobs, entropy, values, ref_logprobs, of_tokens = columns
+        logprobs, entropy, values, ref_logprobs, of_tokens, drawn_with = columns
         answers = self._frozen.text_answers(accelerator, [prompt.row for prompt in prompts], sequences)
         scores, parts = self._frozen.reward_model.total(of_tokens, answers)
         mask = sequences.response_mask
         ended = (codec.is_stop(sequences.response_tokens) & mask).any(dim=1)
-        rollouts = Rollouts(sequences, scores, ended, logprobs, ref_logprobs, values, entropy, parts)
+        rollouts = Rollouts(sequences, scores, ended, logprobs, ref_logprobs, values, entropy, drawn_with, parts)
         for name in ("old_logprobs", "entropy", "values", "ref_logprobs", "scores"):
             column: Tensor = getattr(rollouts, name)
             where = f"{self._name}, iteration {iteration + 1}, {name}"

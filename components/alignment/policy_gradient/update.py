@@ -6,9 +6,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from components.alignment.first_step import require_ratio_one
 from components.alignment.policy_gradient.actor_critic import ActorCritic
 from components.alignment.policy_gradient.credit import Credit, learned_from
-from components.alignment.policy_gradient.first_step import require_ratio_one
 from components.alignment.policy_gradient.objective import policy_term
 from components.alignment.policy_gradient.rollouts import Rollouts
 from components.config import PolicyGradientMethod, Ppo
@@ -18,6 +18,7 @@ from components.core.losses import value_loss
 from components.core.masks import without_truncated
 from components.core.stats import masked_sum, masked_var
 from components.seeding import generator
+from components.self_checks import Checks
 from components.training.step import Contribution, OptimizerStep
 
 Statistics = dict[str, float]
@@ -31,6 +32,7 @@ class Updater:
         critic: the settings of the value model; None without one.
         method: the name of the settings' section, for errors.
         max_response_tokens: what the loss aggregation sum_over_limit divides by.
+        checks: told of what the first step after rollouts found.
     """
 
     def __init__(
@@ -43,6 +45,7 @@ class Updater:
         seed: int,
         method: str,
         max_response_tokens: int,
+        checks: Checks | None = None,
     ) -> None:
         self._model = model
         self._limit = max_response_tokens
@@ -50,6 +53,7 @@ class Updater:
         self._critic = critic
         self._seed = seed
         self._method = method
+        self._checks = checks or Checks()
         self._precision = accelerator.mixed_precision
         inner: ActorCritic = accelerator.unwrap_model(model)
         # Clipped apart: a large value error must not shrink the policy's step.
@@ -88,7 +92,7 @@ class Updater:
                 steps.append(self._step(rollouts, credit, rows, mask[rows], kl_coef, iteration))
                 if len(steps) == 1:
                     where = f"{self._method}, iteration {iteration + 1}, step 1"
-                    require_ratio_one(where, steps[0]["approx_kl"], self._precision)
+                    require_ratio_one(self._checks, where, steps[0]["approx_kl"], self._precision, iteration + 1)
                 trained_tokens += int(rollouts.sequences.mask[rows].sum())
                 if _moved_too_far(steps[-1], settings):
                     break

@@ -9,6 +9,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
+from components.alignment.first_step import require_no_kl
 from components.alignment.method import Iteration, Job, Room, Source, Trainable, rows_of_iteration
 from components.alignment.q_learning import checkpoint
 from components.alignment.q_learning.dataset import score_comparisons
@@ -16,6 +17,7 @@ from components.alignment.q_learning.model import QLearner
 from components.alignment.q_learning.update import update
 from components.config import QLearning
 from components.measuring.measure import progress
+from components.passes.forward import response_logprobs
 from components.training.schedule import ParameterGroup, warmup_then
 
 
@@ -61,6 +63,8 @@ class QLearningLearner:
             job.shared.seed,
             "q_learning/comparisons",
         )
+        if iteration == 0:
+            self._require_no_guidance()
         targets = self._now.guided.target_q_heads
         with job.frozen_offloaded(self._now.learner):
             statistics = update(
@@ -72,6 +76,19 @@ class QLearningLearner:
             figures = progress(self._now.guided, job.frozen, job.shared, self._watched, "q_learning/progress")
         row = {**figures, "sampled_tokens": 0, **statistics}
         return Iteration(row, {"steps": updated - started, "samples": time.monotonic() - updated})
+
+    @torch.no_grad()
+    def _require_no_guidance(self) -> None:
+        """Heads begin with nothing to say: the guided policy is the SFT policy. Raises: TrainingError."""
+        job, guided, reference = self._job, self._now.guided, self._job.frozen.reference
+        part = self._data.sequences.rows(slice(self._settings.microbatch_size))
+        with job.accelerator.autocast():
+            found, expected = (response_logprobs(policy, part, 1.0) for policy in (guided, reference))
+        where = f"{self.name}, iteration 1"
+        require_no_kl(job.checks, where, found, expected, part.response_mask, guided.policy, reference, step=1)
+
+    def stored(self) -> dict[str, nn.Module]:
+        return {"policy": self._now.guided, "q_heads": self._now.learner.q_heads}
 
     def save(self, folder: Path) -> None:
         checkpoint.save(folder, self._now, self._job.frozen.codec)

@@ -23,7 +23,7 @@ from components.place import Place
 from components.stages import perform
 
 ChangeParams = Callable[..., Params]
-FILES = ("curve.json", "metrics.json", "validation.jsonl")
+FILES = ("checks.json", "curve.json", "metrics.json", "validation.jsonl")
 
 
 def test_two_runs_write_the_same_bytes_and_the_second_cycle_goes_on(world: Path) -> None:

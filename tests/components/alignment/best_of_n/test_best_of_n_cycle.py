@@ -24,7 +24,7 @@ from components.place import Place
 from components.stages import perform
 
 ChangeParams = Callable[..., Params]
-FILES = ("curve.json", "metrics.json", "validation.jsonl")
+FILES = ("checks.json", "curve.json", "metrics.json", "validation.jsonl")
 
 
 def folder_of(cycle: int) -> Path:

@@ -29,7 +29,7 @@ from components.tracking.registry import fetch_policy
 
 ROOT = Path(__file__).resolve().parents[4]
 ChangeParams = Callable[..., Params]
-FILES = ("curve.json", "metrics.json", "validation.jsonl")
+FILES = ("checks.json", "curve.json", "metrics.json", "validation.jsonl")
 
 
 def test_two_cycles_are_stored_and_measured_as_guided_policies(world: Path, change_params: ChangeParams) -> None:
