@@ -88,11 +88,12 @@ class Checks:
             self._rows[check.name] = {**before, "largest": largest, "times": before["times"] + 1}
 
     def rows(self) -> list[dict[str, Any]]:
-        """Of each check name, words, bound, unit, the largest figure and how often there was one; the first made first."""
+        """Of each check its name, words, bound, unit, largest figure and number of figures; the first made first."""
         return list(self._rows.values())
 
     def go_on(self, rows: Iterable[dict[str, Any]], step: int) -> None:
         """Take up what the cycle had checked until it was interrupted, after so many steps."""
         self._rows = {row["name"]: row for row in rows}
-        for row in self._rows.values() if self._tell is not None else ():
-            self._tell(row["name"], row["largest"], step)
+        if self._tell is not None:
+            for row in self._rows.values():
+                self._tell(row["name"], row["largest"], step)

@@ -108,7 +108,9 @@ def task_of(
             door.ScorerFiles(*(scorer / part for part in ("model", "metrics.json", "calibration.json")))
             for scorer in (place.reward_model, place.judge)
         )
-        of_cycles = (tuple(each / part for each in cycles) for part in ("curve.json", "validation.jsonl"))
+        of_cycles = (
+            tuple(each / part for each in cycles) for part in ("curve.json", "validation.jsonl", "checks.json")
+        )
         report, table = place.data_validation / "report.json", place.selection / "cycles.json"
         inputs = door.Inputs(prompts, report, policy, candidate, *scorers, *of_cycles, selected, table, files)
         out = place.evaluation

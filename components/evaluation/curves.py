@@ -1,4 +1,4 @@
-"""The curves of the whole run, gathered from the cycles in the form that `dvc plots` draws."""
+"""The curves of the whole run, in the form that `dvc plots` draws, and its checks: gathered from the cycles."""
 
 from __future__ import annotations
 
@@ -16,6 +16,23 @@ SHOWN = (REWARD.name, JUDGE.name, GOLD.name)
 def training_rows(curves: Sequence[Path]) -> list[dict[str, Any]]:
     """The curves of all cycles, one row an iteration."""
     return [row for curve in curves for row in read_json(curve)]
+
+
+def checks_of_cycles(files: Sequence[Path]) -> list[dict[str, Any]]:
+    """What a run checked of itself: a row a check, as the cycles' checks.json has it, with `largest` a list.
+
+    It holds each cycle's largest figure, None where the cycle did not look. One that was held against several bounds
+    has a row for each.
+    """
+    cycles = [read_json(file) for file in files]
+    found: dict[tuple[Any, ...], dict[str, Any]] = {}
+    for number, rows in enumerate(cycles):
+        for row in rows:
+            kind = tuple(row[name] for name in ("name", "what", "bound", "unit"))
+            of_all = found.setdefault(kind, {**row, "largest": [None] * len(cycles), "times": 0})
+            of_all["largest"][number] = row["largest"]
+            of_all["times"] += row["times"]
+    return list(found.values())
 
 
 def standardised(cycles: Sequence[Mapping[str, float]]) -> list[dict[str, float]]:

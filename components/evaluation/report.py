@@ -43,6 +43,7 @@ class Findings:
     cycles: Sequence[Mapping[str, Any]]
     over_optimisation: str
     selection: Mapping[str, Any]
+    self_checks: Sequence[Mapping[str, Any]]  # what, unit, bound, and "largest" of each cycle
     scorers: Mapping[str, Mapping[str, Any]]  # "Reward model", "Judge" -> metrics.json
     data: Mapping[str, Any]
     params: Mapping[str, Any]

@@ -13,7 +13,7 @@ from components.config import Params
 from components.data.rows import Prompt, read_rows
 from components.digests import digest, digest_of_values
 from components.evaluation import figures
-from components.evaluation.curves import standardised, training_rows
+from components.evaluation.curves import checks_of_cycles, standardised, training_rows
 from components.evaluation.cycles import change_between, validation_records, with_intervals
 from components.evaluation.model_size import model_size
 from components.evaluation.recording import description, pair_rows, record_curves, record_figures
@@ -46,7 +46,7 @@ class Inputs(NamedTuple):
     """What an evaluation reads.
 
     Args:
-        curves: of all cycles; `validation`: what each of them was measured on.
+        curves: of all cycles; `validation`: what each of them was measured on; `checks`: what it checked of itself.
         cycles: the table that selection went by.
         files: hold what the parts of the scorers name.
     """
@@ -59,6 +59,7 @@ class Inputs(NamedTuple):
     judge: ScorerFiles
     curves: tuple[Path, ...]
     validation: tuple[Path, ...]
+    checks: tuple[Path, ...]
     selection: Path
     cycles: Path
     files: tuple[Path, ...] = ()
@@ -150,6 +151,7 @@ def write_evaluation(
         over_optimisation=over_optimisation(cycles, change_between(validation, confidence)),
         selection=selection,
         scorers={name: read_json(files.metrics) for name, files in inputs.scorers.items()},
+        self_checks=checks_of_cycles(inputs.checks),
         data=read_json(inputs.data_report),
         params=values,
         digests={name: digest(path) for name, path in inputs.named.items()} | {"Params": digest_of_values(values)},

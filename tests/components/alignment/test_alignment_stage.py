@@ -45,6 +45,10 @@ def test_two_runs_write_the_same_bytes_and_the_second_cycle_goes_on(world: Path)
     assert [row["cycle"] for rows in curves for row in rows] == [1, 1, 1, 2, 2, 2]
     first, second = (json.loads((Place().alignment / cycle / "metrics.json").read_text()) for cycle in ("1", "2"))
     assert first.keys() - second.keys() == {"validation_start"} and second.keys() == {"validation", "cost", "cut"}
+    checks = [json.loads((Place().alignment / cycle / "checks.json").read_text()) for cycle in ("1", "2")]
+    every = {"sampler": 3, "sampler_largest": 3, "ratio": 3}  # iterations
+    assert [{row["name"]: row["times"] for row in rows} for rows in checks] == [{**every, "reference": 1}, every]
+    assert all(0 <= row["largest"] <= row["bound"] for rows in checks for row in rows)
     codec = load_codec(Place().sft / "policy")
     cut = codec.are_too_long([row["prompt"] for row in read_jsonl(Place().clean / "prompts_train.jsonl")])
     assert first["cut"] == second["cut"] == {"truncated_prompts_fraction": sum(cut) / len(cut)} and sum(cut) > 0

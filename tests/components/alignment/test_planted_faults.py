@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from architectures import random_causal_model
+from chats import tokenizer_of
 from planted import Stopped, interrupted, nudge
 
 from components.alignment.dpo import learner as dpo_learner
@@ -21,6 +23,7 @@ from components.artifacts import read_json, write_json
 from components.config import Params
 from components.engines import cache, generation
 from components.models.adapter_views import AdapterPolicy
+from components.models.chat import Chat
 from components.place import Place
 from components.stages import perform
 from components.tracking import store
@@ -214,6 +217,34 @@ def test_a_checkpoint_that_lost_what_it_was(world: Path, change_params: ChangePa
     folder = interrupted(change_params(), stop_in=3)
     (folder / "as_stored.json").write_text("{}")
     assert stopped().startswith("error: a stored fingerprint of a checkpoint cannot be read")
+
+
+def test_a_codec_that_swallows_all_turns_but_the_last(
+    raw_world: Path, tracking: str, tmp_path: Path, change_params: ChangeParams, stopped: Stopped,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """Of a chat model, once it is trained: what it is asked is not what a dialogue begins with."""
+    world = Path(shutil.copytree(raw_world, tmp_path / "world"))
+    monkeypatch.chdir(world)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking)
+    tokenizer = tokenizer_of("phi")
+    random_causal_model("llama", len(tokenizer), seed=3).save_pretrained("checkpoint")
+    tokenizer.save_pretrained("checkpoint")
+    chat = {"checkpoint": "checkpoint", "checkpoint_files": "checkpoint"}
+    chat |= {"prompt_template": None, "chat_template": "tokenizer", "max_prompt_tokens": 200}
+    params = change_params(language_model=chat, ppo=ONE, policy_gradient={"missing_eos": "none"})
+    for stage in ("sft", "reward_model", "judge"):
+        perform(stage, params, Place())
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            Chat,
+            "encode",
+            lambda chat, asked: chat._encode([chat.template.conversation(each)[-1:] for each in asked], is_open=True),
+        )
+        assert stopped().startswith("error: the chat template does not round-trip")
+    perform("alignment", params, Place(), 1)
+    [first, *_] = read_json(Place().alignment / "1" / "checks.json")
+    assert (first["name"], first["largest"], first["times"]) == ("template", 0, 1) and told("template") == 0.0
 
 
 class TestAdapters:

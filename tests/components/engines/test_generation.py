@@ -60,11 +60,15 @@ def oracle(plain: Any, prompt: list[int], numbers: list[float], temperature: flo
 @pytest.mark.parametrize("temperature", [0.8, 1.0, 1.7])
 def test_responses_equal_the_oracles(word_policy: Any, word_codec: Codec, temperature: float) -> None:
     numbers = numbers_of(len(PROMPTS), LONGEST)
-    sampled = sample(word_policy, word_codec, PROMPTS, numbers, temperature=temperature)
-    expected = [
-        oracle(word_policy, prompt, row, temperature)[0] for prompt, row in zip(PROMPTS, numbers.tolist(), strict=True)
-    ]
-    assert sampled == expected
+    drawn_with = torch.ones(numbers.shape)
+    sampled = sample(word_policy, word_codec, PROMPTS, numbers, temperature=temperature, logprobs=drawn_with)
+    expected, logprobs = zip(
+        *(oracle(word_policy, prompt, row, temperature) for prompt, row in zip(PROMPTS, numbers.tolist(), strict=True)),
+        strict=True,
+    )
+    assert sampled == list(expected)
+    padded = [row + [0.0] * (LONGEST - len(row)) for row in logprobs]
+    torch.testing.assert_close(drawn_with, torch.tensor(padded), rtol=0, atol=1e-5)
     assert {EOS, A} <= {token for row in sampled for token in row}  # or the comparison above says little
     assert len({len(row) for row in sampled}) > 3
 

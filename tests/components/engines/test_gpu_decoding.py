@@ -21,8 +21,9 @@ LONGEST = 21  # more than two looks at which rows have ended
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 
-def sample(policy: Any, codec: Codec, numbers: Tensor) -> list[list[int]]:
-    return generate(policy, codec, PROMPTS, numbers, temperature=0.8, batch_size=10).responses()
+def sample(policy: Any, codec: Codec, numbers: Tensor, logprobs: Tensor | None = None) -> list[list[int]]:
+    how: dict[str, Any] = {"temperature": 0.8, "batch_size": 10, "logprobs": logprobs}
+    return generate(policy, codec, PROMPTS, numbers, **how).responses()
 
 
 def numbers() -> Tensor:
@@ -41,12 +42,15 @@ def eager_replay(decoding: Any, most: int) -> int:
 def test_the_steps_alone_give_what_the_plain_loop_gives(
     word_policy: Any, word_codec: Codec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = sample(word_policy, word_codec, numbers())
+    plain, stepwise = torch.zeros(2, *numbers().shape)
+    expected = sample(word_policy, word_codec, numbers(), plain)
     assert len({len(row) for row in expected}) > 5  # rows are taken out at different times
     monkeypatch.setattr(generation, "can_decode_on_gpu", lambda cache, device: True)
     monkeypatch.setattr(gpu_decoding, "_replay", eager_replay)
     torch.use_deterministic_algorithms(True)
-    assert sample(word_policy, word_codec, numbers()) == expected
+    assert sample(word_policy, word_codec, numbers(), stepwise) == expected
+    torch.testing.assert_close(stepwise, plain, rtol=0, atol=1e-5)
+    assert [int((row != 0).sum()) for row in stepwise] == [len(row) for row in expected]
     assert torch.are_deterministic_algorithms_enabled()
 
 
@@ -56,8 +60,10 @@ def test_graphs_give_what_the_plain_loop_gives(
 ) -> None:
     policy = load_policy(stored_policy).cuda()
     torch.use_deterministic_algorithms(True)
-    graphed = sample(policy, word_codec, numbers())
+    recorded = torch.zeros(numbers().shape)
+    graphed = sample(policy, word_codec, numbers(), recorded)
     assert sample(policy, word_codec, numbers()) == graphed
+    assert [int((row < 0).sum()) for row in recorded] == [len(row) for row in graphed]
     monkeypatch.setattr(generation, "can_decode_on_gpu", lambda cache, device: False)
     plain = sample(policy, word_codec, numbers())
     same = sum(ours == expected for ours, expected in zip(graphed, plain, strict=True))

@@ -41,6 +41,9 @@ def write_earlier_stages(params: Params) -> None:
             Place().alignment / cycle / "curve.json",
             [{"cycle": int(cycle), "iteration": int(cycle), "reward": 0.1, "kl": 0.2, "entropy": 1.0}],
         )
+        ratio = {"name": "ratio", "what": "typical <log-ratio>", "bound": 0.1, "unit": "nats a token"}
+        of_cycle = ratio | {"largest": 0.01 * int(cycle), "times": 5}
+        write_json(Place().alignment / cycle / "checks.json", [of_cycle] if cycle != "2" else [])
         after = {"cycle": [record(prompt, reward=0.5 * int(cycle), **rubric) for prompt in KINDS]}
         before = {"start": [record(prompt, **rubric) for prompt in KINDS]} if cycle == "1" else {}
         write_records(Place().alignment / cycle / "validation.jsonl", before | after)

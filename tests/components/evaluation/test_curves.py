@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from components.artifacts import write_json
-from components.evaluation.curves import standardised, training_rows
+from components.evaluation.curves import checks_of_cycles, standardised, training_rows
 
 
 def test_curves_share_an_axis() -> None:
@@ -26,3 +26,22 @@ def test_training_goes_on_from_cycle_to_cycle(tmp_path: Path) -> None:
         {"cycle": 1, "iteration": 1},
         {"cycle": 2, "iteration": 2},
     ]
+
+
+def test_checks_stand_side_by_side_and_another_bound_is_another_row(tmp_path: Path) -> None:
+    ratio = {"name": "ratio", "what": "log-ratio", "bound": 0.1, "unit": "nats"}
+    start = {"name": "reference", "what": "gap", "bound": 0.2, "unit": "nats"}
+    of_cycles = [
+        [ratio | {"largest": 0.01, "times": 5}, start | {"largest": 0.0, "times": 1}],
+        [ratio | {"largest": 0.03, "times": 4}],
+        [ratio | {"bound": 0.001, "largest": 0.0, "times": 3}],
+    ]
+    files = [tmp_path / f"{number}.json" for number in range(3)]
+    for file, rows in zip(files, of_cycles, strict=True):
+        write_json(file, rows)
+    assert checks_of_cycles(files) == [
+        ratio | {"largest": [0.01, 0.03, None], "times": 9},
+        start | {"largest": [0.0, None, None], "times": 1},
+        ratio | {"bound": 0.001, "largest": [None, None, 0.0], "times": 3},
+    ]
+    assert checks_of_cycles([]) == []

@@ -57,6 +57,9 @@ def test_writes_everything_and_the_report_stands_alone(
     assert records[8] == {"policy": "candidate", **candidate[0].columns()}
     iterations = [row["iteration"] for row in read_json(Place().evaluation / "plots" / "training.json")]
     assert iterations == [int(cycle) for cycle in params.cycles]
+    said = " ".join(page().text.split())
+    assert "1 check that the run made of itself, all of them passed" in said
+    assert "typical <log-ratio> 10 0.1 nats a token 0.01 — 0.03" in said
 
     html = (Place().evaluation / "report.html").read_text(encoding="utf-8")
     links = Page(html).links

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 import torch
-from chats import CHATML, tokenizer_of
+from chats import CHATML, PHI, tokenizer_of
 
 from components.artifacts import read_jsonl, write_jsonl
 from components.config import Params
 from components.errors import ConfigError, DataError
+from components.launch import main
 from components.models.loading import load_codec, load_policy
 from components.place import Place
 from components.stages import perform
+from components.tracking import store
+from components.tracking.history import search
 
 ChangeParams = Callable[..., Params]
 SOURCE = Place().clean / "demonstrations.jsonl"
@@ -165,3 +170,20 @@ def test_a_scratch_model_learns_chats_in_a_template_of_params(place: Path, chang
     whole = codec.tokenizer.apply_chat_template(TURNS[:4], return_dict=False)
     assert row + response == whole and whole.count(codec.tokenizer.bos_token_id) == 1
     assert whole.count(codec.eos_id) == 4
+
+
+def test_a_template_that_swallows_turns_stops_sft_and_a_sound_one_is_told_of(
+    place: Path, change_params: ChangeParams, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It writes the last three turns of however many: what was asked is not the beginning of the dialogue."""
+    swallowing = PHI.replace("for message in messages", "for message in messages[-3:]")
+    change_params(language_model=CHAT | {"chat_template": swallowing})
+    with patch.dict(os.environ), pytest.raises(SystemExit) as ended:
+        main.main(["sft"], standalone_mode=False)
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and "error: the chat template does not round-trip" in said
+    assert "expected:" in said and "found:" in said and not Place().sft.exists()
+    sft(change_params)
+    [*_, run] = sorted(search("tags.stage = 'sft'"), key=lambda found: found.started)
+    assert [point.value for point in store.client().get_metric_history(run.run_id, "check/template")] == [0.0]
+    assert "dialogues whose tokens are not those of prompt and response 0 of " in capsys.readouterr().err
