@@ -81,7 +81,8 @@ def task_of(
         inputs, out = door.Inputs(place.data), place.data_validation
         trained = params.trained_on_comparisons
         work = partial(door.run, params.data_validation, shared, inputs, out, trained_on_comparisons=trained)
-        return Task(inputs, out, work, require=partial(door.require_raw_files, place.data))
+        gathering = _import("components.data_validation.gathering")
+        return Task(inputs, out, work, require=partial(gathering.require_raw_files, place.data))
     if stage == "sft":
         demonstrations: Path | None = clean / "demonstrations.jsonl"
         if params.sft.epochs == 0 and demonstrations and not demonstrations.exists():

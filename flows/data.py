@@ -23,7 +23,8 @@ def data() -> None:
 @data.command("import", short_help="Write files in any format into data/ and pin them.")
 @click.argument("sources", nargs=-1, required=True, metavar="FILE_OR_NAME...")
 @click.option("--revision", help="Of a data set of the hub: a commit or tag.")
-@click.option("--split", help="Of a data set of the hub: this one alone.")
+@click.option("--split", "splits", multiple=True, 
+              help="Of a data set of the hub: this one alone; it may be given several times.")  # fmt: skip
 @click.option("--column", "columns", metavar="OURS=THEIRS", multiple=True,
               help="Where the files name a column otherwise, e.g. prompt=question.")  # fmt: skip
 @click.option("--replace", is_flag=True, help="Put the new file in place of one of its name.")
@@ -31,7 +32,7 @@ def data() -> None:
 def import_(
     sources: tuple[str, ...],
     revision: str | None,
-    split: str | None,
+    splits: tuple[str, ...],
     columns: tuple[str, ...],
     replace: bool,
     as_json: bool,
@@ -50,7 +51,7 @@ def import_(
         place = Place(repository)
         params = load_params(place.params)
         with whole_repository(repository):
-            imported = import_data(sources, place.data, params, _columns(columns), revision, split, replace)
+            imported = import_data(sources, place.data, params, _columns(columns), revision, splits, replace)
             _dvc(repository, "add", "data")
         others = others_in(place.data, imported)
         if as_json:

@@ -11,6 +11,7 @@ _CHATTER = re.compile(
     r"|(Stage )?'.*' didn't change, skipping$|Stage '.*' is cached - skipping run"
     r"|To track the changes with git|\tgit add |To enable auto staging|\tdvc config core.autostage"
     r"|Use `dvc push`|Data and pipelines are up to date"
+    r"|WARNING: '.*' is empty\.$"  # an output without a row, such as a quarantine of nothing: no fault of the stage's
 )
 _DVC_FAULT = "ERROR: "  # how DVC begins a fault
 _ENTRY_FAULT = "error: "  # how a stage's command begins the message of a fault that the user can mend

@@ -13,9 +13,10 @@ from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Any
 
+from components.data_validation.dataset_splits import read_datasets_folder
 from components.data_validation.faults import Fault, FaultKind
 from components.data_validation.reading import BadRow, RawFile, Row, Source, parse_json, parse_lines, writable
-from components.data_validation.tables import parse_csv, parse_parquet, read_datasets_folder, separator_of, unreadable
+from components.data_validation.tables import parse_csv, parse_parquet, separator_of, unreadable
 
 _GZIP, _PARQUET = b"\x1f\x8b", b"PAR1"
 _KINDS = "JSONL, a JSON array, CSV or TSV, Parquet, one of these gzipped, or a folder of datasets' save_to_disk"
@@ -61,10 +62,7 @@ def read_container(path: Path, name: str) -> list[RawFile]:
         DataError: it is none of these, or as a whole cannot be read.
     """
     if path.is_dir():
-        return [
-            _raw(path / split, f"{name}/{split}" if split else name, rows, numbers, [], "datasets folder")
-            for split, rows, numbers in read_datasets_folder(path)
-        ]
+        return read_datasets_folder(path, name)
     content = path.read_bytes()
     zipped = content.startswith(_GZIP)
     if zipped:

@@ -6,12 +6,13 @@ it is given (a role of a turn that is none) holds: that is another rule's fault 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, get_args, get_type_hints
 
 from components.data.rows import Message
 from components.data_validation.normalisation import has_encoding_fault, visible
 
+_KEYS = {"role", "content"}
 ROLES: tuple[str, ...] = get_args(get_type_hints(Message)["role"])
 
 
@@ -20,40 +21,54 @@ def are_turns(messages: Any) -> bool:
     return isinstance(messages, list) and len(messages) > 0 and all(map(_is_turn, messages))
 
 
-def roles_are_known(messages: Any) -> bool:
+def is_sound(messages: Any) -> bool:
+    """Whether all rules hold: one look at the turns, where each of RULES takes one of its own."""
+    return are_turns(messages) and all(holds(messages) for holds in _OF_TURNS.values())
+
+
+def _roles_are_known(turns: list[dict[str, str]]) -> bool:
     """Every role is one of ROLES."""
-    return all(turn["role"] in ROLES for turn in _turns(messages))
+    return all(turn["role"] in ROLES for turn in turns)
 
 
-def roles_alternate(messages: Any) -> bool:
+def _roles_alternate(turns: list[dict[str, str]]) -> bool:
     """A system prompt stands first if anywhere; then the user begins, and assistant and user take turns."""
-    roles = [turn["role"] for turn in _turns(messages)]
+    roles = [turn["role"] for turn in turns]
     spoken = roles[1:] if roles[:1] == ["system"] else roles
     if not set(roles) <= set(ROLES):
         return True
     return spoken == [("user", "assistant")[place % 2] for place in range(len(spoken))]
 
 
-def user_is_last(messages: Any) -> bool:
+def _user_is_last(turns: list[dict[str, str]]) -> bool:
     """The assistant's next turn is the response."""
-    return not are_turns(messages) or messages[-1]["role"] == "user"
+    return turns[-1]["role"] == "user"
 
 
-def no_turn_is_empty(messages: Any) -> bool:
-    return all(visible(turn["content"]) for turn in _turns(messages))
+def _no_turn_is_empty(turns: list[dict[str, str]]) -> bool:
+    return all(visible(turn["content"]) for turn in turns)
 
 
-def turns_are_well_encoded(messages: Any) -> bool:
-    return not any(has_encoding_fault(turn["content"]) for turn in _turns(messages))
+def _are_well_encoded(turns: list[dict[str, str]]) -> bool:
+    return not any(has_encoding_fault(turn["content"]) for turn in turns)
+
+
+_OF_TURNS: dict[str, Callable[[list[dict[str, str]]], bool]] = {
+    "roles_are_known": _roles_are_known,
+    "roles_alternate": _roles_alternate,
+    "user_is_last": _user_is_last,
+    "no_turn_is_empty": _no_turn_is_empty,
+    "turns_are_well_encoded": _are_well_encoded,
+}
+
+
+def _or_are_none(holds: Callable[[list[dict[str, str]]], bool]) -> Callable[[Any], bool]:
+    return lambda messages: not are_turns(messages) or holds(messages)
 
 
 RULES: dict[str, Callable[[Any], bool]] = {
     "are_turns": are_turns,
-    "roles_are_known": roles_are_known,
-    "roles_alternate": roles_alternate,
-    "user_is_last": user_is_last,
-    "no_turn_is_empty": no_turn_is_empty,
-    "turns_are_well_encoded": turns_are_well_encoded,
+    **{name: _or_are_none(holds) for name, holds in _OF_TURNS.items()},
 }
 
 
@@ -75,11 +90,8 @@ def texts_of(row: dict[str, Any]) -> list[str]:
 def _is_turn(turn: Any) -> bool:
     return (
         isinstance(turn, dict)
-        and turn.keys() == {"role", "content"}
+        and len(turn) == 2
+        and turn.keys() == _KEYS
         and isinstance(turn["role"], str)
         and isinstance(turn["content"], str)
     )
-
-
-def _turns(messages: Any) -> Iterator[dict[str, str]]:
-    return iter(messages if are_turns(messages) else ())

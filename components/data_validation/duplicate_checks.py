@@ -4,22 +4,22 @@ from __future__ import annotations
 
 from components.config import DataValidation
 from components.data_validation.checks import SHOWN_CHARACTERS, SHOWN_EXAMPLES, Check
+from components.data_validation.comparison_keys import Keys, responses_in_order, responses_key
 from components.data_validation.near_duplicates import repeated_texts, twins_between
-from components.data_validation.normalisation import clipped, fingerprint
+from components.data_validation.normalisation import clipped, visible
 from components.data_validation.reading import Row, place_of
 from components.data_validation.schemas import FileName
-from components.data_validation.splits import responses_key
 
 
-def near_duplicate_check(file: FileName, rows: list[Row], limits: DataValidation) -> Check:
+def near_duplicate_check(file: FileName, rows: list[Row], limits: DataValidation, keys: Keys) -> Check:
     """Rows that deduplication would remove. Several labels of the same two responses are one row here."""
     distinct = rows
     if file == "comparisons":
         first: dict[bytes, Row] = {}
         for row in rows:
-            first.setdefault(fingerprint(*responses_key(row)), row)
+            first.setdefault(keys(row).responses, row)
         distinct = list(first.values())
-    repeats = repeated_texts((_text_of(file, row) for row in distinct), limits.near_duplicate_similarity)
+    repeats = repeated_texts((_words_of(file, row) for row in distinct), limits.near_duplicate_similarity)
     fraction = len(repeats) / len(distinct) if distinct else 0.0
     return Check(
         name=f"near_duplicates_{file}",
@@ -38,8 +38,15 @@ def near_duplicate_check(file: FileName, rows: list[Row], limits: DataValidation
     )
 
 
+def _words_of(file: FileName, row: Row) -> str:
+    """A text with the words of all that tells a row from others."""
+    if file == "comparisons":
+        return "\n".join((visible(row["prompt"]), *responses_in_order(row)))
+    return _text_of(file, row)
+
+
 def _text_of(file: FileName, row: Row) -> str:
-    """All that tells a row from others."""
+    """All that tells a row from others, for people."""
     if file == "comparisons":
         return "\n".join(responses_key(row))
     return "\n".join((row["prompt"], row["response"])) if file == "demonstrations" else str(row["prompt"])

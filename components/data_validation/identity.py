@@ -14,7 +14,9 @@ _BYTES = 8  # of a digest: of 170,000 rows, the odds that two are the same by ch
 
 
 def identify(rows: Iterable[Row], role: FileName, stem: str) -> None:
-    """Give each row an id of its content where it has none, and the file's name as its source; numbers become texts.
+    """Give each row an id of its content where it has none, and the file's name as its source.
+
+    Numbers become texts, and so do lists of texts: some data sets name several sources.
 
     A repeated content is told by its number, so that it is one fault (a repeated row) and not two.
     """
@@ -22,6 +24,8 @@ def identify(rows: Iterable[Row], role: FileName, stem: str) -> None:
     for row in rows:
         for name in _NAMES:
             value = row.get(name)
+            if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
+                row[name] = ", ".join(value)
             if value is not None and not isinstance(value, str | bool) and isinstance(value, int | float):
                 row[name] = str(value)
         if row.get("id") is None:

@@ -6,9 +6,8 @@ import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 
-from components.data_validation.normalisation import fingerprint, visible
+from components.data_validation.comparison_keys import Keys
 from components.data_validation.reading import Row
-from components.data_validation.splits import responses_key
 from components.measuring.intervals import Interval, share_interval
 
 CONFIDENCE = 0.95  # of what is said of an annotator
@@ -65,7 +64,7 @@ class LabelStatistics:
         return self.agreeing_label_pairs / self.label_pairs if self.label_pairs else None
 
 
-def label_statistics(comparisons: list[Row]) -> LabelStatistics:
+def label_statistics(comparisons: list[Row], keys: Keys) -> LabelStatistics:
     """Compare all labels of the same two responses. A label of a `pair` without a name is an annotator of its own.
 
     One with neither is left out of all agreement: of those that agree only the first was kept (see schemas), so
@@ -73,7 +72,7 @@ def label_statistics(comparisons: list[Row]) -> LabelStatistics:
     """
     groups: dict[bytes, list[Row]] = defaultdict(list)
     for row in comparisons:
-        groups[fingerprint(*responses_key(row))].append(row)
+        groups[keys(row).responses].append(row)
 
     label_pairs = agreeing_label_pairs = 0
     labels: Counter[str] = Counter()
@@ -81,17 +80,16 @@ def label_statistics(comparisons: list[Row]) -> LabelStatistics:
     agreeing: Counter[str] = Counter()
     contradicted, self_contradicted = [], []
     for rows in groups.values():
-        first = min(visible(rows[0]["chosen"]), visible(rows[0]["rejected"]))
-        ways = {visible(row["chosen"]) == first for row in rows}
+        if len(rows) == 1 and rows[0].get("annotator") is None:
+            continue  # nothing to compare; in most data these are all
+        ways = {keys(row).chosen_is_first for row in rows}
         votes: Counter[bool] = Counter(
-            visible(row["chosen"]) == first
-            for row in rows
-            if row.get("annotator") is not None or row.get("pair") is not None
+            keys(row).chosen_is_first for row in rows if row.get("annotator") is not None or row.get("pair") is not None
         )
         own: dict[str, Counter[bool]] = defaultdict(Counter)
         for row in rows:
             if row.get("annotator") is not None:
-                own[row["annotator"]][visible(row["chosen"]) == first] += 1
+                own[row["annotator"]][keys(row).chosen_is_first] += 1
 
         label_pairs += math.comb(votes.total(), 2) - sum(math.comb(mine.total(), 2) for mine in own.values())
         agreeing_label_pairs += _same(votes) - sum(_same(mine) for mine in own.values())

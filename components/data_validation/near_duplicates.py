@@ -1,6 +1,7 @@
 """Texts that are nearly the same: Jaccard similarity of their three-word shingles.
 
-Exact, not sampled. Prefix filtering (Chaudhuri et al. 2006; Bayardo et al. 2007) keeps it quick: two sets of
+Exact, not sampled (words are told apart by 64 bits each). Prefix filtering (Chaudhuri et al. 2006; Bayardo et al. 2007)
+keeps it quick: two sets of
 sizes n and m with Jaccard similarity >= t share at least t*n elements, so when every set is sorted by one
 common order they must meet within their first n - ceil(t*n) + 1 elements. With the rarest shingles first, few
 others wait there; none waits at a shingle that no other text has.
@@ -11,19 +12,16 @@ Long texts by the hundred thousand are sorted in blocks, so that memory holds tw
 from __future__ import annotations
 
 import math
-import re
-from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from components.data_validation.words import number_words
+
 SHINGLE_WORDS = 3
 BLOCK = 1 << 21  # words that are sorted at once
-_WORD = re.compile(r"\w+")
-_MARKS = "\u2013\u2014\u2018\u2019\u201c\u201d\u2026"  # quotes, dashes and the ellipsis are no part of a word
-_ASCII_WORDS = {code: chr(code).lower() if _WORD.fullmatch(chr(code)) else " " for code in range(128)}
 
 
 def repeated_texts(texts: Iterable[str], similarity: float) -> dict[int, int]:
@@ -108,7 +106,7 @@ def _rarest_first(texts: Iterable[str]) -> tuple[NDArray[np.int32], list[int], i
     Returns: all sets, one behind the other; where each begins, and the end; how many shingles only one text has, which
     are the lowest numbers.
     """
-    words, lengths, vocabulary = _words(texts)
+    words, lengths, vocabulary = number_words(texts, SHINGLE_WORDS)
     shingles, distinct = _numbered(words, lengths, vocabulary)
     del words
     sizes = np.zeros(len(lengths), dtype=np.int64)
@@ -127,43 +125,6 @@ def _rarest_first(texts: Iterable[str]) -> tuple[NDArray[np.int32], list[int], i
     for first, last, block in _blocks(sizes):
         shingles[block] = _keys(rank[shingles[block]], sizes[first:last], distinct) % max(distinct, 1)
     return shingles[:end], [0, *np.cumsum(sizes).tolist()], int((frequency == 1).sum())
-
-
-class _Vocabulary(dict[str, int]):
-    """Numbers words from 1 in the order in which they are met."""
-
-    def __missing__(self, word: str) -> int:
-        number = self[word] = len(self) + 1
-        return number
-
-
-def _words(texts: Iterable[str]) -> tuple[NDArray[np.int32], NDArray[np.int64], int]:
-    """The numbers of all words, how many each text has (none or at least a shingle's), how many there are."""
-    vocabulary = _Vocabulary()
-    lengths: list[int] = []
-    words = array("i")  # grows in place
-    waiting: list[int] = []
-    for text in texts:
-        before = len(waiting)
-        if found := _words_of(text):
-            waiting.extend(map(vocabulary.__getitem__, found))
-            waiting.extend([0] * (SHINGLE_WORDS - len(found)))  # a shorter text is one shingle of its own
-        lengths.append(len(waiting) - before)
-        if len(waiting) > BLOCK:
-            words.frombytes(np.array(waiting, dtype=np.int32).tobytes())
-            waiting.clear()
-    words.frombytes(np.array(waiting, dtype=np.int32).tobytes())
-    return np.frombuffer(words, dtype=np.int32), np.array(lengths, dtype=np.int64), len(vocabulary)
-
-
-def _words_of(text: str) -> list[str]:
-    """What _WORD finds in a text without case; in nearly all texts, by a quicker way."""
-    if not text.isascii():
-        for mark in _MARKS:
-            text = text.replace(mark, " ")
-    if not text.isascii():
-        return _WORD.findall(text.casefold())
-    return text.translate(_ASCII_WORDS).split()
 
 
 def _numbered(words: NDArray[np.int32], lengths: NDArray[np.int64], vocabulary: int) -> tuple[NDArray[np.int32], int]:

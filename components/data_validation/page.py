@@ -14,8 +14,9 @@ from components.data_validation.labels import AnnotatorRecord, LabelStatistics
 from components.data_validation.normalisation import clipped, length_in_words
 from components.data_validation.reading import RawFile, Row
 from components.data_validation.report import TEXTS
+from components.data_validation.row_checks import rows_by_reason
 from components.data_validation.schemas import FILES, FileName
-from components.data_validation.validate import Validated, rows_by_reason
+from components.data_validation.validate import Validated
 from components.reports.page import render_page
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")

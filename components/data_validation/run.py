@@ -12,7 +12,7 @@ from components.config import DataValidation, Shared
 from components.data.rows import Comparison, Demonstration, Prompt, row_of, write_rows
 from components.data_validation.chat_checks import require_readable_conversations
 from components.data_validation.control_tokens import control_token_checks
-from components.data_validation.gathering import read_raw_files, require_raw_files
+from components.data_validation.gathering import read_raw_files
 from components.data_validation.page import page_of
 from components.data_validation.report import flat_metrics, price_of_the_split, quarantine_lines, report_of
 from components.data_validation.tokens import token_counter
@@ -26,7 +26,6 @@ _KINDS: dict[str, type[Prompt] | type[Demonstration] | type[Comparison]] = {
     "comparisons": Comparison,
 }
 logger = logging.getLogger("proximal")
-__all__ = ["Inputs", "read_raw_files", "require_raw_files", "run"]
 
 
 class Inputs(NamedTuple):

@@ -13,7 +13,7 @@ import pandera.pandas as pa
 from pandera.errors import SchemaErrors
 
 from components.config import DataValidation
-from components.data_validation.conversations import ROLES, RULES
+from components.data_validation.conversations import ROLES, RULES, is_sound
 from components.data_validation.faults import Fault, FaultKind
 from components.data_validation.normalisation import has_encoding_fault, visible
 from components.data_validation.reading import Row
@@ -170,13 +170,13 @@ def _conversation() -> pa.Column:
 
     sound: dict[int, bool] = {}  # by identity: nearly all are, and then one look at each is enough
 
-    def is_sound(value: Any) -> bool:
+    def seems_sound(value: Any) -> bool:
         if id(value) not in sound:
-            sound[id(value)] = _is_missing(value) or all(holds(value) for holds in RULES.values())
+            sound[id(value)] = _is_missing(value) or is_sound(value)
         return sound[id(value)]
 
     def column_holds(holds: Callable[[Any], bool]) -> Callable[[pd.Series], pd.Series]:
-        return lambda column: column.map(lambda value: is_sound(value) or holds(value)).astype(bool)
+        return lambda column: column.map(lambda value: seems_sound(value) or holds(value)).astype(bool)
 
     checks = [_check(name, column_holds(holds)) for name, holds in RULES.items()]
     return pa.Column(checks=checks, required=False, nullable=True)

@@ -7,15 +7,16 @@ two responses) does.
 
 from __future__ import annotations
 
-import json
+from collections.abc import Collection
+from functools import lru_cache
 from typing import Literal
 
 from components.config import DataValidation
+from components.data_validation.comparison_keys import Keys, key_of, position_in_unit_interval
 from components.data_validation.conversations import first_question
 from components.data_validation.faults import Fault, FaultKind
-from components.data_validation.normalisation import fingerprint, prompt_key, visible
+from components.data_validation.normalisation import prompt_key
 from components.data_validation.reading import Row
-from components.seeding import derive_seed
 
 Split = Literal["train", "validation", "test"]
 ComparisonPart = Literal[
@@ -39,13 +40,10 @@ PARTS = (
 # Where no prompt has two pairs, no pair can be held out from a prompt that is trained on.
 MAY_BE_EMPTY = ("comparisons_reward_model_heldout_pairs", "comparisons_judge_heldout_pairs")
 
+HELD_OUT: tuple[Split, ...] = ("validation", "test")
+OF_HELD_OUT = Fault("split", "is validation or test", FaultKind.LEAKED)
 LEAKED = Fault("prompt", "is a validation or test prompt", FaultKind.LEAKED)
 WITHHELD = Fault("prompt", "was drawn for validation or test", FaultKind.LEAKED)
-
-
-def position_in_unit_interval(seed: int, stream: str, key: str) -> float:
-    """A number in [0, 1) that depends on the arguments alone, uniform over keys."""
-    return derive_seed(seed, "data_validation", stream, key) / 2**63
 
 
 def kin_key(row: Row) -> str:
@@ -53,41 +51,49 @@ def kin_key(row: Row) -> str:
 
     A dialogue in training would show how one goes on that is held out.
     """
-    return prompt_key(first_question(row))
+    return _kin(first_question(row))
 
 
-def split_of(prompt: Row, limits: DataValidation, seed: int) -> Split:
-    """The split that a prompt's row names; where the data names none, the one its text is drawn for."""
-    if "split" in prompt:
-        split: Split = prompt["split"]
-        return split
+@lru_cache(maxsize=1 << 18)
+def _kin(question: str) -> str:
+    """Several checks ask for it, of the same texts."""
+    return prompt_key(question)
+
+
+def split_of(prompt: Row, limits: DataValidation, seed: int, drawn: Collection[Split] = HELD_OUT) -> Split:
+    """The split that a prompt's row names; where it names train or none, the one its text is drawn for.
+
+    Args:
+        drawn: the splits that are drawn for; those that the data names are none.
+    """
+    named: Split = prompt.get("split", "train")
+    if named != "train" or not drawn:
+        return named
     position = position_in_unit_interval(seed, "split", kin_key(prompt))
     if position < limits.test_fraction:
-        return "test"
-    return "validation" if position < limits.test_fraction + limits.validation_fraction else "train"
+        return "test" if "test" in drawn else "train"
+    if position < limits.test_fraction + limits.validation_fraction:
+        return "validation" if "validation" in drawn else "train"
+    return "train"
 
 
-def responses_key(comparison: Row) -> tuple[str, str, str]:
-    """The prompt and its two responses as a reader sees them, whichever of them was chosen."""
-    first, second = sorted((visible(comparison["chosen"]), visible(comparison["rejected"])))
-    return prompt_key(comparison["prompt"]), first, second
-
-
-def comparison_part(comparison: Row, limits: DataValidation, seed: int) -> ComparisonPart:
+def comparison_part(comparison: Row, limits: DataValidation, seed: int, keys: Keys | None = None) -> ComparisonPart:
     """Whether a comparison trains or tests the reward model or the judge.
 
     The side depends on prompt and responses, so all labels of one pair are on one side. Being held out
     depends on how the prompt begins alone, so both sides hold out the same prompts.
     """
-    key = responses_key(comparison)
-    is_judge = position_in_unit_interval(seed, "judge", json.dumps(key)) < limits.judge_fraction
+    key = keys(comparison) if keys else key_of(comparison, seed)
+    is_judge = key.judge < limits.judge_fraction
     is_heldout = position_in_unit_interval(seed, "heldout", kin_key(comparison)) < limits.heldout_fraction
     if is_judge:
         return "comparisons_judge_heldout" if is_heldout else "comparisons_judge"
     return "comparisons_reward_model_heldout" if is_heldout else "comparisons_reward_model"
 
 
-def hold_out_pairs(comparisons: list[Row], limits: DataValidation, seed: int) -> tuple[list[Row], list[Row]]:
+def hold_out_pairs(
+    comparisons: list[Row], limits: DataValidation, seed: int, keys: Keys | None = None
+) -> tuple[list[Row], list[Row]]:
     """Part a scorer's training rows in those that train and pairs held out from prompts that still train.
 
     All labels of the same responses stay together. A drawn pair trains after all where its prompt has no other one.
@@ -95,10 +101,9 @@ def hold_out_pairs(comparisons: list[Row], limits: DataValidation, seed: int) ->
     drawn: list[bool] = []
     prompts: list[bytes] = []
     for row in comparisons:
-        key = responses_key(row)
-        position = position_in_unit_interval(seed, "heldout_pair", json.dumps(key))
-        drawn.append(position < limits.heldout_pair_fraction)
-        prompts.append(fingerprint(key[0]))
+        key = keys(row) if keys else key_of(row, seed)
+        drawn.append(key.heldout_pair < limits.heldout_pair_fraction)
+        prompts.append(key.prompt)
     seen = {prompt for prompt, is_drawn in zip(prompts, drawn, strict=True) if not is_drawn}
     train: list[Row] = []
     heldout: list[Row] = []

@@ -1,4 +1,4 @@
-"""Rows of tables: CSV, Parquet, and what the library `datasets` saves.
+"""Rows of tables: CSV, Parquet, and Arrow's in memory.
 
 Cells without a value are not there; a CSV's are texts, but for lists and messages that are written out in them.
 """
@@ -10,7 +10,6 @@ import csv
 import io
 import json
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from components.errors import DataError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_LISTS = ("responses", "ranks", "rankings", "ranking", "scores", "ratings")
+_LISTS = ("responses", "answers", "completions", "ranks", "rankings", "ranking", "scores", "ratings")
 _PLAIN_TYPES = ("string", "large_string", "string_view", "bool")
 _PANDAS_INDEX = "__index_level_"
 _KNOWN_COLUMNS = {"prompt", "chosen", "rejected", "response", "completion", "instruction", "messages"}
@@ -115,38 +114,15 @@ def parse_parquet(content: bytes, path: Path) -> Numbered:
         table = pq.read_table(pa.BufferReader(content))
     except (pa.ArrowException, OSError) as fault:
         raise unreadable(path, "a whole Parquet file", " ".join(str(fault).split())[:200], "bring it anew") from fault
-    return _rows_of_table(table, path)
+    return rows_of_table(table, path)
 
 
-def read_datasets_folder(path: Path) -> Iterator[tuple[str, list[Row], list[int]]]:
-    """The splits that `save_to_disk` wrote, each with its name ("" of a single data set), rows and their numbers.
-
-    Raises:
-        DataError: `datasets` cannot load it.
-    """
-    from datasets import Dataset, load_from_disk
-
-    try:
-        loaded = load_from_disk(str(path), keep_in_memory=False)
-    except (OSError, ValueError, KeyError, TypeError) as fault:
-        raise unreadable(
-            path, "a folder that datasets' save_to_disk wrote", " ".join(str(fault).split())[:200], "save it anew"
-        ) from fault
-    splits = {"": loaded} if isinstance(loaded, Dataset) else loaded
-    for split, rows in splits.items():
-        yield str(split), *rows_of_dataset(rows, path)
-
-
-def rows_of_dataset(rows: Any, path: Path) -> Numbered:
-    """The rows of a `datasets.Dataset`.
+def rows_of_table(table: pa.Table, path: Path) -> Numbered:
+    """The rows of an Arrow table and their numbers, from 1.
 
     Raises:
         DataError: a column holds what no JSON can.
     """
-    return _rows_of_table(rows.with_format("arrow")[:], path)
-
-
-def _rows_of_table(table: pa.Table, path: Path) -> Numbered:
     import pyarrow as pa
 
     table = table.drop_columns([name for name in table.column_names if name.startswith(_PANDAS_INDEX)])

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter, defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from components.config import DataValidation
 from components.data_validation.checks import Check
 from components.data_validation.chosen import demonstrations_of
+from components.data_validation.comparison_keys import keys
 from components.data_validation.conversation_checks import conversation_checks
 from components.data_validation.duplicate_checks import near_duplicate_check, near_duplicates_across_splits_check
 from components.data_validation.fault_checks import Rejected, fault_checks
@@ -21,15 +22,9 @@ from components.data_validation.label_checks import (
     majority_check,
 )
 from components.data_validation.labels import LabelStatistics, label_statistics
-from components.data_validation.reading import PLACE, BadRow, RawFile, Row
-from components.data_validation.schemas import (
-    FILES,
-    FileName,
-    MissingColumns,
-    frame_of,
-    row_faults,
-    schema_of,
-)
+from components.data_validation.reading import PLACE, RawFile, Row
+from components.data_validation.row_checks import refuse_too_many, sort_out
+from components.data_validation.schemas import FILES, FileName
 from components.data_validation.split_checks import (
     empty_split_check,
     few_heldout_comparisons_check,
@@ -38,7 +33,9 @@ from components.data_validation.split_checks import (
     two_splits_check,
 )
 from components.data_validation.splits import (
+    HELD_OUT,
     LEAKED,
+    OF_HELD_OUT,
     PARTS,
     WITHHELD,
     Split,
@@ -51,9 +48,6 @@ from components.data_validation.whole_rows import Count
 from components.errors import DataError
 
 logger = logging.getLogger("proximal")
-
-EXAMPLE_ROWS = 5
-NAMED_REASONS = 5
 
 
 @dataclass(frozen=True)
@@ -79,27 +73,32 @@ def validate(raw: dict[FileName, RawFile], limits: DataValidation, seed: int, co
         DataError: a file is empty or lacks a column; more than `max_reject_fraction` of a file's rows are
             rejected; or a dataset-level check fails. All faults of such a step are in the one message.
     """
-    kept, rejected = _sort_out(raw, limits, count)
-    splits: list[tuple[Split, Row]] = [(split_of(row, limits, seed), row) for row in kept["prompts"]]
-    heldout = {kin_key(row) for split, row in splits if split != "train"}
-    named = any("split" in row for row in kept["prompts"])
-    rejected += _remove_heldout_prompts(kept, heldout, withheld=not named)
+    kept, rejected = sort_out(raw, limits, count)
+    derived = "prompts" in raw and raw["prompts"].derived_from is not None
+    named = {row["split"] for row in kept["prompts"] if "split" in row}
+    # The splits of a data set of comparisons are often train and test alone: the third is drawn from the first.
+    drawn = [split for split in HELD_OUT if split not in named] if derived or not named else []
+    splits: list[tuple[Split, Row]] = [(split_of(row, limits, seed, drawn), row) for row in kept["prompts"]]
+    heldout = {kin_key(row): split for split, row in splits if split != "train"}
+    leaks = {} if derived else {split: LEAKED for split in named}
+    rejected += _remove_heldout_prompts(kept, heldout, leaks)
     rejected.sort(key=lambda row: (FILES.index(row.file), row.row))
-    _refuse_too_many(raw, rejected, limits)
+    refuse_too_many(raw, rejected, limits)
 
     parts: dict[str, list[Row]] = {part: [] for part in PARTS}
     for split, row in splits:
         parts[f"prompts_{split}"].append(row)
+    key = keys(seed)
     for row in kept["comparisons"]:
-        parts[comparison_part(row, limits, seed)].append(row)
+        parts[comparison_part(row, limits, seed, key)].append(row)
     for part in ("comparisons_reward_model", "comparisons_judge"):
-        parts[part], parts[f"{part}_heldout_pairs"] = hold_out_pairs(parts[part], limits, seed)
+        parts[part], parts[f"{part}_heldout_pairs"] = hold_out_pairs(parts[part], limits, seed, key)
     if "demonstrations" not in raw:
-        kept["demonstrations"] = demonstrations_of(parts["comparisons_reward_model"])
+        kept["demonstrations"] = demonstrations_of(parts["comparisons_reward_model"], key)
     parts["demonstrations"] = kept["demonstrations"]
 
     logger.info("checking the data as a whole")
-    labels = label_statistics(kept["comparisons"])
+    labels = label_statistics(kept["comparisons"], key)
     train = [*parts["prompts_train"], *kept["demonstrations"], *kept["comparisons"]]
     checks = [
         empty_split_check({part: len(rows) for part, rows in parts.items()}, given=raw),
@@ -107,7 +106,7 @@ def validate(raw: dict[FileName, RawFile], limits: DataValidation, seed: int, co
         few_heldout_comparisons_check(parts, limits),
         two_splits_check(splits),
         *fault_checks(rejected),
-        *(near_duplicate_check(file, kept[file], limits) for file in FILES),
+        *(near_duplicate_check(file, kept[file], limits, key) for file in FILES),
         near_duplicates_across_splits_check(train, parts["prompts_validation"] + parts["prompts_test"], limits),
         contradiction_check(kept["comparisons"], labels),
         agreement_check(labels, limits),
@@ -121,135 +120,33 @@ def validate(raw: dict[FileName, RawFile], limits: DataValidation, seed: int, co
     return Validated(kept, parts, rejected, checks, labels)
 
 
-def check_rows(
-    raw: dict[FileName, RawFile], limits: DataValidation, count: Count | None = None
-) -> tuple[dict[FileName, list[Row]], list[Rejected]]:
-    """The checks of single rows alone: sound rows and rejected ones; arguments and faults as of `validate`."""
-    kept, rejected = _sort_out(raw, limits, count)
-    _refuse_too_many(raw, rejected, limits)
-    return kept, rejected
+def _remove_heldout_prompts(
+    kept: dict[FileName, list[Row]], heldout: Mapping[str, Split], leaks: Mapping[str, Fault]
+) -> list[Rejected]:
+    """Take rows of validation and test, or with prompts of these, out of the training files.
 
+    A row that says so itself is `withheld`, and so is one whose prompt we drew, for nobody could have known.
 
-def _sort_out(
-    raw: dict[FileName, RawFile], limits: DataValidation, count: Count | None
-) -> tuple[dict[FileName, list[Row]], list[Rejected]]:
-    """Part each file into sound rows and rejected ones; one that is not given has neither."""
-    faults: dict[FileName, dict[int, list[Fault]]] = {}
-    broken: list[tuple[str, str, str]] = []
-    for file, content in raw.items():
-        if not content.rows and not content.bad_rows:
-            broken.append((content.path, "at least one row", "an empty file"))
-            continue
-        if not content.rows:
-            broken.append((content.path, "one JSON object a line", _first_bad_row(content.bad_rows)))
-            continue
-        try:
-            faults[file] = row_faults(frame_of(content.rows), schema_of(file, limits, count))
-        except MissingColumns as missing:
-            present = sorted({column for row in content.rows for column in row})
-            for column in missing.columns:
-                broken.append((f"{content.path}, column {column}", f"a column {column}", f"columns {present}"))
-    if broken:
-        raise DataError(
-            "the raw data lacks what every file must have",
-            where="; ".join(where for where, _, _ in broken),
-            expected="; ".join(expected for _, expected, _ in broken),
-            found="; ".join(found for _, _, found in broken),
-            do="mend what writes these files",
-        )
-    kept: dict[FileName, list[Row]] = {file: [] for file in FILES}
-    rejected: list[Rejected] = []
-    for file, content in raw.items():
-        rejected += [Rejected(file, bad.number, [bad.fault], bad.content, False, bad.file) for bad in content.bad_rows]
-        places = zip(content.numbers, content.files, content.rows, strict=True)
-        for position, (number, name, row) in enumerate(places):
-            if position in faults[file]:
-                rejected.append(Rejected(file, number, faults[file][position], row, False, name))
-            elif name == f"{file}.jsonl":
-                kept[file].append({**row, "raw_row": number})
-            else:
-                kept[file].append({**row, "raw_row": number, "raw_file": name})
-        logger.info("%s: %d rows, %d sound", content.path, content.size, len(kept[file]))
-    return kept, rejected
-
-
-def _first_bad_row(bad_rows: list[BadRow]) -> str:
-    first = bad_rows[0]
-    return f"{len(bad_rows)} lines, none of them a row; line {first.number}: {first.fault}"
-
-
-def _remove_heldout_prompts(kept: dict[FileName, list[Row]], heldout: set[str], withheld: bool) -> list[Rejected]:
-    """Take rows with validation and test prompts out of the training files.
-
-    Where the data names its splits such a row is a leak, a fault. Where we drew the splits it is `withheld`:
-    nobody could have known.
+    Args:
+        heldout: the split of each held-out prompt, by its kin.
+        leaks: the splits that the data names for prompts: a training row with a prompt of such a one is at fault.
     """
-    fault = WITHHELD if withheld else LEAKED
     removed: list[Rejected] = []
     training_files: tuple[FileName, ...] = ("demonstrations", "comparisons")
     for file in training_files:
         sound: list[Row] = []
         for row in kept[file]:
-            if kin_key(row) in heldout:
-                content = {column: value for column, value in row.items() if column not in PLACE}
-                name = row.get("raw_file", f"{file}.jsonl")
-                removed.append(Rejected(file, row["raw_row"], [fault], content, withheld, name))
-            else:
+            own, split = row.get("split") in HELD_OUT, heldout.get(kin_key(row))
+            if not own and split is None:
                 sound.append(row)
+                continue
+            leak = None if own else leaks.get(str(split))
+            fault = leak or (OF_HELD_OUT if own else WITHHELD)
+            content = {column: value for column, value in row.items() if column not in PLACE}
+            name = row.get("raw_file", f"{file}.jsonl")
+            removed.append(Rejected(file, row["raw_row"], [fault], content, leak is None, name))
         kept[file] = sound
     return removed
-
-
-def _refuse_too_many(raw: dict[FileName, RawFile], rejected: list[Rejected], limits: DataValidation) -> None:
-    over: list[tuple[str, str]] = []
-    for file, content in raw.items():
-        faulty = [row for row in rejected if row.file == file and not row.withheld]
-        fraction = len(faulty) / content.size
-        if fraction > limits.max_reject_fraction:
-            over.append(
-                (
-                    content.path,
-                    f"{_files(content)}: {len(faulty)} of {content.size} rows ({fraction:.4g}): "
-                    + _most_frequent_reasons(faulty),
-                )
-            )
-    if over:
-        raise DataError(
-            "too many rows of the raw data are rejected",
-            where=", ".join(path for path, _ in over),
-            expected=f"at most {limits.max_reject_fraction:g} of the rows of a file "
-            "(data_validation.max_reject_fraction)",
-            found="; ".join(found for _, found in over),
-            do="mend these rows; or raise the limits that they break, or data_validation.max_reject_fraction, to go on "
-            "with or without them",
-        )
-
-
-def _files(content: RawFile) -> str:
-    return ", ".join(source.file for source in content.sources) or f"prompts of the {content.derived_from}"
-
-
-def _most_frequent_reasons(rejected: list[Rejected]) -> str:
-    """'12 times "chosen is empty" (rows 3, 7, ...), 4 times ...'"""
-    rows = rows_by_reason(rejected)
-    named = [
-        f'{len(numbers)} times "{reason}" (row{"s" if len(numbers) > 1 else ""} '
-        f"{', '.join(map(str, numbers[:EXAMPLE_ROWS]))}{', ...' if len(numbers) > EXAMPLE_ROWS else ''})"
-        for reason, numbers in list(rows.items())[:NAMED_REASONS]
-    ]
-    if len(rows) > NAMED_REASONS:
-        named.append(f"and {len(rows) - NAMED_REASONS} more reasons")
-    return ", ".join(named)
-
-
-def rows_by_reason(rejected: list[Rejected]) -> dict[str, list[int]]:
-    """Raw rows by reason, the most frequent reason first."""
-    rows: dict[str, list[int]] = defaultdict(list)
-    for row in rejected:
-        for fault in row.faults:
-            rows[str(fault)].append(row.row)
-    counts = Counter({reason: len(numbers) for reason, numbers in rows.items()})
-    return {reason: rows[reason] for reason, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))}
 
 
 def _refuse_failures(raw: dict[FileName, RawFile], checks: list[Check]) -> None:

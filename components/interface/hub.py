@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from components.data_validation.reading import RawFile, Source
-from components.data_validation.tables import rows_of_dataset
+from components.data_validation.dataset_splits import raw_of, tell_splits
+from components.data_validation.reading import RawFile
 from components.errors import DataError
 
 _NAME = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(:(?P<config>[\w.-]+))?")
@@ -18,8 +19,8 @@ def is_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None and not text.lower().endswith(_FILES)
 
 
-def read_from_hub(text: str, revision: str | None, split: str | None) -> list[RawFile]:
-    """The splits of a data set, each as a file; `split` for one alone.
+def read_from_hub(text: str, revision: str | None, splits: Sequence[str]) -> list[RawFile]:
+    """The splits of a data set, each as a file: all, or those that are named.
 
     Raises:
         DataError: no revision is named (the default one may be another tomorrow), or `datasets` cannot load it.
@@ -34,10 +35,10 @@ def read_from_hub(text: str, revision: str | None, split: str | None) -> list[Ra
             found="none",
             do="its page on the hub, Files and versions, names them",
         )
-    from datasets import Dataset, load_dataset
+    from datasets import load_dataset
 
     try:
-        loaded = load_dataset(match["name"], match["config"], revision=revision, split=split)
+        loaded = load_dataset(match["name"], match["config"], revision=revision, split=list(splits) or None)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as fault:
         raise DataError(
             "a data set of the hub cannot be loaded",
@@ -47,11 +48,10 @@ def read_from_hub(text: str, revision: str | None, split: str | None) -> list[Ra
             do="mend the name, the revision or --split; or bring its files here and import those",
         ) from fault
     name = match["name"].partition("/")[2]
-    splits = {split or "": loaded} if isinstance(loaded, Dataset) else loaded
-    raws = []
-    for part, rows in splits.items():
-        made, numbers = rows_of_dataset(rows, Path(text))
-        file = f"{name}-{part}".removesuffix("-")
-        source = Source(file, f"hub, {revision}", "", len(made))
-        raws.append(RawFile(f"{text} {part}".strip(), made, numbers, [file] * len(made), [], (source,)))
-    return raws
+    named = dict(zip(splits, loaded, strict=True)) if splits else loaded
+    raws = {
+        split: raw_of(rows, Path(f"{text} {split}"), f"{name}-{split}", f"hub, {revision}")
+        for split, rows in named.items()
+    }
+    tell_splits(raws)
+    return list(raws.values())

@@ -13,9 +13,9 @@ from components.data.formats.base import Row
 from components.data_validation.containers import data_files, is_datasets_folder, read_container, stem_of
 from components.data_validation.gathering import by_role
 from components.data_validation.reading import RawFile, Source
+from components.data_validation.row_checks import check_rows, rows_by_reason
 from components.data_validation.schemas import FileName
 from components.data_validation.tokens import token_counter
-from components.data_validation.validate import check_rows, rows_by_reason
 from components.errors import DataError
 from components.interface.hub import is_name, read_from_hub
 
@@ -74,7 +74,7 @@ def import_data(
     params: Params,
     columns: Mapping[str, str],
     revision: str | None,
-    split: str | None,
+    splits: Sequence[str],
     replace: bool,
 ) -> list[Imported]:
     """Write one file of `folder` for each file that is read, once all have been read and checked.
@@ -82,13 +82,13 @@ def import_data(
     Args:
         sources: files, folders, or names of data sets of the hub.
         columns: our names of columns to theirs.
-        revision, split: of the data sets of the hub.
+        revision, splits: of the data sets of the hub.
         replace: whether files of these names may be there.
 
     Raises:
         ConfigError, DataError: what data_validation would refuse, no such file, or a file is there.
     """
-    raws = [raw for source in sources for raw in _read(source, revision, split)]
+    raws = [raw for source in sources for raw in _read(source, revision, splits)]
     targets = _targets(raws, folder, replace)
     found = {role: raw for role, raw in by_role(raws, columns).items() if raw.derived_from is None}
     _, rejected = check_rows(found, params.data_validation, token_counter(params.language_model))
@@ -108,18 +108,18 @@ def others_in(folder: Path, imported: Collection[Imported]) -> list[str]:
     return [path.relative_to(folder).as_posix() for path in data_files(folder) if path.resolve() not in new]
 
 
-def _read(source: str, revision: str | None, split: str | None) -> list[RawFile]:
+def _read(source: str, revision: str | None, splits: Sequence[str]) -> list[RawFile]:
     path = Path(source)
     if not path.exists():
         if is_name(source):
-            return read_from_hub(source, revision, split)
+            return read_from_hub(source, revision, splits)
         raise DataError(
             "there is no such file",
             where=source,
             expected="a file, a folder, or OWNER/NAME of a data set of the hub",
             found="nothing",
         )
-    if revision or split:
+    if revision or splits:
         raise DataError(
             "only data sets of the hub have a revision and splits to choose",
             where=source,

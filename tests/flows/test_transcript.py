@@ -39,6 +39,7 @@ def test_dvcs_talk_is_not_shown_and_its_last_words_are_kept() -> None:
     transcript, shown = listen(
         "Stage 'a' is cached - skipping run, checking out outputs",
         "'data.dvc' didn't change, skipping",
+        "WARNING: 'artifacts/data_validation/quarantine.jsonl' is empty.",
         "ERROR: failed to reproduce 'a': missing data 'source': data",
     )
     assert shown == []

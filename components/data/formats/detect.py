@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import compress
 
 from components.data.formats.base import Format, Row
 from components.data.formats.conversational import CONVERSATIONAL
@@ -11,7 +12,8 @@ from components.data.formats.demonstrations import ALPACA, DEMONSTRATIONS, DIALO
 from components.data.formats.implied import HH, IMPLIED
 from components.data.formats.preferences import PREFERENCES
 from components.data.formats.prompts import ASKED_DIALOGUES, PROMPTS
-from components.data.formats.ranked import RANKED
+from components.data.formats.ranked import ANSWERS, RANKED
+from components.data.formats.ranked_records import RANKED_RECORDS
 from components.data.formats.unpaired import UNPAIRED
 from components.errors import DataError
 
@@ -21,6 +23,7 @@ FORMATS = (
     HH,
     IMPLIED,
     RANKED,
+    RANKED_RECORDS,
     UNPAIRED,
     DEMONSTRATIONS,
     DIALOGUES,
@@ -50,9 +53,12 @@ def format_of(rows: Sequence[Row], numbers: Sequence[int], path: str, stem: str)
         return named
     found: dict[str, tuple[Format, int]] = {}
     known: dict[tuple[object, ...], Format | None] = {}
-    for row, number in zip(rows, numbers, strict=True):
-        # What `fits` looks at: which columns have which type of value, and how a dialogue begins.
-        key = (*row, *map(type, row.values()), is_hh(row.get("chosen")))
+    telling = [not _lacks_answers(row) for row in rows]
+    if not any(telling):
+        telling = [True] * len(rows)
+    for row, number in compress(zip(rows, numbers, strict=True), telling):
+        # What `fits` looks at: which columns have which type of value, how a dialogue begins, which type answers have.
+        key = (*row, *map(type, row.values()), is_hh(row.get("chosen")), *_types_of_answers(row))
         if key not in known:
             known[key] = next((each for each in FORMATS if each.fits(row, columns)), None)
         if (fitting := known[key]) is not None and fitting.name not in found:
@@ -105,6 +111,18 @@ def _named(stem: str, columns: frozenset[str], rows: Sequence[Row]) -> Format | 
     if any(is_turns(row.get(column)) for row in rows for column in ("chosen", "response")):
         return None
     return _OWN[stem]
+
+
+def _lacks_answers(row: Row) -> bool:
+    """An empty list tells nothing of the format: the other rows do."""
+    return any(row.get(name) == [] for name in ANSWERS)
+
+
+def _types_of_answers(row: Row) -> Iterator[object]:
+    for name in ANSWERS:
+        value = row.get(name)
+        if isinstance(value, list) and value:
+            yield frozenset(value[0]) if isinstance(value[0], dict) else type(value[0])
 
 
 def _demonstrates(row: Row) -> bool:

@@ -11,6 +11,7 @@ import pytest
 
 from components.config import DataValidation
 from components.data_validation.chosen import demonstrations_of
+from components.data_validation.comparison_keys import keys
 from components.data_validation.page import page_of
 from components.data_validation.report import flat_metrics, price_of_the_split, report_of
 from components.data_validation.validate import Validated, validate
@@ -48,8 +49,8 @@ def test_a_response_that_is_chosen_twice_is_one_demonstration() -> None:
     row = {"id": "a", "prompt": "Why?", "chosen": "So.", "rejected": "No.", "raw_row": 1}
     conversation = [{"role": "user", "content": "Why?"}]
     rows = [row, row | {"id": "b", "chosen": " So. ", "rejected": "Never."}, row | {"id": "c", "chosen": "Thus."}]
-    assert [made["id"] for made in demonstrations_of(rows)] == ["a/chosen", "c/chosen"]
-    (made,) = demonstrations_of([row | {"messages": conversation}])
+    assert [made["id"] for made in demonstrations_of(rows, keys(1))] == ["a/chosen", "c/chosen"]
+    (made,) = demonstrations_of([row | {"messages": conversation}], keys(1))
     assert made["messages"] == conversation
 
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from components.config import DataValidation
-from components.data_validation.splits import comparison_part, hold_out_pairs, position_in_unit_interval, split_of
+from components.data_validation.comparison_keys import position_in_unit_interval
+from components.data_validation.splits import comparison_part, hold_out_pairs, split_of
 
 Limits = Callable[..., DataValidation]
 

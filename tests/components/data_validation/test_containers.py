@@ -91,7 +91,10 @@ def test_a_folder_of_splits_is_a_file_each(tmp_path: Path) -> None:
     DatasetDict({"train": rows, "test": rows.select([1])}).save_to_disk(str(tmp_path / "saved"))
     assert list(data_files(tmp_path)) == [tmp_path / "saved"]
     raws = read_container(tmp_path / "saved", "saved")
-    assert [(raw.sources[0].file, raw.rows) for raw in raws] == [("saved/train", ROWS), ("saved/test", ROWS[1:])]
+    assert [(raw.sources[0].file, raw.rows) for raw in raws] == [
+        ("saved/train", [row | {"split": "train"} for row in ROWS]),
+        ("saved/test", [row | {"split": "test"} for row in ROWS[1:]]),
+    ]
 
 
 def test_messages_of_tables_are_messages(tmp_path: Path) -> None:

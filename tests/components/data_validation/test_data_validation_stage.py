@@ -10,8 +10,8 @@ import pytest
 
 from components.config import Params, load_params
 from components.config.scoring import Rubric
+from components.data_validation.gathering import read_raw_files
 from components.data_validation.links import refuse_links
-from components.data_validation.run import read_raw_files
 from components.digests import digest
 from components.errors import DataError
 from components.place import Place

@@ -4,7 +4,12 @@ from typing import Any
 
 import pytest
 
-from components.data_validation.labels import AnnotatorRecord, label_statistics
+from components.data_validation.comparison_keys import keys
+from components.data_validation.labels import AnnotatorRecord, LabelStatistics, label_statistics
+
+
+def statistics_of(rows: list[dict[str, Any]]) -> LabelStatistics:
+    return label_statistics(rows, keys(1))
 
 
 def labels_of(prompt: str, votes: str, annotators: str | None = None) -> list[dict[str, Any]]:
@@ -22,7 +27,7 @@ def labels_of(prompt: str, votes: str, annotators: str | None = None) -> list[di
 def test_agreement_is_the_share_of_agreeing_label_pairs() -> None:
     # 3 labels a a b: 1 of 3 pairs agrees; 2 labels b b: 1 of 1; 1 label: no pair.
     rows = labels_of("p", "aab", "xyz") + labels_of("q", "bb", "xy") + labels_of("r", "a", "z")
-    statistics = label_statistics(rows)
+    statistics = statistics_of(rows)
     assert (statistics.agreeing_label_pairs, statistics.label_pairs) == (2, 4)
     assert statistics.agreement == 0.5
     assert statistics.labels_per_pair == {1: 1, 2: 1, 3: 1}
@@ -32,7 +37,7 @@ def test_agreement_is_the_share_of_agreeing_label_pairs() -> None:
 
 def test_annotators_are_compared_with_the_majority_of_the_others() -> None:
     # p: x sees a b (tie), y sees a b (tie), z sees a a and says b. q: x and y see each other.
-    statistics = label_statistics(labels_of("p", "aab", "xyz") + labels_of("q", "bb", "xy"))
+    statistics = statistics_of(labels_of("p", "aab", "xyz") + labels_of("q", "bb", "xy"))
     assert statistics.annotators == {
         "x": AnnotatorRecord(labels=2, compared=1, agreeing=1),
         "y": AnnotatorRecord(labels=2, compared=1, agreeing=1),
@@ -42,26 +47,26 @@ def test_annotators_are_compared_with_the_majority_of_the_others() -> None:
 
 def test_an_annotators_own_labels_are_no_agreement() -> None:
     # x says a and b, y says a: two label pairs of different annotators, one agrees; x contradicts itself.
-    statistics = label_statistics(labels_of("p", "aba", "xxy"))
+    statistics = statistics_of(labels_of("p", "aba", "xxy"))
     assert (statistics.agreeing_label_pairs, statistics.label_pairs) == (1, 2)
     assert statistics.self_contradicted_rows == [[1, 2]]
     assert statistics.annotators["x"] == AnnotatorRecord(labels=2, compared=2, agreeing=1)
     assert statistics.annotators["y"] == AnnotatorRecord(labels=1, compared=0, agreeing=0)
     assert statistics.annotators["y"].agreement is None
     # x says a twice, y says a: two label pairs of different annotators, both agree.
-    repeated = label_statistics(labels_of("p", "aaa", "xxy"))
+    repeated = statistics_of(labels_of("p", "aaa", "xxy"))
     assert (repeated.agreeing_label_pairs, repeated.label_pairs) == (2, 2)
 
 
 def test_unnamed_labels_are_annotators_of_their_own() -> None:
-    statistics = label_statistics([row | {"pair": "q"} for row in labels_of("p", "aab")])
+    statistics = statistics_of([row | {"pair": "q"} for row in labels_of("p", "aab")])
     assert statistics.agreement == pytest.approx(1 / 3)
     assert statistics.annotators == {}
 
 
 def test_the_order_of_the_responses_does_not_matter() -> None:
     rows = labels_of("p", "a", "x") + [{"prompt": "P ", "chosen": "b", "rejected": "a", "annotator": "y", "raw_row": 2}]
-    assert label_statistics(rows).agreement == 0.0
+    assert statistics_of(rows).agreement == 0.0
 
 
 def test_few_labels_do_not_stand_against_an_annotator() -> None:
@@ -74,7 +79,7 @@ def test_few_labels_do_not_stand_against_an_annotator() -> None:
 
 def test_labels_without_name_and_pair_say_nothing_of_agreement() -> None:
     """Of those that agree all but one are gone as duplicates, so the rest could only disagree."""
-    statistics = label_statistics(labels_of("p", "ab"))
+    statistics = statistics_of(labels_of("p", "ab"))
     assert statistics.agreement is None
     assert statistics.contradicted_rows == [[1, 2]]
 
@@ -82,4 +87,4 @@ def test_labels_without_name_and_pair_say_nothing_of_agreement() -> None:
 def test_labels_of_responses_that_look_alike_belong_together() -> None:
     rows = labels_of("p", "aa", "xy")
     rows[1]["chosen"] = "a\u200b"
-    assert label_statistics(rows).agreement == 1.0
+    assert statistics_of(rows).agreement == 1.0

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components.data_validation import near_duplicates
+from components.data_validation import near_duplicates, words
 from components.data_validation.near_duplicates import repeated_texts, twins_between
 
 TWELVE = "one two three four five six seven eight nine ten eleven twelve"  # ten shingles of three words
@@ -89,6 +89,7 @@ def test_blocks_change_nothing(known: list[str], asked: list[str], block: int) -
     whole = [repeated_texts(known + asked, 0.7), twins_between(known, asked, 0.7)]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(near_duplicates, "BLOCK", block)
+        patch.setattr(words, "BLOCK", block)
         assert [repeated_texts(known + asked, 0.7), twins_between(known, asked, 0.7)] == whole
 
 

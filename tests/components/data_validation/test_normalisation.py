@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from components.data_validation.normalisation import (
     clipped,
@@ -86,3 +90,22 @@ def test_a_reader_sees_a_difference(other: str) -> None:
 @pytest.mark.parametrize("nothing", ["", " \n", "\u200b\u200d", "\ufeff \u2060", "\u3164", "\u2800", "\u00ad"])
 def test_a_reader_sees_nothing(nothing: str) -> None:
     assert visible(nothing) == ""
+
+
+BROKEN = "\x00\x0b\x7f\x85\x93\ufffd\ud800"
+MARKS = "\u2013\u2014\u2018\u2019\u201c\u201d\u2026"
+MORE = "\u00e9\u0301\u00a0\u2012\u200b"
+
+
+@settings(deadline=None)
+@given(st.text(alphabet=st.sampled_from("aBe \t\n\r" + BROKEN + MARKS + MORE)))
+def test_the_quick_look_says_what_a_close_one_does(text: str) -> None:
+    """A close look: all of Unicode's composition, what is invisible here, what is broken here."""
+    seen = unicodedata.normalize("NFC", text.replace("\u200b", "")).strip()
+    assert visible(text) == seen
+    if any(character in BROKEN for character in text):
+        assert has_encoding_fault(text)
+    elif not any(
+        character in "\u00e9\u0301\u00a0" for character in text
+    ):  # of these ftfy makes words of other readings
+        assert not has_encoding_fault(text)

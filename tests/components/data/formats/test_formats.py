@@ -108,6 +108,37 @@ CASES: dict[str, tuple[str, list[Row], list[Row]]] = {
         [{"prompt": "Why?", "responses": ["a", "b"], "scores": [0.5, 9]}],
         [{"prompt": "Why?", "chosen": "b", "rejected": "a", "score_chosen": 9, "score_rejected": 0.5}],
     ),
+    "answers with ranks by another name": (
+        "ranked answers",
+        [{"prompt": "Why?", "answers": ["a", "b"], "ranking": [2, 1]}],
+        [{"prompt": "Why?", "chosen": "b", "rejected": "a", "rank_chosen": 1, "rank_rejected": 2}],
+    ),
+    "Nectar": (
+        "ranked answers as records",
+        [
+            {"prompt": "\n\nHuman: Why?\n\nAssistant: ", "turns": 1, "id": 4, "answers": [
+                {"answer": "a", "model": "m", "rank": 2.0}, {"answer": "b", "model": "n", "rank": 1.0}]}
+        ],
+        [
+            {"prompt": "Why?", "turns": 1, "id": "4/2-1", "chosen": "b", "rejected": "a",
+             "rank_chosen": 1.0, "rank_rejected": 2.0, "model_chosen": "n", "model_rejected": "m"}
+        ],
+    ),
+    "records with scores, one of them by a tie": (
+        "ranked answers as records",
+        [{"prompt": [ASK], "responses": [
+            {"response": "a", "score": 3}, {"response": "b", "score": 5, "by": "x"}, {"response": "c", "score": 5}]}],
+        [
+            {"prompt": "Why?", "chosen": "b", "rejected": "a", "score_chosen": 5, "score_rejected": 3,
+             "by_chosen": "x", "by_rejected": None},
+            {"prompt": "Why?", "chosen": "c", "rejected": "a", "score_chosen": 5, "score_rejected": 3},
+        ],
+    ),
+    "prompts with reference answers": (
+        "prompts",
+        [{"prompt": "Why?", "answers": []}, {"prompt": "Who?", "answers": ["I", "me"]}],
+        [{"prompt": "Why?", "answers": []}, {"prompt": "Who?", "answers": ["I", "me"]}],
+    ),
     "labelled answers": (
         "unpaired answers",
         [
@@ -224,6 +255,9 @@ def test_pairs_of_one_good_and_many_bad_answers_use_all() -> None:
         ({"chosen": "Yes.", "rejected": "No."}, "they begin differently"),
         ({"prompt": "Why?", "responses": ["a", "b"], "ranks": [1]}, "ranks has 1 values for 2 responses"),
         ({"prompt": "Why?", "responses": ["a", "b"], "ranks": [1, None]}, "ranks has values that are no numbers"),
+        ({"prompt": "Why?", "answers": []}, "answers is no list of records"),
+        ({"prompt": "Why?", "answers": [{"answer": "a", "rank": 1}, {"answer": "b"}]}, "answers has an answer without"),
+        ({"prompt": "Why?", "answers": [{"answer": "a", "rank": "1"}]}, "answers.rank has values that are no numbers"),
         ({"prompt": "Why?", "completion": "So.", "label": "good"}, "label is neither true nor false"),
     ],
 )
@@ -233,6 +267,8 @@ def test_a_row_that_cannot_be_mapped_is_named(row: Row, fault: str) -> None:
         sound: Row = {"messages": [ASK, SAY]}
     elif "ranks" in row:
         sound = {"prompt": "Why?", "responses": ["a", "b"], "ranks": [1, 2]}
+    elif "answers" in row:
+        sound = {"prompt": "Why?", "answers": [{"answer": "a", "rank": 1}, {"answer": "b", "rank": 2}]}
     elif "label" in row:
         sound = {"prompt": "Why?", "completion": "So.", "label": True}
     elif isinstance(row["chosen"], list):

@@ -13,7 +13,7 @@ import pytest
 
 from components.artifacts import write_jsonl
 from components.config import DataValidation
-from components.data_validation.run import read_raw_files
+from components.data_validation.gathering import read_raw_files
 from components.data_validation.validate import validate
 from components.errors import ConfigError
 from components.worlds.randomwalks.generator import Row, generate, make_comparisons, make_demonstrations
