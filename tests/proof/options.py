@@ -89,16 +89,20 @@ class OptionTrial(Trial):
 def try_options(seed: int, out: Path) -> None:
     """Run every option once and print its figures."""
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr)
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # more threads than one only wait for each other in models this small
     os.environ.setdefault("MLFLOW_TRACKING_URI", f"sqlite:///{out.resolve()}.mlflow.db")
     out.parent.mkdir(parents=True, exist_ok=True)
     with workspace(out, PRESET, seed, SIZE) as params:
         prepare(params)
         # Only now: they import torch, see tests.proof.
+        from components.worlds.randomwalks.oracle import behaviour, optimum
         from tests.proof.claims import Exact, trial_row
         from tests.proof.measuring import reward_distribution, sample
 
         graph = make_graph(seed)
         exact = Exact(behaviour_rewards(graph), reward_distribution(Place().sft / "policy", graph))
+        start, best = behaviour(exact.of_sft).reward, optimum(exact.of_sft, BETA).objective(BETA)
+        click.echo(f"{'the SFT policy':32} E[r] {start:.3f}  reachable {start / best:.1%} of {best:.3f}")
         found: dict[str, Any] = {}
         for method, option, keys in OPTIONS:
             trial, began = OptionTrial(method, BETA, option, keys), time.monotonic()
