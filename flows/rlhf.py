@@ -90,7 +90,9 @@ def rlhf(
                 for stage in graph:
                     upstream = [stages[name] for name in stage.upstream]
                     before = list(stages.values())[-1:] if shares_gpus else []
-                    stages[stage.name] = run_stage.submit(stage, folder, variables, upstream, wait_for=before)
+                    stages[stage.name] = run_stage.submit(
+                        stage, folder, variables, upstream, wait_for=before, return_state=False
+                    )
                 if promotion:
                     stages[PROMOTION] = promote.submit(folder, variables, [stages[name] for name in last.upstream])
                 show_progress(stages.values())
