@@ -56,7 +56,12 @@ def test_bad_params_end_in_one_message_and_status_2(start: Any, world: Path, tmp
         ("alignment --cycle 1", {"ppo": {"minibatches": 8, "microbatch_size": 1}}, "ppo.rollouts_per_iteration"),
         ("sft", {"sft": {"batch_size": 1, "microbatch_size": 1}}, "sft.batch_size"),
         ("sft", {"sft": {"batch_size": 3, "microbatch_size": 1}, "compute": SHARDED}, "sft.batch_size"),
-        ("alignment --cycle 1", {"compute": SHARDED}, "distributed_type"),
+        (
+            "alignment --cycle 1",
+            {"ppo": {"rollouts_per_iteration": 12, "minibatches": 4}, "compute": SHARDED},
+            "minibatches * num_processes",
+        ),
+        ("alignment --cycle 1", {"method": "q_learning", "compute": SHARDED}, "distributed_type"),
         ("sft", {"language_model": ADAPTED, "compute": SHARDED}, "language_model.adapter"),
         ("alignment --cycle 1", {"method": "dpo", "dpo": {"batch_size": 1}}, "dpo.batch_size"),
         (
@@ -70,7 +75,8 @@ def test_bad_params_end_in_one_message_and_status_2(start: Any, world: Path, tmp
         "minibatches of one",
         "batches of one",
         "shards of three",
-        "policy in shards",
+        "shards of a minibatch",
+        "Q-learning in shards",
         "base in shards",
         "DPO",
         "Q-learning",
