@@ -17,6 +17,15 @@ from torch import Tensor, nn
 Model = TypeVar("Model", bound=nn.Module)
 
 
+def placed(accelerator: Accelerator, model: Model) -> Model:
+    """A model that was just loaded, on the device where it is trained.
+
+    One that is to be sharded stays where it is: its weights are mapped from their file, and sharding reads of each, in
+    turn, what this process keeps.
+    """
+    return model if accelerator.is_fsdp2 else model.to(accelerator.device)
+
+
 def frame_of(accelerator: Accelerator, model: Model) -> Model:
     """What a trained model is put together in: the model, or a copy without weights where it is to be sharded.
 

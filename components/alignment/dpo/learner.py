@@ -17,7 +17,7 @@ from components.measuring.measure import progress
 from components.models.loading import load_policy, save_policy
 from components.passes.sequences import comparison_pairs
 from components.training.schedule import ParameterGroup, warmup_then
-from components.training.sharding import frame_of
+from components.training.sharding import frame_of, placed
 
 
 class DpoLearner:
@@ -36,7 +36,7 @@ class DpoLearner:
         self._settings = cast(Dpo, job.settings)
         self.iterations_per_cycle = self._settings.iterations_per_cycle
         policy = load_policy(source.folder / "policy", job.shared.language_model, trained=True)
-        self._policy = policy.to(job.accelerator.device)
+        self._policy = placed(job.accelerator, policy)
         self._frame = frame_of(job.accelerator, self._policy)
         self._watched = rows_of_iteration(
             job.cycle.prompts, self._settings.progress_prompts, 0, job.shared.seed, "dpo/progress"

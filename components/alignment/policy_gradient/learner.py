@@ -28,7 +28,7 @@ from components.models.loading import first_member, load_policy
 from components.scoring.scorer import means_of_parts, trained_folder
 from components.seeding import derive_seed
 from components.training.schedule import ParameterGroup, still_until, warmup_then
-from components.training.sharding import frame_of
+from components.training.sharding import frame_of, placed
 
 logger = logging.getLogger("proximal")
 
@@ -58,9 +58,9 @@ class PolicyGradientLearner:
         self._settings = settings
         self._estimate = estimate
         self._critic = critic
-        held_as, device = job.shared.language_model, job.accelerator.device
+        held_as = job.shared.language_model
         model = checkpoint.load_model(source.folder / "policy", value_folder, held_as, value_seed)
-        self._model = model.to(device)
+        self._model = placed(job.accelerator, model)
         self._frame = frame_of(job.accelerator, self._model.policy)
         self._reference = _reference(settings, job, source, self._model)
         self._progress = Progress(settings.kl_coef, RunningMoments())
@@ -176,10 +176,11 @@ def _reference(settings: PolicyGradientMethod, job: Job, source: Source, model: 
     stored = source.folder / "state" / "reference" if source.has_state else job.frozen.folders.reference
     # One that moves is held like what is trained: in half precision a small move would be lost.
     reference = load_policy(stored, job.shared.language_model, trained=True)
-    reference = reference.to(next(model.parameters()).device)
+    reference = reference.to(job.accelerator.device)
     if source.is_new_cycle:
         weight = 1.0 if settings.reference == "refreshed" else settings.reference_average_weight
-        averaged = polyak(list(reference.parameters()), list(model.policy.parameters()), weight)
+        now = [parameter.to(job.accelerator.device) for parameter in model.policy.parameters()]
+        averaged = polyak(list(reference.parameters()), now, weight)
         with torch.no_grad():
             for parameter, value in zip(reference.parameters(), averaged, strict=True):
                 parameter.copy_(value)

@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 from components.config.accelerate import accelerate_config
 from components.errors import ConfigError
 from components.place import Place
+from components.processes import free_port
 from components.torchrun import run_ranks
 
 ADAPTED = {
@@ -142,3 +143,20 @@ def test_machines_that_cannot_meet_are_refused(
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=named):
         run_ranks(accelerate_config(tmp_path / "machines.yaml"), "never_started", [])
+
+
+def test_machines_that_do_not_meet_are_told_of(
+    start: Any, world: Path, tmp_path: Path, change_params: ChangeParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second machine waits for a first that never comes."""
+    config = YAML(typ="safe").load(ROOT / SHARDED["accelerate_config"])
+    config |= {"num_machines": 2, "machine_rank": 1, "main_process_ip": "127.0.0.1"}
+    YAML(typ="safe").dump(config | {"main_process_port": free_port()}, tmp_path / "machines.yaml")
+    change_params(compute={"accelerate_config": str(tmp_path / "machines.yaml")})
+    monkeypatch.setenv("PET_RDZV_CONF", "timeout=2")
+    before = files(Place().alignment.parent)
+    process = start("alignment", "--cycle", "1")
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 2, errors
+    assert errors.count("error:") == 1 and "the machines do not find each other" in errors, errors
+    assert "Traceback" not in errors and files(Place().alignment.parent) == before

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from launched import ROOT, SHARDED, ChangeParams, files
+from ruamel.yaml import YAML
 from safetensors.torch import load_file
 from sharded_stages import INTERRUPTED, RESUMED
 
@@ -22,14 +23,16 @@ from components.errors import ConfigError
 from components.place import Place
 from components.stages import perform
 
+# Shards of what rank 0 alone reads, and activations that are computed again.
+FRUGAL = {"accelerate_config": "infra/accelerate/frugal.yaml"}
 IN_STEP = SHARDED | {"gather_for_generation": False}
 CASES: dict[str, dict[str, Any]] = {
-    "ppo": {"compute": SHARDED},
+    "ppo": {"compute": FRUGAL},
     "ppo in step": {"compute": IN_STEP},
     "dpo": {"compute": SHARDED, "method": "dpo"},
     "dpo in step": {"compute": IN_STEP, "method": "dpo"},
     "grpo in step": {"compute": IN_STEP, "method": "grpo"},
-    INTERRUPTED: {"compute": SHARDED},
+    INTERRUPTED: {"compute": FRUGAL},
 }
 RUN = """
 import sys
@@ -46,8 +49,11 @@ def sharded(
 ) -> Path:
     """A folder with the world of each case after its stage, by two ranks."""
     folder = tmp_path_factory.mktemp("sharded")
+    frugal = YAML(typ="safe").load(ROOT / SHARDED["accelerate_config"])
+    frugal["fsdp_config"] |= {"fsdp_cpu_ram_efficient_loading": True, "fsdp_activation_checkpointing": True}
     for name, changes in CASES.items():
         shutil.copytree(trained_world, folder / name)
+        YAML(typ="safe").dump(frugal, folder / name / FRUGAL["accelerate_config"])
         with contextlib.chdir(folder / name):
             change_params(**changes)
     paths = [str(ROOT), str(Path(__file__).parent)]
