@@ -179,6 +179,7 @@ def _alignment(door: Any, params: Params, place: Place, cycle: int | None) -> Ta
         cycle=cycle,
         work=place.work,
         params=params.values(without=_AFTERWARDS),
+        compute=params.compute,
     )
     return Task(inputs, out, work)
 

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
+from accelerate import Accelerator
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from components.alignment import resumption
-from components.alignment.method import CurveRow, Job, Learner, Source
+from components.alignment.method import CurveRow, Job, Learner, Source, Trainable
 from components.artifacts import atomic_folder, read_json, reading, write_json
 from components.self_checks import FILE as CHECKS
 from components.training.optimizer_state import load_optimizer, optimizer_state
 from components.training.schedule import make_optimizer, make_schedule
+from components.training.sharding import frame_of, gathered
 
 logger = logging.getLogger("proximal")
 OPTIMIZER = "optimizer.safetensors"  # in the work folder alone: every cycle begins with a new optimiser
@@ -46,8 +49,9 @@ def run_cycle(start: Callable[[Job, Source], Learner], job: Job) -> None:
         with reading("list of checks", folder / CHECKS, "the checks that the cycle has made"):
             job.checks.go_on(read_json(folder / CHECKS), iteration)
 
-    optimizer = schedule = None
+    optimizer = schedule = frame = None
     if (trainable := learner.trainable()) is not None:
+        frame = frame_of(accelerator, trainable.model)
         model, optimizer = accelerator.prepare(
             trainable.model, make_optimizer(trainable.groups, trainable.weight_decay)
         )
@@ -71,25 +75,35 @@ def run_cycle(start: Callable[[Job, Source], Learner], job: Job) -> None:
             state = optimizer_state(trainable.model, optimizer)
             resumption.require_one_model(job, learner, f"{learner.name}, iteration {iteration}", iteration)
         as_stored = resumption.as_stored(job, learner, state)
-        if accelerator.is_main_process:
-            row: CurveRow = {"cycle": cycle.number, "iteration": iteration, **figures}
-            curve.append(row)
-            logger.info(
-                "%s: cycle %d, iteration %d of %d, reward %+.3f, kl %.2f nats%s%s",
-                *(learner.name, cycle.number, iteration, end, row["reward"], row["kl"]),
-                "".join(f", {name} {row[name]:.3g}" for name in learner.shown),
-                "".join(f", {taken:.1f} s {what}" for what, taken in seconds.items()),
-            )
-            cycle.report(row)
-            with atomic_folder(cycle.work) as scratch:
-                learner.save(scratch)
-                write_json(scratch / _PROGRESS, {"iteration": iteration, **learner.progress()})
-                if state:
-                    save_file(state, scratch / OPTIMIZER)
-                write_json(scratch / "curve.json", curve)
-                write_json(scratch / CHECKS, job.checks.rows())
-                write_json(scratch / resumption.FILE, as_stored)
+        with _whole(accelerator, trainable, frame) as model:
+            if accelerator.is_main_process:
+                row: CurveRow = {"cycle": cycle.number, "iteration": iteration, **figures}
+                curve.append(row)
+                logger.info(
+                    "%s: cycle %d, iteration %d of %d, reward %+.3f, kl %.2f nats%s%s",
+                    *(learner.name, cycle.number, iteration, end, row["reward"], row["kl"]),
+                    "".join(f", {name} {row[name]:.3g}" for name in learner.shown),
+                    "".join(f", {taken:.1f} s {what}" for what, taken in seconds.items()),
+                )
+                cycle.report(row)
+                with atomic_folder(cycle.work) as scratch:
+                    learner.save(scratch, model)
+                    write_json(scratch / _PROGRESS, {"iteration": iteration, **learner.progress()})
+                    if state:
+                        save_file(state, scratch / OPTIMIZER)
+                    write_json(scratch / "curve.json", curve)
+                    write_json(scratch / CHECKS, job.checks.rows())
+                    write_json(scratch / resumption.FILE, as_stored)
         accelerator.wait_for_everyone()
+
+
+def _whole(
+    accelerator: Accelerator, trainable: Trainable | None, frame: nn.Module | None
+) -> AbstractContextManager[nn.Module | None]:
+    """What is trained, whole, in the first process."""
+    if trainable is None or frame is None:
+        return nullcontext()
+    return gathered(accelerator, trainable.model, frame, everywhere=False)
 
 
 def _iterations_done(folder: Path) -> int:

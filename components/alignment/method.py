@@ -26,6 +26,7 @@ from components.seeding import generator
 from components.self_checks import Checks
 from components.training.offload import offloaded
 from components.training.schedule import ParameterGroup
+from components.training.sharding import sampled_from
 
 CurveRow = dict[str, float]
 Item = TypeVar("Item")
@@ -59,6 +60,7 @@ class Job:
 
     Args:
         checks: what the cycle checks of itself.
+        gather_for_generation: see compute in params.
     """
 
     accelerator: Accelerator
@@ -68,6 +70,11 @@ class Job:
     cycle: Cycle
     frozen: FrozenModels
     checks: Checks = field(default_factory=Checks)
+    gather_for_generation: bool = True
+
+    def sampled_from(self, trained: nn.Module, frame: Any) -> AbstractContextManager[Any]:
+        """Within it a policy in training, to be sampled from; see `components.training.sharding`."""
+        return sampled_from(self.accelerator, trained, frame, gather=self.gather_for_generation)
 
     def frozen_offloaded(self, trained: nn.Module, *others: nn.Module) -> AbstractContextManager[None]:
         """Around updates: the frozen models, and others that no update needs, lie in main memory if params ask so."""
@@ -144,8 +151,14 @@ class Learner(Protocol):
     def stored(self) -> Mapping[str, nn.Module]:
         """The models that `save` writes, by name; "policy" is the one that answers. None where nothing is trained."""
 
-    def save(self, folder: Path) -> None:
-        """Write policy/ and, below state/, what the method's `start` needs to go on, but for optimiser and progress."""
+    def save(self, folder: Path, model: nn.Module | None) -> None:
+        """Write policy/ and, below state/, what the method's `start` needs to go on, but for optimiser and progress.
+
+        Called in the first process alone.
+
+        Args:
+            model: the trainable one, whole.
+        """
 
     def progress(self) -> dict[str, Any]:
         """What belongs into state/progress.json beside the number of iterations done."""

@@ -15,7 +15,7 @@ from components.alignment.loop import OPTIMIZER, run_cycle
 from components.alignment.method import CurveRow, Cycle, Job
 from components.alignment.methods import room_of
 from components.artifacts import atomic_folder, link_or_copy, read_json, recover_folder, write_json
-from components.config import BestOfN, Dpo, Method, PolicyGradientMethod, QLearning, Shared
+from components.config import BestOfN, Compute, Dpo, Method, PolicyGradientMethod, QLearning, Shared
 from components.data.rows import Comparison, Prompt, read_rows
 from components.errors import DataError
 from components.measuring.health import warn
@@ -63,6 +63,7 @@ def run(
     cycle: int,
     work: Path,
     params: Mapping[str, Any],
+    compute: Compute,
 ) -> None:
     """Run one cycle of a method and write its policy, state, curve, metrics and validation records to `out`.
 
@@ -70,6 +71,7 @@ def run(
         cycle: its number, from 1.
         work: the folder for checkpoints of iterations.
         params: all that a cycle depends on, as plain values; an interrupted cycle goes on only with the same.
+        compute: how a policy in shards is sampled from, and whether the work of another number of processes goes on.
     """
     prompts, validation = read_rows(inputs.prompts, Prompt), read_rows(inputs.validation, Prompt)
     comparisons = read_rows(inputs.comparisons, Comparison)
@@ -88,15 +90,17 @@ def run(
     else:
         cut = cut_fractions(codec, "alignment", [row.asked for row in prompts])
     content = {
-        "params": params,
+        "params": work_folder.without_requests(params),
         "cycle": cycle,
         "precision": accelerator.mixed_precision,
+        "processes": accelerator.num_processes,
         "inputs": tracked.inputs,
     }
     content = broadcast_object_list([content])[0]  # the first process has read the inputs' digests, for all
     folder = work_folder.path(work, cycle, content)
     if accelerator.is_main_process:
         recover_folder(folder)
+        work_folder.take_over(folder, cycle, content, compute)
         work_folder.tell_of_others(folder, cycle, content)
     accelerator.wait_for_everyone()
     tracked.dataset("prompts", inputs.prompts)
@@ -123,7 +127,8 @@ def run(
     checks = Checks(tracked.check, speaks=accelerator.is_main_process)
     require_sound_template(codec, has_system_turns=False, checks=checks)
     this_cycle = Cycle(cycle, inputs.policy.parent, folder, prompts, comparisons, report)
-    run_cycle(room.start, Job(accelerator, method, settings, shared, this_cycle, frozen, checks))
+    gather = compute.gather_for_generation
+    run_cycle(room.start, Job(accelerator, method, settings, shared, this_cycle, frozen, checks, gather))
     seconds = seconds_before + time.monotonic() - began
     accelerator.free_memory()  # of what was trained, before its stored copy is measured
     if accelerator.is_main_process:

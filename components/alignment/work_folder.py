@@ -8,14 +8,65 @@ from pathlib import Path
 from typing import Any
 
 from components.artifacts import read_json, recover_folder, remove_folder, write_json
+from components.config import Compute
 from components.digests import digest_of_values
+from components.errors import ConfigError
 
 logger = logging.getLogger("proximal")
+# What may differ, besides the number itself, between two runs of unlike numbers of processes.
+_OF_PROCESSES = {"processes", "compute.accelerate_config", "compute.gather_for_generation"}
 
 
 def path(work: Path, cycle: int, content: Mapping[str, Any]) -> Path:
     """The folder, below `work`, of a content: of all that must be the same for an interrupted cycle to go on."""
     return work / f"alignment-{cycle}-{digest_of_values(content)[:16]}"
+
+
+def without_requests(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Params without what only asks how to go on: work is the same with and without it."""
+    compute = {name: value for name, value in params["compute"].items() if name != "reshard_checkpoints"}
+    return {**params, "compute": compute}
+
+
+def take_over(used: Path, cycle: int, content: Mapping[str, Any], compute: Compute) -> None:
+    """Go on with interrupted work that another number of processes did and that is the same else, if params ask so.
+
+    A checkpoint holds models and optimiser whole, so that any number of processes can share them out anew; sums over
+    processes are then rounded otherwise than in a run that nothing broke.
+
+    Raises:
+        ConfigError: there is such work, and they do not.
+    """
+    if (used / "curve.json").exists():
+        return
+    now = _flat(content)
+    for folder in _folders(used.parent, cycle):
+        recover_folder(folder)
+        record = _record(folder)
+        if folder == used or not record.exists() or not (folder / "curve.json").exists():
+            continue
+        then = _flat(read_json(record)["content"])
+        unlike = {name for name in then.keys() | now.keys() if then.get(name) != now.get(name)}
+        if "processes" not in unlike or unlike - _OF_PROCESSES:
+            continue
+        done, processes = len(read_json(folder / "curve.json")), f"{then.get('processes')} processes"
+        if not compute.reshard_checkpoints:  # no param of the stage: no result depends on it but such a one
+            raise ConfigError(
+                "interrupted work is there, of another number of processes",
+                where=f"{folder}: {done} iterations of cycle {cycle}",
+                expected=f"the {processes} that it was begun with",
+                found=f"{now['processes']}, by compute.accelerate_config",
+                do="take as many again, for the bytes of an unbroken run; or set compute.reshard_checkpoints: true to "
+                "go on, equal but for rounding; or remove the folder to begin anew",
+            )
+        seconds = seconds_after(folder)
+        folder.rename(used)
+        write_record(used, content, seconds)
+        record.unlink()
+        logger.info(
+            "alignment: %d iterations of cycle %d by %s go on with %s", *(done, cycle, processes, now["processes"])
+        )
+        return
 
 
 def write_record(folder: Path, content: Mapping[str, Any], seconds_after: Mapping[str, float]) -> None:

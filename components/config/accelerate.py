@@ -34,7 +34,7 @@ class Fsdp(Section):
     fsdp_offload_params: bool = False
     fsdp_activation_checkpointing: bool = False
     fsdp_state_dict_type: Literal["FULL_STATE_DICT"] = "FULL_STATE_DICT"
-    fsdp_cpu_ram_efficient_loading: Literal[False] = False
+    fsdp_cpu_ram_efficient_loading: bool = False
 
     @model_validator(mode="after")
     def classes_go_with_their_policy(self) -> Fsdp:

@@ -25,3 +25,5 @@ class Compute(Section):
 
     accelerate_config: Annotated[str, Field(min_length=1)]
     cpu_threads: CpuThreads
+    gather_for_generation: bool  # with FSDP: a whole policy in each process while it answers; else a layer at a time
+    reshard_checkpoints: bool  # whether interrupted work of another number of processes is gone on with

@@ -24,14 +24,6 @@ def require_shares(stage: str, params: Params, config: AccelerateConfig) -> None
         return
     section = params.method if stage == "alignment" else stage
     settings = getattr(params, section)
-    if stage == "alignment" and sharded:
-        raise ConfigError(
-            "a policy in shards cannot be sampled from",
-            where=f"compute.accelerate_config {params.compute.accelerate_config}: distributed_type",
-            expected="NO, MULTI_CPU or MULTI_GPU for the stage alignment; FSDP trains sft, reward_model and judge",
-            found="FSDP",
-            do="take MULTI_CPU or MULTI_GPU, which keep whole models, for a pipeline that aligns a policy",
-        )
     if sharded and params.language_model.adapter is not None:
         raise ConfigError(
             "adapters cannot be trained on a base in shards",
@@ -44,12 +36,17 @@ def require_shares(stage: str, params: Params, config: AccelerateConfig) -> None
         )
     if isinstance(settings, BestOfN):
         return  # nothing is trained
+    if sharded and stage == "alignment":
+        _require_shards_of(params, config)
     if isinstance(settings, PolicyGradientMethod):
         rollouts, minibatches = settings.rollouts_per_iteration, settings.minibatches
         shared = rollouts % processes == 0 and rollouts // minibatches >= processes
         where, found = f"{section}.rollouts_per_iteration", f"{rollouts} in {minibatches} minibatches"
         fitting = _next(rollouts, math.lcm(minibatches * processes, settings.responses_per_prompt))
         expected = f"a multiple of num_processes ({processes}), and at least as many in a minibatch"
+        if sharded:
+            shared = rollouts % (minibatches * processes) == 0
+            expected = f"a multiple of minibatches * num_processes ({minibatches} * {processes})"
     else:
         # In shards every process needs all others at every microbatch, so that all must have equally many.
         shared = settings.batch_size >= processes and not (sharded and settings.batch_size % processes)
@@ -69,3 +66,24 @@ def require_shares(stage: str, params: Params, config: AccelerateConfig) -> None
 def _next(number: int, divisor: int) -> int:
     """The next multiple, from `number` on."""
     return -(-number // divisor) * divisor
+
+
+def _require_shards_of(params: Params, config: AccelerateConfig) -> None:
+    """What alignment in shards is not built for. Raises: ConfigError."""
+    where = f"with compute.accelerate_config {params.compute.accelerate_config}"
+    if params.method == "q_learning":
+        raise ConfigError(
+            "q_learning does not train in shards",
+            where=f"method, {where}: distributed_type",
+            expected="ppo, grpo, rloo, dpo or best_of_n with FSDP",
+            found="q_learning",
+            do="take MULTI_CPU or MULTI_GPU, which keep whole models, or another method",
+        )
+    if config.fsdp_config is not None and config.fsdp_config.fsdp_offload_params:
+        raise ConfigError(
+            "a policy whose shards lie in main memory cannot be aligned",
+            where=f"stage alignment, {where}: fsdp_config.fsdp_offload_params",
+            expected="false",
+            found="true",
+            do="set it to false; language_model.offload_frozen takes the frozen models out of the GPU",
+        )

@@ -53,6 +53,15 @@ class ScalarModel(nn.Module):
     def config(self) -> Any:
         return self.classifier.config
 
+    @property
+    def _no_split_modules(self) -> Any:
+        """The names of its layers' classes, as Hugging Face's models tell them to who shards a model layer by layer."""
+        return self.classifier._no_split_modules
+
+    def tie_weights(self) -> None:
+        """Share again what is shared, after weights were replaced; called by who loads a model in shards."""
+        self.classifier.tie_weights()
+
     def forward(self, **inputs: Any) -> Tensor:
         """The normalised scalar at every position.
 

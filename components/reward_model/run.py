@@ -39,8 +39,9 @@ from components.reward_model.quality import quality, scores_of
 from components.scoring.scorer import SCORER_FILE, TRAINED
 from components.seeding import derive_seed, generator
 from components.tracking import StageRun
-from components.training.accelerator import frame_of, start_accelerator, whole
+from components.training.accelerator import start_accelerator
 from components.training.fit import Examples, fit
+from components.training.sharding import frame_of, whole
 
 logger = logging.getLogger("proximal")
 

@@ -34,8 +34,9 @@ from components.seeding import derive_seed, generator
 from components.self_checks import Checks
 from components.sft.look import look
 from components.tracking import StageRun
-from components.training.accelerator import frame_of, start_accelerator, whole
+from components.training.accelerator import start_accelerator
 from components.training.fit import Examples, fit
+from components.training.sharding import frame_of, whole
 
 logger = logging.getLogger("proximal")
 

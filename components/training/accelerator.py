@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import copy
 import ctypes
 import os
 import sys
-from typing import Any, TypeVar
+import warnings
 
 import torch
 from accelerate import Accelerator, PartialState
 from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
-from torch import nn
 
 from components.config.accelerate import AccelerateConfig, Fsdp
 from components.errors import EnvironmentFault
-
-Model = TypeVar("Model", bound=nn.Module)
 
 
 def start_accelerator(config: AccelerateConfig | None = None) -> Accelerator:
@@ -44,23 +40,28 @@ def start_accelerator(config: AccelerateConfig | None = None) -> Accelerator:
 def _configured(config: AccelerateConfig) -> Accelerator:
     # A stage that does not train is one process, which has nobody to share with.
     sharded = config.fsdp_config if "WORLD_SIZE" in os.environ else None
-    plugin = _fsdp_plugin(sharded) if sharded is not None else None
+    plugin = _fsdp_plugin(sharded, config.mixed_precision) if sharded is not None else None
     if not config.use_cpu or plugin is None:
         return Accelerator(cpu=config.use_cpu, mixed_precision=config.mixed_precision, fsdp_plugin=plugin)
     # On CPUs Accelerate takes the plugin and forgets it: what it does for GPUs is done here in its place.
     accelerator = Accelerator(cpu=True, mixed_precision=config.mixed_precision)
-    if config.mixed_precision != "no":
-        plugin.set_mixed_precision(config.mixed_precision)
     accelerator.state.fsdp_plugin = plugin
     accelerator.state.distributed_type = PartialState().distributed_type = DistributedType.FSDP
     return accelerator
 
 
-def _fsdp_plugin(fsdp: Fsdp) -> FullyShardedDataParallelPlugin:
+def _fsdp_plugin(fsdp: Fsdp, mixed_precision: str) -> FullyShardedDataParallelPlugin:
+    from torch.distributed.fsdp import MixedPrecisionPolicy  # takes a while, and few need it
+
+    # It fears for views that are changed in place, which nothing here does.
+    warnings.filterwarnings("ignore", message=".*returned a view tensor")
     classes = fsdp.fsdp_transformer_layer_cls_to_wrap
+    # Accelerate's own would round what a model gives, logprobs and scores, and sums of gradients to bfloat16 as well.
+    policy = MixedPrecisionPolicy(param_dtype=torch.bfloat16, reduce_dtype=torch.float32)
     return FullyShardedDataParallelPlugin(
         fsdp_version=fsdp.fsdp_version,
         reshard_after_forward=fsdp.fsdp_reshard_after_forward,
+        mixed_precision_policy=policy if mixed_precision == "bf16" else None,
         auto_wrap_policy=fsdp.fsdp_auto_wrap_policy.lower(),
         transformer_cls_names_to_wrap=classes.split(",") if classes is not None else None,
         cpu_offload=fsdp.fsdp_offload_params,
@@ -68,38 +69,6 @@ def _fsdp_plugin(fsdp: Fsdp) -> FullyShardedDataParallelPlugin:
         state_dict_type=fsdp.fsdp_state_dict_type,
         cpu_ram_efficient_loading=fsdp.fsdp_cpu_ram_efficient_loading,
     )
-
-
-def frame_of(accelerator: Accelerator, model: Model) -> Model:
-    """What `whole` puts a trained model together in: the model, or a copy without weights where it is to be sharded.
-
-    To be called before training: sharding changes a model's class and weights in place.
-    """
-    if not accelerator.is_fsdp2:
-        return model
-    weightless: dict[int, Any] = {
-        id(weight): nn.Parameter(torch.empty_like(weight, device="meta"), weight.requires_grad)
-        for weight in model.parameters()  # tied ones once, so that the copy's are tied alike
-    }
-    return copy.deepcopy(model, weightless)
-
-
-def whole(accelerator: Accelerator, trained: Model, frame: Model) -> Model:
-    """A trained model, its shards gathered by all processes; whole in the main process only.
-
-    Args:
-        frame: what `frame_of` gave before the training.
-    """
-    if not accelerator.is_fsdp2:
-        return trained
-    state = accelerator.get_state_dict(trained)
-    accelerator.free_memory()  # it would compare the weights of all models that it prepared, and cannot
-    if accelerator.is_main_process:
-        for name, weight in frame.named_parameters():
-            filled = nn.Parameter(state[name], weight.requires_grad)
-            torch.utils.swap_tensors(weight, filled)  # type: ignore[no-untyped-call]
-        frame.to(accelerator.device)
-    return frame.eval()
 
 
 def _keep_freed_memory() -> None:

@@ -20,6 +20,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 
 from components.artifacts import reading
+from components.training.sharding import plain_name
 
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
 _KEPT = ("step", "exp_avg", "exp_avg_sq")  # of a weight, by Adam
@@ -45,7 +46,7 @@ def load_optimizer(path: Path, model: nn.Module, optimizer: torch.optim.Optimize
         ArtifactError: the file is absent, corrupt, or of another model.
     """
     moved = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
-    weights = {name: weight for name, weight in model.named_parameters() if id(weight) in moved}
+    weights = {plain_name(name): weight for name, weight in model.named_parameters() if id(weight) in moved}
     with reading("optimiser state", path, "the state of this model's optimiser, whole"):
         tensors = load_file(path)
         expected = {f"{name}/{kind}" for name in weights for kind in _KEPT}

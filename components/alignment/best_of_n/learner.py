@@ -62,7 +62,7 @@ class BestOfNLearner:
     def stored(self) -> dict[str, nn.Module]:
         return {}
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, model: nn.Module | None) -> None:
         folders = self._job.frozen.folders
         trained = trained_folder(folders.reward_model)
         assert trained is not None

@@ -17,6 +17,7 @@ from components.measuring.measure import progress
 from components.models.loading import load_policy, save_policy
 from components.passes.sequences import comparison_pairs
 from components.training.schedule import ParameterGroup, warmup_then
+from components.training.sharding import frame_of, placed
 
 
 class DpoLearner:
@@ -35,7 +36,8 @@ class DpoLearner:
         self._settings = cast(Dpo, job.settings)
         self.iterations_per_cycle = self._settings.iterations_per_cycle
         policy = load_policy(source.folder / "policy", job.shared.language_model, trained=True)
-        self._policy = policy.to(job.accelerator.device)
+        self._policy = placed(job.accelerator, policy)
+        self._frame = frame_of(job.accelerator, self._policy)
         self._watched = rows_of_iteration(
             job.cycle.prompts, self._settings.progress_prompts, 0, job.shared.seed, "dpo/progress"
         )
@@ -71,16 +73,17 @@ class DpoLearner:
             statistics = self._updater.update(torch.tensor(self._rows(iteration)), iteration)
         updated = time.monotonic()
         figures: dict[str, float] = {}
-        if job.accelerator.is_main_process:
-            figures = progress(self._policy, job.frozen, job.shared, self._watched, "dpo/progress")
+        with job.sampled_from(self._policy, self._frame) as policy:
+            if job.accelerator.is_main_process:
+                figures = progress(policy, job.frozen, job.shared, self._watched, "dpo/progress")
         row = {**figures, "sampled_tokens": 0, **statistics}
         return Iteration(row, {"steps": updated - started, "samples": time.monotonic() - updated})
 
     def stored(self) -> dict[str, nn.Module]:
         return {"policy": self._policy}
 
-    def save(self, folder: Path) -> None:
-        save_policy(self._policy, self._job.frozen.codec, folder / "policy")
+    def save(self, folder: Path, model: nn.Module | None) -> None:
+        save_policy(model, self._job.frozen.codec, folder / "policy")
 
     def progress(self) -> dict[str, Any]:
         return {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +32,24 @@ class ActorCritic(nn.Module):
     def models(self) -> tuple[nn.Module, ...]:
         return (self.policy,) if self.value_model is None else (self.policy, self.value_model)
 
-    def forward(self, sequences: Sequences | Packed, temperature: float) -> ActorCriticOutput:
+    @property
+    def _no_split_modules(self) -> list[str]:
+        """See `ScalarModel`."""
+        return sorted({name for model in self.models for name in cast(Any, model)._no_split_modules or ()})
+
+    def tie_weights(self) -> None:
+        """See `ScalarModel`."""
+        for model in self.models:
+            cast(Any, model).tie_weights()
+
+    def of_policy(self, **inputs: Any) -> Any:
+        """What the policy alone gives, asked by way of the whole: in shards only that gathers all of them."""
+        return self(inputs)
+
+    def forward(self, sequences: Sequences | Packed | dict[str, Any], temperature: float = 1.0) -> Any:
+        """An `ActorCriticOutput`; of inputs in Hugging Face's form what the policy gives."""
+        if isinstance(sequences, dict):
+            return self.policy(**sequences)
         sequences = prepared(sequences, *self.models)
         logprobs, entropy = response_logprobs_and_entropy(self.policy, sequences, temperature)
         if self.value_model is None:

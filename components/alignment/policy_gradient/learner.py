@@ -28,6 +28,7 @@ from components.models.loading import first_member, load_policy
 from components.scoring.scorer import means_of_parts, trained_folder
 from components.seeding import derive_seed
 from components.training.schedule import ParameterGroup, still_until, warmup_then
+from components.training.sharding import frame_of, placed
 
 logger = logging.getLogger("proximal")
 
@@ -57,9 +58,10 @@ class PolicyGradientLearner:
         self._settings = settings
         self._estimate = estimate
         self._critic = critic
-        held_as, device = job.shared.language_model, job.accelerator.device
+        held_as = job.shared.language_model
         model = checkpoint.load_model(source.folder / "policy", value_folder, held_as, value_seed)
-        self._model = model.to(device)
+        self._model = placed(job.accelerator, model)
+        self._frame = frame_of(job.accelerator, self._model.policy)
         self._reference = _reference(settings, job, source, self._model)
         self._progress = Progress(settings.kl_coef, RunningMoments())
         if source.has_state:
@@ -75,7 +77,8 @@ class PolicyGradientLearner:
     def begin(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         job = self._job
         self._collector = Collector(
-            job.accelerator, self._model, self._reference, job.frozen, self._settings, job.shared, self.name
+            *(job.accelerator, self._model, self._reference, job.frozen, self._settings, job.shared, self.name),
+            lambda: job.sampled_from(self._model, self._frame),
         )
         limit = job.shared.language_model.max_response_tokens
         self._updater = Updater(
@@ -129,8 +132,8 @@ class PolicyGradientLearner:
         models = {"policy": self._model.policy, "value_model": self._model.value_model, "reference": self._moved}
         return {name: model for name, model in models.items() if model is not None}
 
-    def save(self, folder: Path) -> None:
-        checkpoint.save(folder, self._model, self._moved, self._job.frozen.codec)
+    def save(self, folder: Path, model: nn.Module | None) -> None:
+        checkpoint.save(folder, cast(ActorCritic, model), self._moved, self._job.frozen.codec)
 
     def progress(self) -> dict[str, Any]:
         return asdict(self._progress)
@@ -173,10 +176,11 @@ def _reference(settings: PolicyGradientMethod, job: Job, source: Source, model: 
     stored = source.folder / "state" / "reference" if source.has_state else job.frozen.folders.reference
     # One that moves is held like what is trained: in half precision a small move would be lost.
     reference = load_policy(stored, job.shared.language_model, trained=True)
-    reference = reference.to(next(model.parameters()).device)
+    reference = reference.to(job.accelerator.device)
     if source.is_new_cycle:
         weight = 1.0 if settings.reference == "refreshed" else settings.reference_average_weight
-        averaged = polyak(list(reference.parameters()), list(model.policy.parameters()), weight)
+        now = [parameter.to(job.accelerator.device) for parameter in model.policy.parameters()]
+        averaged = polyak(list(reference.parameters()), now, weight)
         with torch.no_grad():
             for parameter, value in zip(reference.parameters(), averaged, strict=True):
                 parameter.copy_(value)

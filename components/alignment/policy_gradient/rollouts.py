@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -50,7 +51,11 @@ class Rollouts(NamedTuple):
 
 
 class Collector:
-    """Collects rollouts, iteration by iteration."""
+    """Collects rollouts, iteration by iteration.
+
+    Args:
+        sampled_from: gives the policy to sample from; None for the model's own.
+    """
 
     def __init__(
         self,
@@ -61,6 +66,7 @@ class Collector:
         settings: PolicyGradientMethod,
         shared: Shared,
         name: str,
+        sampled_from: Callable[[], AbstractContextManager[Any]] | None = None,
     ) -> None:
         self._accelerator = accelerator
         self._model = model
@@ -69,6 +75,7 @@ class Collector:
         self._settings = settings
         self._shared = shared
         self._name = name
+        self._sampled_from = sampled_from or (lambda: nullcontext(model.policy))
 
     @torch.no_grad()
     def roll_out(self, prompts: list[EncodedPrompt], iteration: int, sampling_round: int = 0) -> Rollouts:
@@ -95,15 +102,16 @@ class Collector:
         share = slice(accelerator.process_index, None, accelerator.num_processes)
         sampled_logprobs = torch.zeros(uniforms[share].shape)
         with accelerator.autocast():  # as in the update: sampled from, recorded and compared in one precision
-            sequences = generate(
-                self._model.policy,
-                codec,
-                tokens[share],
-                uniforms[share],
-                temperature=self._settings.temperature,
-                batch_size=shared.measurement.batch_size,
-                logprobs=sampled_logprobs,
-            ).to(accelerator.device)
+            with self._sampled_from() as policy:
+                sequences = generate(
+                    policy,
+                    codec,
+                    tokens[share],
+                    uniforms[share],
+                    temperature=self._settings.temperature,
+                    batch_size=shared.measurement.batch_size,
+                    logprobs=sampled_logprobs,
+                ).to(accelerator.device)
             columns = in_microbatches(self._recorded, sequences, self._settings.microbatch_size)
         width = sequences.response_tokens.shape[1]
         columns = (*columns, sampled_logprobs[:, :width].to(accelerator.device))

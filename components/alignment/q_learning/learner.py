@@ -90,7 +90,7 @@ class QLearningLearner:
     def stored(self) -> dict[str, nn.Module]:
         return {"policy": self._now.guided, "q_heads": self._now.learner.q_heads}
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, model: nn.Module | None) -> None:
         checkpoint.save(folder, self._now, self._job.frozen.codec)
 
     def progress(self) -> dict[str, Any]:

@@ -147,7 +147,6 @@ def test_what_would_be_ignored_is_refused_by_name(tmp_path: Path, key: str, valu
         {"fsdp_use_orig_params": True},
         {"fsdp_forward_prefetch": True},
         {"fsdp_state_dict_type": "SHARDED_STATE_DICT"},
-        {"fsdp_cpu_ram_efficient_loading": True},
         {"fsdp_offload_params": True},  # use_cpu is true
         {"fsdp_auto_wrap_policy": "SIZE_BASED_WRAP"},
         {"fsdp_min_num_params": 1000},

@@ -67,5 +67,5 @@ def test_the_presets_are_shared_by_the_gpus_that_they_are_for(preset: str, names
     assert params.compute.accelerate_config == f"infra/accelerate/{names[0]}.yaml"
     for name in names:
         config = accelerate_config(ACCELERATE / f"{name}.yaml")
-        for stage in TRAINING_STAGES if config.fsdp_config is None else ("sft", "reward_model", "judge"):
+        for stage in TRAINING_STAGES:
             require_shares(stage, params, config)

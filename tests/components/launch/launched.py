@@ -14,7 +14,7 @@ from components.config import Params
 
 ROOT = Path(__file__).resolve().parents[3]
 TWO = {"accelerate_config": "infra/accelerate/cpu_two_processes.yaml"}
-SHARDED = {"accelerate_config": "infra/accelerate/cpu_fsdp_two_processes.yaml"}
+SHARDED: dict[str, Any] = {"accelerate_config": "infra/accelerate/cpu_fsdp_two_processes.yaml"}
 ChangeParams = Callable[..., Params]
 
 

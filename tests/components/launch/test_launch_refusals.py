@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 from components.config.accelerate import accelerate_config
 from components.errors import ConfigError
 from components.place import Place
+from components.processes import free_port
 from components.torchrun import run_ranks
 
 ADAPTED = {
@@ -56,7 +57,12 @@ def test_bad_params_end_in_one_message_and_status_2(start: Any, world: Path, tmp
         ("alignment --cycle 1", {"ppo": {"minibatches": 8, "microbatch_size": 1}}, "ppo.rollouts_per_iteration"),
         ("sft", {"sft": {"batch_size": 1, "microbatch_size": 1}}, "sft.batch_size"),
         ("sft", {"sft": {"batch_size": 3, "microbatch_size": 1}, "compute": SHARDED}, "sft.batch_size"),
-        ("alignment --cycle 1", {"compute": SHARDED}, "distributed_type"),
+        (
+            "alignment --cycle 1",
+            {"ppo": {"rollouts_per_iteration": 12, "minibatches": 4}, "compute": SHARDED},
+            "minibatches * num_processes",
+        ),
+        ("alignment --cycle 1", {"method": "q_learning", "compute": SHARDED}, "distributed_type"),
         ("sft", {"language_model": ADAPTED, "compute": SHARDED}, "language_model.adapter"),
         ("alignment --cycle 1", {"method": "dpo", "dpo": {"batch_size": 1}}, "dpo.batch_size"),
         (
@@ -70,7 +76,8 @@ def test_bad_params_end_in_one_message_and_status_2(start: Any, world: Path, tmp
         "minibatches of one",
         "batches of one",
         "shards of three",
-        "policy in shards",
+        "shards of a minibatch",
+        "Q-learning in shards",
         "base in shards",
         "DPO",
         "Q-learning",
@@ -136,3 +143,20 @@ def test_machines_that_cannot_meet_are_refused(
         monkeypatch.setenv(name, value)
     with pytest.raises(ConfigError, match=named):
         run_ranks(accelerate_config(tmp_path / "machines.yaml"), "never_started", [])
+
+
+def test_machines_that_do_not_meet_are_told_of(
+    start: Any, world: Path, tmp_path: Path, change_params: ChangeParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second machine waits for a first that never comes."""
+    config = YAML(typ="safe").load(ROOT / SHARDED["accelerate_config"])
+    config |= {"num_machines": 2, "machine_rank": 1, "main_process_ip": "127.0.0.1"}
+    YAML(typ="safe").dump(config | {"main_process_port": free_port()}, tmp_path / "machines.yaml")
+    change_params(compute={"accelerate_config": str(tmp_path / "machines.yaml")})
+    monkeypatch.setenv("PET_RDZV_CONF", "timeout=2")
+    before = files(Place().alignment.parent)
+    process = start("alignment", "--cycle", "1")
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 2, errors
+    assert errors.count("error:") == 1 and "the machines do not find each other" in errors, errors
+    assert "Traceback" not in errors and files(Place().alignment.parent) == before

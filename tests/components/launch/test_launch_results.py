@@ -96,10 +96,10 @@ def test_bfloat16_gives_the_same_bytes_again_and_others_than_float32(
 def test_two_machines_train_as_one(
     start: Any, world: Path, tmp_path: Path, change_params: ChangeParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two launchers, as on two machines that share a disk, told apart by torchrun's own variables."""
+    """Two launchers, as on two machines that share a disk, told apart by torchrun's own variables; a shard on each."""
     one = Path(shutil.copytree(Place().sft, tmp_path / "one"))
     shutil.rmtree(Place().sft)
-    config = YAML(typ="safe").load(ROOT / "infra/accelerate/cpu_two_processes.yaml")
+    config = YAML(typ="safe").load(ROOT / SHARDED["accelerate_config"])
     config |= {"num_machines": 2, "main_process_ip": "127.0.0.1", "main_process_port": free_port()}
     YAML(typ="safe").dump(config, tmp_path / "machines.yaml")
     change_params(compute={"accelerate_config": str(tmp_path / "machines.yaml")})

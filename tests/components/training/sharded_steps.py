@@ -12,7 +12,8 @@ from torch import nn
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from components.config.accelerate import accelerate_config
-from components.training.accelerator import frame_of, start_accelerator, whole
+from components.training.accelerator import start_accelerator
+from components.training.sharding import frame_of, whole
 
 
 def small_model() -> nn.Module:

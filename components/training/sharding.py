@@ -1,0 +1,170 @@
+"""A model that is trained in shards (FSDP2), whole: to be stored, or sampled from.
+
+Where every process has the whole model anyway, all of this gives that model itself.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, TypeVar
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def placed(accelerator: Accelerator, model: Model) -> Model:
+    """A model that was just loaded, on the device where it is trained.
+
+    One that is to be sharded stays where it is: its weights are mapped from their file, and sharding reads of each, in
+    turn, what this process keeps.
+    """
+    return model if accelerator.is_fsdp2 else model.to(accelerator.device)
+
+
+def frame_of(accelerator: Accelerator, model: Model) -> Model:
+    """What a trained model is put together in: the model, or a copy without weights where it is to be sharded.
+
+    To be called before training: sharding changes a model's class and weights in place.
+    """
+    if not accelerator.is_fsdp2:
+        return model
+    weightless: dict[int, Any] = {
+        id(weight): nn.Parameter(torch.empty_like(weight, device="meta"), weight.requires_grad)
+        for weight in model.parameters()  # tied ones once, so that the copy's are tied alike
+    }
+    return copy.deepcopy(model, weightless)
+
+
+def whole(accelerator: Accelerator, trained: Model, frame: Model) -> Model:
+    """A model after its training, its shards gathered by all processes; whole in the main process only.
+
+    Args:
+        frame: what `frame_of` gave before the training.
+    """
+    if not accelerator.is_fsdp2:
+        return trained
+    _fill(accelerator, trained, frame, everywhere=False)
+    accelerator.free_memory()  # it would compare the weights of all models that it prepared, and cannot
+    return frame.eval()
+
+
+@contextmanager
+def gathered(accelerator: Accelerator, model: Model, frame: Model, *, everywhere: bool) -> Iterator[Model]:
+    """Within it a model amid its training, whole; every process has to come by, and after it the copy is let go.
+
+    Args:
+        frame: what `frame_of` gave before the training.
+        everywhere: whole in every process, on its device and in what the model computes in; else in the main process,
+            in main memory and as it is trained.
+    """
+    if not accelerator.is_fsdp2:
+        yield model
+        return
+    weightless = {name: torch.empty_like(weight, device="meta") for name, weight in frame.named_parameters()}
+    _fill(accelerator, model, frame, everywhere=everywhere, to_store=not everywhere)
+    try:
+        yield frame.eval()
+    finally:
+        for name, weight in frame.named_parameters():
+            _replace(weight, weightless[name])
+
+
+def sampled_from(accelerator: Accelerator, trained: Any, frame: Any, *, gather: bool) -> AbstractContextManager[Any]:
+    """Within it a policy amid its training, to be sampled from by any of the processes; every one has to come by.
+
+    Args:
+        trained: the policy, or a module that has it as `policy` and calls it as `of_policy`: in shards, weights are
+            found only by way of what was sharded.
+        frame: what `frame_of` gave of the policy before the training.
+        gather: whether each process holds the whole policy meanwhile; if not, a layer is gathered when it is used.
+    """
+    policy = getattr(trained, "policy", trained)
+    if not accelerator.is_fsdp2:
+        return nullcontext(policy)
+    if gather:
+        return gathered(accelerator, policy, frame, everywhere=True)
+    return _in_step(trained, InStep(accelerator, policy, getattr(trained, "of_policy", trained)))
+
+
+class InStep:
+    """A policy in shards as one process calls it; see `_in_step`.
+
+    A layer is whole only while all processes pass through it. Their responses are of unlike lengths, so a process that
+    has no more to ask goes on with passes of a single token, until none has.
+    """
+
+    needs_others = True  # at every pass, which nothing may record and replay
+
+    def __init__(self, accelerator: Accelerator, policy: Any, call: Callable[..., Any]) -> None:
+        self._accelerator, self._policy, self._call = accelerator, policy, call
+        self.config, self.vocabulary_chunk = policy.config, getattr(policy, "vocabulary_chunk", None)
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """The policy's, each a shard; their device is where a pass takes place."""
+        parameters: Iterator[nn.Parameter] = self._policy.parameters()
+        return parameters
+
+    def get_output_embeddings(self) -> Any:
+        """The LM head."""
+        return self._policy.get_output_embeddings()
+
+    def __call__(self, **inputs: Any) -> Any:
+        self._at_work(1)
+        return self._call(**inputs)
+
+    def let_others_end(self) -> None:
+        """Pass through the policy as long as another process does."""
+        token = torch.zeros(1, 1, dtype=torch.long, device=self._accelerator.device)
+        inputs = {"input_ids": token, "attention_mask": torch.ones_like(token), "position_ids": token}
+        with torch.no_grad(), self._accelerator.autocast():
+            while self._at_work(0):
+                self._call(**inputs, use_cache=False, logits_to_keep=1)
+
+    def _at_work(self, mine: int) -> int:
+        """How many processes pass through the policy now; all of them ask."""
+        count: Tensor = self._accelerator.reduce(torch.tensor(mine, device=self._accelerator.device), reduction="sum")
+        return int(count)
+
+
+@contextmanager
+def _in_step(trained: nn.Module, policy: InStep) -> Iterator[InStep]:
+    """After an error nobody waits: the launcher ends the other processes."""
+    from torch.distributed.fsdp import FSDPModule  # takes a while, and few need it
+
+    yield policy
+    policy.let_others_end()
+    for module in trained.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()  # what no backward pass comes after stays whole, and hides its shards from the optimiser
+
+
+def _fill(
+    accelerator: Accelerator, model: nn.Module, frame: nn.Module, *, everywhere: bool, to_store: bool = False
+) -> None:
+    """Put the weights of a model in shards into its frame: in the main process, or everywhere."""
+    parts = {plain_name(name): weight for name, weight in model.named_parameters()}
+    precision = accelerator.state.fsdp_plugin.mixed_precision_policy
+    dtype = precision.param_dtype if precision is not None and everywhere else None
+    for name, weight in frame.named_parameters():
+        part: Any = parts[name].detach()
+        full = part.to(accelerator.device).full_tensor()  # from where shards may lie in main memory
+        if everywhere or accelerator.is_main_process:
+            place = torch.device("cpu") if to_store else accelerator.device
+            _replace(weight, full.to(device=place, dtype=dtype or full.dtype))
+    if not to_store and (everywhere or accelerator.is_main_process):
+        frame.to(accelerator.device)  # and what is no weight
+
+
+def _replace(weight: nn.Parameter, by: Tensor) -> None:
+    """In place, so that tied weights stay tied."""
+    torch.utils.swap_tensors(weight, nn.Parameter(by, weight.requires_grad))  # type: ignore[no-untyped-call]
+
+
+def plain_name(name: str) -> str:
+    """A weight's name in the model as it was, before its layers were wrapped to be computed again."""
+    return name.replace("_checkpoint_wrapped_module.", "")

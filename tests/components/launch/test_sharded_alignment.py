@@ -1,0 +1,117 @@
+"""Alignment of a policy in shards (FSDP2 on gloo): two ranks give what one process gives; one launch for all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from launched import ROOT, SHARDED, ChangeParams, files
+from ruamel.yaml import YAML
+from safetensors.torch import load_file
+from sharded_stages import INTERRUPTED, RESUMED
+
+from components.digests import digest
+from components.errors import ConfigError
+from components.place import Place
+from components.stages import perform
+
+# Shards of what rank 0 alone reads, and activations that are computed again.
+FRUGAL = {"accelerate_config": "infra/accelerate/frugal.yaml"}
+IN_STEP = SHARDED | {"gather_for_generation": False}
+CASES: dict[str, dict[str, Any]] = {
+    "ppo": {"compute": FRUGAL},
+    "ppo in step": {"compute": IN_STEP},
+    "dpo": {"compute": SHARDED, "method": "dpo"},
+    "dpo in step": {"compute": IN_STEP, "method": "dpo"},
+    "grpo in step": {"compute": IN_STEP, "method": "grpo"},
+    INTERRUPTED: {"compute": FRUGAL},
+}
+RUN = """
+import sys
+from pathlib import Path
+from components.config.accelerate import accelerate_config
+from components.torchrun import run_ranks
+run_ranks(accelerate_config(Path(sys.argv[1])), "sharded_stages", sys.argv[2:])
+"""
+
+
+@pytest.fixture(scope="module")
+def sharded(
+    trained_world: Path, change_params: ChangeParams, tracking: str, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A folder with the world of each case after its stage, by two ranks."""
+    folder = tmp_path_factory.mktemp("sharded")
+    frugal = YAML(typ="safe").load(ROOT / SHARDED["accelerate_config"])
+    frugal["fsdp_config"] |= {"fsdp_cpu_ram_efficient_loading": True, "fsdp_activation_checkpointing": True}
+    for name, changes in CASES.items():
+        shutil.copytree(trained_world, folder / name)
+        YAML(typ="safe").dump(frugal, folder / name / FRUGAL["accelerate_config"])
+        with contextlib.chdir(folder / name):
+            change_params(**changes)
+    paths = [str(ROOT), str(Path(__file__).parent)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "MLFLOW_TRACKING_URI": tracking}
+    config = str(trained_world / SHARDED["accelerate_config"])
+    command = [sys.executable, "-c", RUN, config, *(str(folder / name) for name in CASES)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.parametrize("case", [name for name in CASES if name != INTERRUPTED])
+def test_a_policy_in_shards_becomes_what_one_process_makes_of_it(
+    sharded: Path, world: Path, change_params: ChangeParams, case: str
+) -> None:
+    """But for the order in which floats are added up; by one writer, whole."""
+    changes = {name: value for name, value in CASES[case].items() if name != "compute"}
+    perform("alignment", change_params(**changes), Place(), 1)
+    one, found = Place().alignment / "1", sharded / case / Place().alignment / "1"
+    assert [path.relative_to(found) for path in files(found)] == [path.relative_to(one) for path in files(one)]
+    for weights in one.rglob("*.safetensors"):
+        expected, whole = load_file(weights), load_file(found / weights.relative_to(one))
+        assert expected.keys() == whole.keys()
+        for name, weight in expected.items():
+            torch.testing.assert_close(whole[name], weight, rtol=0, atol=1e-5)
+    rows, expected_rows = (json.loads((each / "curve.json").read_text()) for each in (found, one))
+    assert len(rows) == len(expected_rows) == 3
+    for row, row_of_one in zip(rows, expected_rows, strict=True):
+        if changes.get("method") == "dpo" and row["iteration"] == 1:  # of margins of 0, rounding makes an accuracy
+            row["accuracy"] = row_of_one["accuracy"]
+        assert row == pytest.approx(row_of_one, rel=1e-3, abs=1e-5)
+    before = load_file(Place().sft / "policy" / "model.safetensors")
+    after = load_file(found / "policy" / "model.safetensors")
+    assert max(float((after[name] - before[name]).abs().max()) for name in before) > 1e-4  # it was trained
+
+
+def test_an_interrupted_cycle_in_shards_goes_on_to_the_same_bytes(sharded: Path) -> None:
+    unbroken, resumed = (sharded / name / "artifacts" / "alignment" / "1" for name in ("ppo", RESUMED))
+    assert not (sharded / INTERRUPTED / "artifacts" / "alignment").exists()
+    assert digest(resumed) == digest(unbroken)
+
+
+def test_another_number_of_processes_goes_on_only_if_asked(
+    sharded: Path, tmp_path: Path, tracking: str, change_params: ChangeParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Refused, nothing is lost; asked, one process goes on with what two began, and ends where two end."""
+    world = Path(shutil.copytree(sharded / INTERRUPTED, tmp_path / "world"))
+    monkeypatch.chdir(world)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking)
+    before = digest(Place().work)
+    with pytest.raises(ConfigError, match="reshard_checkpoints: true") as refused:
+        perform("alignment", change_params(), Place(), 1)
+    assert "2 iterations of cycle 1" in str(refused.value) and "2 processes" in str(refused.value)
+    assert digest(Place().work) == before
+    perform("alignment", change_params(compute={"reshard_checkpoints": True}), Place(), 1)
+    found, two = Place().alignment / "1", sharded / "ppo" / Place().alignment / "1"
+    rows, expected = (json.loads((each / "curve.json").read_text()) for each in (found, two))
+    assert rows[:2] == expected[:2] and rows[2] == pytest.approx(expected[2], rel=1e-3, abs=1e-5)
+    for name, weight in load_file(two / "policy" / "model.safetensors").items():
+        torch.testing.assert_close(load_file(found / "policy" / "model.safetensors")[name], weight, rtol=0, atol=1e-5)
+    assert not any(Place().work.iterdir())
