@@ -37,6 +37,7 @@ def same_weights(first: Path, second: Path) -> None:
         ("alignment --cycle 1", TWO, {"method": "grpo"}),
         ("alignment --cycle 1", TWO, {"method": "rloo"}),
         ("alignment --cycle 1", TWO, {"method": "dpo"}),
+        ("alignment --cycle 1", TWO, {"method": "online_dpo"}),
         ("alignment --cycle 1", TWO, {"method": "best_of_n"}),
     ],
     ids=str,
