@@ -230,7 +230,9 @@ def adapted_params() -> Tree:
     adapter = {"kind": "lora", "rank": 4, "alpha": 8, "target_modules": "all-linear"}
     return {
         "language_model": {"checkpoint": "models/tiny", "checkpoint_files": "models/tiny", "adapter": adapter},
-        "policy_gradient": {"missing_eos": "none"},  # few responses end, and alike ones teach nothing
+        # Few responses end, and alike ones teach nothing.
+        "policy_gradient": {"missing_eos": "none"},
+        "online_dpo": {"missing_eos": "none"},
     }
 
 
