@@ -11,6 +11,7 @@ import json
 from typing import Literal
 
 from components.config import DataValidation
+from components.data.rows import BY_REWARD_MODEL
 from components.data_validation.conversations import first_question
 from components.data_validation.faults import Fault, FaultKind
 from components.data_validation.normalisation import fingerprint, prompt_key, visible
@@ -77,10 +78,12 @@ def comparison_part(comparison: Row, limits: DataValidation, seed: int) -> Compa
     """Whether a comparison trains or tests the reward model or the judge.
 
     The side depends on prompt and responses, so all labels of one pair are on one side. Being held out
-    depends on how the prompt begins alone, so both sides hold out the same prompts.
+    depends on how the prompt begins alone, so both sides hold out the same prompts. What a run's reward model told
+    apart never is the judge's, who would become its echo.
     """
     key = responses_key(comparison)
-    is_judge = position_in_unit_interval(seed, "judge", json.dumps(key)) < limits.judge_fraction
+    is_echo = str(comparison.get("source")).startswith(BY_REWARD_MODEL)
+    is_judge = not is_echo and position_in_unit_interval(seed, "judge", json.dumps(key)) < limits.judge_fraction
     is_heldout = position_in_unit_interval(seed, "heldout", kin_key(comparison)) < limits.heldout_fraction
     if is_judge:
         return "comparisons_judge_heldout" if is_heldout else "comparisons_judge"

@@ -12,10 +12,10 @@ from components.alignment.policy_gradient.credit import shaped
 from components.alignment.policy_gradient.rollouts import EncodedPrompt, Rollouts
 from components.config import OnlineDpo
 from components.core.pairs import best_and_worst
-from components.data.rows import Comparison
+from components.data.rows import BY_REWARD_MODEL, Comparison
 from components.models.text import Codec
 
-SOURCE = "online/reward_model"
+SOURCE = f"{BY_REWARD_MODEL}reward_model"
 
 
 class Maker(NamedTuple):
