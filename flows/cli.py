@@ -100,16 +100,14 @@ def run(promotion: bool, changes: tuple[str, ...], figures_file: Path | None, as
 
 @commands.command(short_help="Run several methods on the same data.")
 @click.option("--method", "methods", multiple=True, shell_complete=completion.methods,
-              help="May be given several times; all of them without it.")  # fmt: skip
+              help="May be given several times; all of the matrix without it.")  # fmt: skip
 @click.option("--seed", "seeds", type=int, multiple=True, default=(1, 2, 3), show_default=True)
 @output.as_json
 def compare(methods: tuple[str, ...], seeds: tuple[int, ...], as_json: bool) -> None:
     """Run several methods on the same data, each with several seeds, and print their figures side by side."""
     with output.answering(as_json) as tell:
         repository = require_repository()
-        from components.config import METHODS
-
-        figures = _compare(repository, methods or METHODS, seeds)
+        figures = _compare(repository, methods, seeds)
         from components.interface.comparison_plot import draw_comparison
         from components.interface.comparison_tables import comparison_tables
         from components.interface.terminal import print_whole
@@ -165,8 +163,9 @@ def _compare(repository: Path, methods: Sequence[str], seeds: Sequence[int]) -> 
     require_sound(repository, {})
     bring_absent_data(repository)
     require_committed(repository)
-    from flows.matrix import read_runs
+    from flows.matrix import methods_there, read_runs
 
+    methods = methods or methods_there(repository)
     read_runs(repository, methods, seeds)  # refused here, it leaves no flow run behind
     start(repository)
     from flows.compare import compare

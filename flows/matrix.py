@@ -12,6 +12,12 @@ PIPELINE = Path("compare") / "dvc.yaml"
 FIGURES = Path("artifacts") / "compare"
 
 
+def methods_there(repository: Path) -> list[str]:
+    """The methods that the matrix has runs of, in its order."""
+    runs = (stage.name.partition("@")[2] for stage in read_stages(repository, PIPELINE))
+    return list(dict.fromkeys(run.rpartition("-")[0] for run in runs if run))
+
+
 def read_runs(repository: Path, methods: Sequence[str], seeds: Sequence[int]) -> list[Stage]:
     """The runs of these methods and seeds, and the pinned data that they read.
 

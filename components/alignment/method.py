@@ -19,7 +19,7 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from components.config import BestOfN, Dpo, Method, PolicyGradientMethod, QLearning, Shared
+from components.config import Method, MethodSettings, Shared
 from components.data.rows import Comparison, Prompt
 from components.measuring.measure import FrozenModels
 from components.seeding import generator
@@ -65,7 +65,7 @@ class Job:
 
     accelerator: Accelerator
     method: Method
-    settings: PolicyGradientMethod | Dpo | QLearning | BestOfN
+    settings: MethodSettings
     shared: Shared
     cycle: Cycle
     frozen: FrozenModels

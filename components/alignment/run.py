@@ -15,7 +15,7 @@ from components.alignment.loop import OPTIMIZER, run_cycle
 from components.alignment.method import CurveRow, Cycle, Job
 from components.alignment.methods import room_of
 from components.artifacts import atomic_folder, link_or_copy, read_json, recover_folder, write_json
-from components.config import BestOfN, Compute, Dpo, Method, PolicyGradientMethod, QLearning, Shared
+from components.config import Compute, Method, MethodSettings, Shared
 from components.data.rows import Comparison, Prompt, read_rows
 from components.errors import DataError
 from components.measuring.health import warn
@@ -53,7 +53,7 @@ class Inputs(NamedTuple):
 
 
 def run(
-    settings: PolicyGradientMethod | Dpo | QLearning | BestOfN,
+    settings: MethodSettings,
     shared: Shared,
     inputs: Inputs,
     out: Path,
@@ -165,7 +165,7 @@ def _require_comparisons(method: Method, comparisons: list[Comparison], path: Pa
             where=str(path),
             expected="comparisons of two responses",
             found="none",
-            do="bring comparisons, or choose a method that learns from its own responses: ppo, grpo or rloo",
+            do="bring comparisons, or choose a method that learns from its own responses: ppo, grpo, rloo, online_dpo",
         )
 
 

@@ -15,12 +15,13 @@ from components.config.base import (
     Section,
     contradiction,
 )
-from components.config.comparisons import BestOfN, ComparisonMethod, Dpo, QLearning
+from components.config.comparisons import BestOfN, ComparisonMethod, Dpo, PreferenceLoss, QLearning
 from components.config.compute import Compute, CpuThreads
 from components.config.data import Data, DataValidation
 from components.config.measuring import CycleStart, Evaluation, Measurement, Promotion, Selection
 from components.config.models import LanguageModel, ScratchModel
-from components.config.params import Params, Shared
+from components.config.online import OnlineDpo
+from components.config.params import MethodSettings, Params, Shared
 from components.config.policy_gradient import (
     CriticFree,
     Grpo,
@@ -52,7 +53,9 @@ __all__ = [
     "METHODS",
     "Measurement",
     "Method",
+    "MethodSettings",
     "NotNegative",
+    "OnlineDpo",
     "Optimisation",
     "POLICY_GRADIENT_METHODS",
     "Params",
@@ -60,6 +63,7 @@ __all__ = [
     "PolicyGradientMethod",
     "Positive",
     "Ppo",
+    "PreferenceLoss",
     "Promotion",
     "QLearning",
     "RewardModel",

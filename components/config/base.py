@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
 # A method and its section in params.yaml have one name.
-Method = Literal["ppo", "grpo", "rloo", "dpo", "q_learning", "best_of_n"]
+Method = Literal["ppo", "grpo", "rloo", "dpo", "online_dpo", "q_learning", "best_of_n"]
 METHODS: tuple[Method, ...] = get_args(Method)
 POLICY_GRADIENT_METHODS: tuple[Method, ...] = ("ppo", "grpo", "rloo")
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]

@@ -37,15 +37,15 @@ class ComparisonMethod(Section):
         return self
 
 
-class Dpo(ComparisonMethod):
-    """Direct preference optimisation; the reference is the SFT policy."""
+class PreferenceLoss(Section):
+    """The loss of DPO, of a pair of responses against a reference policy."""
 
     loss: Literal["sigmoid", "ipo"]
     beta: Positive
     label_smoothing: Annotated[float, Field(ge=0.0, lt=0.5)]  # the share of labels assumed flipped
 
     @model_validator(mode="after")
-    def ipo_has_no_label_smoothing(self) -> Dpo:
+    def ipo_has_no_label_smoothing(self) -> PreferenceLoss:
         if self.loss == "ipo" and self.label_smoothing > 0:
             raise contradiction(
                 "label_smoothing",
@@ -53,6 +53,10 @@ class Dpo(ComparisonMethod):
                 self.label_smoothing,
             )
         return self
+
+
+class Dpo(ComparisonMethod, PreferenceLoss):
+    """Direct preference optimisation; the reference is the SFT policy."""
 
 
 class QLearning(ComparisonMethod):

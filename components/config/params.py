@@ -13,9 +13,12 @@ from components.config.compute import Compute
 from components.config.data import Data, DataValidation
 from components.config.measuring import CycleStart, Evaluation, Measurement, Promotion, Selection
 from components.config.models import LanguageModel
+from components.config.online import OnlineDpo
 from components.config.policy_gradient import Grpo, PolicyGradient, PolicyGradientMethod, Ppo, Rloo
 from components.config.scoring import Part, Rubric, Trained
 from components.config.training import RewardModel, Sft
+
+MethodSettings = PolicyGradientMethod | Dpo | OnlineDpo | QLearning | BestOfN
 
 
 class Shared(NamedTuple):
@@ -45,6 +48,7 @@ class Params(Section):
     grpo: Grpo | None
     rloo: Rloo | None
     dpo: Dpo | None
+    online_dpo: OnlineDpo | None
     q_learning: QLearning | None
     best_of_n: BestOfN | None
     cycles: dict[str, CycleStart]
@@ -151,9 +155,9 @@ class Params(Section):
         return Shared(self.seed, self.data, self.language_model, self.measurement)
 
     @property
-    def alignment(self) -> PolicyGradientMethod | Dpo | QLearning | BestOfN:
+    def alignment(self) -> MethodSettings:
         """The section of the chosen method."""
-        section: PolicyGradientMethod | Dpo | QLearning | BestOfN = getattr(self, self.method)
+        section: MethodSettings = getattr(self, self.method)
         return section
 
     @property

@@ -71,12 +71,12 @@ def _next(number: int, divisor: int) -> int:
 def _require_shards_of(params: Params, config: AccelerateConfig) -> None:
     """What alignment in shards is not built for. Raises: ConfigError."""
     where = f"with compute.accelerate_config {params.compute.accelerate_config}"
-    if params.method == "q_learning":
+    if params.method in ("q_learning", "online_dpo"):
         raise ConfigError(
-            "q_learning does not train in shards",
+            f"{params.method} does not train in shards",
             where=f"method, {where}: distributed_type",
             expected="ppo, grpo, rloo, dpo or best_of_n with FSDP",
-            found="q_learning",
+            found=params.method,
             do="take MULTI_CPU or MULTI_GPU, which keep whole models, or another method",
         )
     if config.fsdp_config is not None and config.fsdp_config.fsdp_offload_params:

@@ -17,6 +17,9 @@ from typing import Any, ClassVar, Literal, TypedDict, TypeVar
 from components.artifacts import read_jsonl, write_jsonl
 from components.errors import DataError
 
+# What a comparison's source begins with where no human told the responses apart but the reward model of a run.
+BY_REWARD_MODEL = "online/"
+
 
 class Message(TypedDict):
     """A turn of a conversation."""

@@ -12,6 +12,7 @@ from functools import lru_cache
 from typing import Literal
 
 from components.config import DataValidation
+from components.data.rows import BY_REWARD_MODEL
 from components.data_validation.comparison_keys import Keys, key_of, position_in_unit_interval
 from components.data_validation.conversations import first_question
 from components.data_validation.faults import Fault, FaultKind
@@ -81,10 +82,12 @@ def comparison_part(comparison: Row, limits: DataValidation, seed: int, keys: Ke
     """Whether a comparison trains or tests the reward model or the judge.
 
     The side depends on prompt and responses, so all labels of one pair are on one side. Being held out
-    depends on how the prompt begins alone, so both sides hold out the same prompts.
+    depends on how the prompt begins alone, so both sides hold out the same prompts. What a run's reward model told
+    apart never is the judge's, who would become its echo.
     """
     key = keys(comparison) if keys else key_of(comparison, seed)
-    is_judge = key.judge < limits.judge_fraction
+    is_echo = str(comparison.get("source")).startswith(BY_REWARD_MODEL)
+    is_judge = not is_echo and key.judge < limits.judge_fraction
     is_heldout = position_in_unit_interval(seed, "heldout", kin_key(comparison)) < limits.heldout_fraction
     if is_judge:
         return "comparisons_judge_heldout" if is_heldout else "comparisons_judge"

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 Target = Path | IO[bytes]  # a file, by its name or open
 
-BLUE, ORANGE, GREEN, PINK, SKY = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9"
+BLUE, ORANGE, GREEN, PINK, SKY, AMBER = "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00"
 INK, MUTED, GRID = "#1f2430", "#667085", "#e4e7ec"
 
 STYLE: dict[Any, Any] = {

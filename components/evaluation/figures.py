@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle, pairwise
+from math import nan
 from typing import TYPE_CHECKING, Any
 
 from components.evaluation.drawing import BLUE, GREEN, GRID, INK, MUTED, ORANGE, PINK, SKY, Target, drawing
@@ -152,7 +153,7 @@ def training_curves(
         target_kl: nats per sequence; None where no controller aims at one.
         narrow: for a phone.
     """
-    columns = [column for column in TRAINING if column in rows[0]]
+    columns = [column for column in TRAINING if any(column in row for row in rows)]  # an iteration may lack one
     iterations = [row["iteration"] for row in rows]
     borders = [after["iteration"] - 0.5 for before, after in pairwise(rows) if before["cycle"] != after["cycle"]]
     across = 2 if narrow else 3
@@ -164,7 +165,7 @@ def training_curves(
             for border in borders:
                 axis.axvline(border, color=GRID, linewidth=1.0)
             axis.grid(axis="x", visible=False)
-            axis.plot(iterations, [row[column] for row in rows], color=BLUE, linewidth=1.5)
+            axis.plot(iterations, [row.get(column, nan) for row in rows], color=BLUE, linewidth=1.5)
             if column == "kl" and target_kl is not None:
                 axis.axhline(target_kl, color=ORANGE, linestyle="--", linewidth=1.3)
                 axis.annotate(

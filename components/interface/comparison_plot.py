@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from components.evaluation.drawing import BLUE, GREEN, INK, MUTED, ORANGE, PINK, SKY, drawing
+from components.evaluation.drawing import AMBER, BLUE, GREEN, INK, MUTED, ORANGE, PINK, SKY, drawing
 from components.interface.comparison_tables import Figures
 from components.measuring.metrics import KL, metric_that_counts
 
-_COLOURS = {"ppo": ORANGE, "grpo": PINK, "rloo": SKY, "dpo": BLUE, "q_learning": MUTED, "best_of_n": GREEN}
+_COLOURS = {
+    "ppo": ORANGE,
+    "grpo": PINK,
+    "rloo": SKY,
+    "dpo": BLUE,
+    "online_dpo": AMBER,
+    "q_learning": MUTED,
+    "best_of_n": GREEN,
+}
 _MARKERS = ("o", "s", "^", "D", "v", "P")  # of the seeds
 
 

@@ -123,13 +123,20 @@ class OptimizerStep:
         accelerator = self.accelerator
         share = batch[accelerator.process_index :: accelerator.num_processes]
         order = torch.argsort(lengths[share], stable=True, descending=longest_first)
-        microbatches = torch.split(share[order.to(share.device)], microbatch_size)
+        microbatches = [part for part in torch.split(share[order.to(share.device)], microbatch_size) if len(part)]
+        # Where processes wait for each other, one with a smaller share goes through an example that adds nothing.
+        largest_share = -(-len(batch) // accelerator.num_processes)
+        idle = -(-largest_share // microbatch_size) - len(microbatches)
+        microbatches += [batch[:1]] * idle
         sums: dict[str, Tensor] = {}
         largest: dict[str, Tensor] = {}
         for number, rows in enumerate(microbatches, start=1):
-            is_last = number == len(microbatches)  # only then do processes exchange their gradients
+            is_last, is_idle = (
+                number == len(microbatches),
+                number > len(microbatches) - idle,
+            )  # only then do processes exchange their gradients
             with contextlib.nullcontext() if is_last else accelerator.no_sync(self.model):
-                added = contribution(rows)
+                added = _nothing_of(contribution(rows)) if is_idle else contribution(rows)
                 self._require_finite_objective(added, rows, where)
                 # Data parallelism averages gradients over the processes; each objective is a share of the whole.
                 accelerator.backward(added.objective * accelerator.num_processes)
@@ -171,6 +178,12 @@ class OptimizerStep:
             found=found,
             do=f"what was finished before is kept; lower {self.section}.learning_rate, or look at these {self.noun}",
         )
+
+
+def _nothing_of(added: Contribution) -> Contribution:
+    """A contribution with weight 0: its gradients are waited for where processes exchange them."""
+    sums = {name: torch.zeros_like(figure) for name, figure in added.sums.items()}
+    return added._replace(objective=0.0 * added.objective, sums=sums)
 
 
 def packed_for(accelerator: Accelerator, model: nn.Module, sequences: Sequences) -> Sequences | Packed:

@@ -11,8 +11,8 @@ import workload
 from torch import Tensor, nn
 
 from components.alignment.dpo.learner import parameter_groups as dpo_groups
-from components.alignment.dpo.reference import reference_logprobs
-from components.alignment.dpo.update import Updater as DpoUpdater
+from components.alignment.preferences.reference import reference_logprobs
+from components.alignment.preferences.update import Updater as DpoUpdater
 from components.config import Dpo, Optimisation, load_params
 from components.core.losses import bradley_terry_loss
 from components.models.loading import load_policy, load_scalar_model

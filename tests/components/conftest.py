@@ -58,6 +58,12 @@ TINY_DPO: Tree = {
     "microbatch_size": 1,
     "progress_prompts": 4,
 }
+TINY_ONLINE_DPO: Tree = {
+    "iterations_per_cycle": 3,
+    "prompts_per_iteration": 4,
+    "batch_size": 2,
+    "microbatch_size": 1,
+}
 # What makes the shipped params tiny: everything else is as shipped.
 TINY: Tree = {
     "compute": {
@@ -82,6 +88,7 @@ TINY: Tree = {
     "grpo": TINY_PPO | {"responses_per_prompt": 2},
     "rloo": TINY_PPO | {"responses_per_prompt": 2},
     "dpo": TINY_DPO,
+    "online_dpo": TINY_ONLINE_DPO,
     "best_of_n": {"first_n": 2, "progress_prompts": 4},
     "q_learning": {
         "iterations_per_cycle": 3,
@@ -223,7 +230,9 @@ def adapted_params() -> Tree:
     adapter = {"kind": "lora", "rank": 4, "alpha": 8, "target_modules": "all-linear"}
     return {
         "language_model": {"checkpoint": "models/tiny", "checkpoint_files": "models/tiny", "adapter": adapter},
-        "policy_gradient": {"missing_eos": "none"},  # few responses end, and alike ones teach nothing
+        # Few responses end, and alike ones teach nothing.
+        "policy_gradient": {"missing_eos": "none"},
+        "online_dpo": {"missing_eos": "none"},
     }
 
 

@@ -21,6 +21,7 @@ from components.core import (
     logprobs,
     losses,
     masks,
+    pairs,
     policy_losses,
     rewards,
     stats,
@@ -84,6 +85,7 @@ CALLS: dict[Callable[..., Any], dict[str, Any]] = {
     advantages.grpo: {"scores": normal(B), "group_size": 2},
     advantages.dr_grpo: {"scores": normal(B), "group_size": 2},
     advantages.groups_that_differ: {"scores": normal(B), "group_size": 2},
+    pairs.best_and_worst: {"scores": normal(B), "group_size": 2},
     advantages.spread: {"per_sequence": normal(B), "mask": MASK},
     losses.policy_loss: {
         "new_logprobs": normal(B, T),

@@ -16,6 +16,7 @@ from tiny_project import REPOSITORY, Tiny
 from components.config import METHODS
 from components.errors import ConfigError
 from components.interface.seeds import SEEDS
+from flows.matrix import methods_there
 
 # Writes what `proximal run --figures` would, with the seed as gold, and notes that it ran.
 RUN = """
@@ -77,7 +78,8 @@ def test_the_pipeline_of_the_repository_leaves_the_runs_alone(matrix: Tiny, run_
 
 def test_the_shipped_matrix_has_every_method_and_the_seeds_of_readme() -> None:
     stage = YAML(typ="safe").load(REPOSITORY / "compare" / "dvc.yaml")["stages"]["run"]
-    assert set(stage["matrix"]["method"]) == set(METHODS)
+    assert set(stage["matrix"]["method"]) >= set(METHODS) - {"online_dpo"}  # measured on its own, see decisions/0005
+    assert methods_there(REPOSITORY) == stage["matrix"]["method"]
     assert stage["matrix"]["seed"] == list(SEEDS)
     (metric,) = stage["metrics"]
     assert stage["cmd"].endswith(f"--figures {metric}") and metric.startswith("artifacts/compare/")

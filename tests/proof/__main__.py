@@ -37,8 +37,9 @@ SEEDS = (1000, 1002, 1004)
 BETAS = (0.1, 0.2)
 BEST_OF = (4, 16)
 SIZE = Size(walks=20_000, comparisons=8_000, sft_samples=1_000, samples=250, changes={})
-# GRPO's price of KL differs from prompt to prompt, and RLOO is PPO but for its baseline: both only when asked for.
-SHOWN: tuple[Method, ...] = tuple(method for method in METHODS if method not in ("grpo", "rloo"))
+# GRPO's price of KL differs from prompt to prompt, RLOO is PPO but for its baseline, and online DPO learns which
+# response is better but not by how much, so that its beta is no price of KL: all three only when asked for.
+SHOWN: tuple[Method, ...] = tuple(method for method in METHODS if method not in ("grpo", "rloo", "online_dpo"))
 LEGEND = """\
 ± one standard error. KL: nats per sequence, to the SFT policy; the oracle's is to the behaviour policy.
 share: of the optimum's E[r] - beta KL. reachable: of the optimum's with the SFT policy, as it came out, as reference.

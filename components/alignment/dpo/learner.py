@@ -9,9 +9,9 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from components.alignment.dpo.reference import reference_logprobs
-from components.alignment.dpo.update import Updater
 from components.alignment.method import Iteration, Job, Room, Source, Trainable, rows_of_iteration
+from components.alignment.preferences.reference import reference_logprobs
+from components.alignment.preferences.update import Updater
 from components.config import Dpo
 from components.measuring.measure import progress
 from components.models.loading import load_policy, save_policy
@@ -63,6 +63,7 @@ class DpoLearner:
         self._updater = Updater(
             *(job.accelerator, model, optimizer, pairs, ref_logprobs, ids, settings),
             temperature=temperature,
+            method=self.name,
             checks=job.checks,
         )
 

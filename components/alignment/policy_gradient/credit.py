@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from components.alignment.policy_gradient.rollouts import Rollouts
-from components.config import PolicyGradientMethod
+from components.config import OnlineDpo, PolicyGradientMethod
 from components.core.advantages import spread
 from components.core.kl import kl_estimate
 from components.core.masks import without_truncated
@@ -93,7 +93,7 @@ def learned_from(rollouts: Rollouts, settings: PolicyGradientMethod) -> Tensor:
     return mask
 
 
-def shaped(rollouts: Rollouts, settings: PolicyGradientMethod) -> Tensor:
+def shaped(rollouts: Rollouts, settings: PolicyGradientMethod | OnlineDpo) -> Tensor:
     """The scores after the missing-end rule and the length penalty. Shapes: (B,)."""
     scores = missing_eos(rollouts.scores, rollouts.ended, settings.missing_eos, settings.missing_eos_value)
     if settings.length_penalty is not None:

@@ -11,21 +11,21 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from components.alignment.first_step import require_no_kl, require_sampled_alike
 from components.alignment.method import CurveRow, Iteration, Job, Source, Trainable, other_rows, rows_of_iteration
 from components.alignment.policy_gradient import checkpoint
 from components.alignment.policy_gradient.actor_critic import ActorCritic
 from components.alignment.policy_gradient.checkpoint import Progress
+from components.alignment.policy_gradient.checks import check_rollouts
 from components.alignment.policy_gradient.credit import Credit, Estimate, assign_credit
 from components.alignment.policy_gradient.dynamic_sampling import Drawn, draw_groups, taken
-from components.alignment.policy_gradient.rollouts import Collector, EncodedPrompt, Rollouts
+from components.alignment.policy_gradient.reference import reference_of
+from components.alignment.policy_gradient.rollouts import Collector, EncodedPrompt, Rollouts, figures_of
 from components.alignment.policy_gradient.update import Statistics, Updater
 from components.config import CriticFree, PolicyGradientMethod, Ppo
-from components.core.ilql import polyak
-from components.core.kl import kl_estimate, next_kl_coef
-from components.core.stats import RunningMoments, masked_mean, masked_sum
-from components.models.loading import first_member, load_policy
-from components.scoring.scorer import means_of_parts, trained_folder
+from components.core.kl import next_kl_coef
+from components.core.stats import RunningMoments
+from components.models.loading import first_member
+from components.scoring.scorer import trained_folder
 from components.seeding import derive_seed
 from components.training.schedule import ParameterGroup, still_until, warmup_then
 from components.training.sharding import frame_of, placed
@@ -62,7 +62,7 @@ class PolicyGradientLearner:
         model = checkpoint.load_model(source.folder / "policy", value_folder, held_as, value_seed)
         self._model = placed(job.accelerator, model)
         self._frame = frame_of(job.accelerator, self._model.policy)
-        self._reference = _reference(settings, job, source, self._model)
+        self._reference = reference_of(settings, job, source, self._model.policy)
         self._progress = Progress(settings.kl_coef, RunningMoments())
         if source.has_state:
             self._progress = checkpoint.load_progress(source.folder)
@@ -91,7 +91,8 @@ class PolicyGradientLearner:
         settings = self._settings
         kl_coef = self._progress.kl_coef
         rollouts, of_sampling = self._sample(iteration)
-        self._check(rollouts, iteration)
+        policies = self._model.policy, self._reference
+        check_rollouts(self._job, self.name, settings, rollouts, iteration, *policies)
         credit, moments = assign_credit(rollouts, kl_coef, self._progress.score_moments, settings, self._estimate)
         rolled_out = time.monotonic()
         with self._job.frozen_offloaded(self._model, self._reference):
@@ -143,18 +144,6 @@ class PolicyGradientLearner:
         """The reference where it is not the SFT policy, else None."""
         return None if self._reference is self._job.frozen.reference else self._reference
 
-    def _check(self, rollouts: Rollouts, iteration: int) -> None:
-        """What must hold of rollouts, and where a cycle begins of those that it begins with."""
-        job, mask = self._job, rollouts.sequences.response_mask
-        where = f"{self.name}, iteration {iteration + 1}"
-        precision = job.accelerator.mixed_precision
-        sampled, recorded = rollouts.sampled_logprobs, rollouts.old_logprobs
-        require_sampled_alike(job.checks, where, sampled, recorded, mask, precision, iteration + 1)
-        in_cycle = iteration - (job.cycle.number - 1) * self.iterations_per_cycle
-        if iteration == 0 or (in_cycle == 0 and self._settings.reference == "refreshed"):
-            policies = self._model.policy, self._reference
-            require_no_kl(job.checks, where, recorded, rollouts.ref_logprobs, mask, *policies, step=iteration + 1)
-
 
 def parameter_groups(
     model: ActorCritic, settings: PolicyGradientMethod, critic: Ppo | None
@@ -166,25 +155,6 @@ def parameter_groups(
     if critic is not None and model.value_model is not None:
         groups["value_model"] = ParameterGroup(model.value_model.parameters(), critic.value_learning_rate, factor)
     return groups
-
-
-def _reference(settings: PolicyGradientMethod, job: Job, source: Source, model: ActorCritic) -> Any:
-    """The policy that KL is measured from: the SFT policy, or what has become of it; it moves when a cycle starts."""
-    if settings.reference == "fixed":
-        return job.frozen.reference
-    # A state without its reference is a damaged one, which `load_policy` refuses: the SFT policy is only its beginning.
-    stored = source.folder / "state" / "reference" if source.has_state else job.frozen.folders.reference
-    # One that moves is held like what is trained: in half precision a small move would be lost.
-    reference = load_policy(stored, job.shared.language_model, trained=True)
-    reference = reference.to(job.accelerator.device)
-    if source.is_new_cycle:
-        weight = 1.0 if settings.reference == "refreshed" else settings.reference_average_weight
-        now = [parameter.to(job.accelerator.device) for parameter in model.policy.parameters()]
-        averaged = polyak(list(reference.parameters()), now, weight)
-        with torch.no_grad():
-            for parameter, value in zip(reference.parameters(), averaged, strict=True):
-                parameter.copy_(value)
-    return reference
 
 
 def _next_kl_coef(kl_coef: float, kl: float, settings: PolicyGradientMethod) -> float:
@@ -201,17 +171,9 @@ def _next_kl_coef(kl_coef: float, kl: float, settings: PolicyGradientMethod) -> 
 
 def _curve_row(kl_coef: float, rollouts: Rollouts, credit: Credit, statistics: Statistics) -> CurveRow:
     """One iteration in numbers: the rollouts' means, then the update's statistics."""
-    mask = rollouts.sequences.response_mask
-    kl = kl_estimate(rollouts.old_logprobs, rollouts.ref_logprobs, "k1")
     return {
-        "reward": float(rollouts.scores.mean()),
-        **means_of_parts("reward", rollouts.parts),
+        **figures_of(rollouts),
         "shaped_score": float(credit.scores.mean()),
-        "kl": float(masked_sum(kl, mask, dim=1).mean()),
         "kl_coef": kl_coef,
-        "entropy": float(masked_mean(rollouts.entropy, mask)),
-        "response_tokens": float(mask.sum(dim=1).float().mean()),
-        "ended": float(rollouts.ended.float().mean()),
-        "sampled_tokens": int(mask.sum()),
         **{name: value for name, value in statistics.items() if name != "entropy"},
     }

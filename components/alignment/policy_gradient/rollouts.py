@@ -11,15 +11,17 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from components.alignment.policy_gradient.actor_critic import ActorCritic
-from components.config import PolicyGradientMethod, Shared
+from components.config import OnlineDpo, PolicyGradientMethod, Shared
 from components.core.checks import require_finite
+from components.core.kl import kl_estimate
+from components.core.stats import masked_mean, masked_sum
 from components.data.rows import Prompt
 from components.engines.generation import generate
 from components.engines.sampling import draw_uniforms
 from components.measuring.measure import FrozenModels
 from components.passes.forward import in_microbatches, prepared, response_logprobs
 from components.passes.sequences import Sequences, pad_left
-from components.scoring.scorer import PartScores
+from components.scoring.scorer import PartScores, means_of_parts
 from components.seeding import generator
 
 
@@ -50,6 +52,21 @@ class Rollouts(NamedTuple):
     parts: Mapping[str, PartScores] = {}
 
 
+def figures_of(rollouts: Rollouts) -> dict[str, float]:
+    """What rollouts tell of the policy that gave them, as curves have it; kl is that of whole responses, by k1."""
+    mask = rollouts.sequences.response_mask
+    kl = kl_estimate(rollouts.old_logprobs, rollouts.ref_logprobs, "k1")
+    return {
+        "reward": float(rollouts.scores.mean()),
+        **means_of_parts("reward", rollouts.parts),
+        "kl": float(masked_sum(kl, mask, dim=1).mean()),
+        "entropy": float(masked_mean(rollouts.entropy, mask)),
+        "response_tokens": float(mask.sum(dim=1).float().mean()),
+        "ended": float(rollouts.ended.float().mean()),
+        "sampled_tokens": int(mask.sum()),
+    }
+
+
 class Collector:
     """Collects rollouts, iteration by iteration.
 
@@ -63,7 +80,7 @@ class Collector:
         model: ActorCritic,
         reference: nn.Module,
         frozen: FrozenModels,
-        settings: PolicyGradientMethod,
+        settings: PolicyGradientMethod | OnlineDpo,
         shared: Shared,
         name: str,
         sampled_from: Callable[[], AbstractContextManager[Any]] | None = None,

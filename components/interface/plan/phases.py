@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from components.alignment.policy_gradient.actor_critic import ActorCritic
-from components.config import Dpo, Optimisation, Params, PolicyGradientMethod, Ppo
+from components.config import Dpo, OnlineDpo, Optimisation, Params, PolicyGradientMethod, Ppo
 from components.core.losses import bradley_terry_loss
 from components.engines.cache import make_room
 from components.engines.sampling import draw
@@ -46,6 +46,8 @@ class Simulation:
                 found[stage] = lambda stage=stage: self.scorer(stage)  # type: ignore[misc]
         if isinstance(self.params.alignment, PolicyGradientMethod):
             found |= {"rollouts": self.rollouts, "scoring": self.scoring, "updates": self.updates}
+        elif isinstance(self.params.alignment, OnlineDpo):
+            found |= {"rollouts": self.rollouts, "scoring": self.scoring, "updates": self.dpo_updates}
         elif isinstance(self.params.alignment, Dpo):
             found["updates"] = self.dpo_updates
         return found | {"evaluation": self.evaluation}
@@ -85,7 +87,8 @@ class Simulation:
             return self._generated(live, roles, model.policy, "rollouts", training, self.lengths.prompts)
 
     def scoring(self) -> Phase:
-        settings = self._policy_gradient
+        settings = self.params.alignment
+        assert isinstance(settings, PolicyGradientMethod | OnlineDpo)
         with counted() as live:
             models, roles = self._begin(live)
             model = self._actor_critic(models, roles)
@@ -119,8 +122,11 @@ class Simulation:
 
     def dpo_updates(self) -> Phase:
         settings = self.params.alignment
-        assert isinstance(settings, Dpo)
-        worst = self._worst_pairs("reward_model", settings)
+        assert isinstance(settings, Dpo | OnlineDpo)
+        if isinstance(settings, OnlineDpo):  # chosen and rejected are responses to the same prompts
+            worst = 2 * self._longest_rollouts(settings.microbatch_size)
+        else:
+            worst = self._worst_pairs("reward_model", settings)
         with counted() as live:
             models, roles = self._begin(live)
             policy = roles.add("policy", models.policy(trained=True))

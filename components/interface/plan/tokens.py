@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from components.config import CriticFree, Dpo, Params, PolicyGradientMethod, Ppo
+from components.config import CriticFree, Dpo, OnlineDpo, Params, PolicyGradientMethod, Ppo
 from components.interface.plan.lengths import Lengths
 
 
@@ -57,6 +57,12 @@ def _cycle(params: Params, lengths: Lengths, number: str) -> Tokens:
         sampled += draws * rollouts * response
         passed += draws * (models + 2) * whole
         trained = models * settings.epochs * whole
+    elif isinstance(settings, OnlineDpo):  # without ties
+        asked = settings.iterations_per_cycle * settings.prompts_per_iteration
+        mean = sum(lengths.prompts) / len(lengths.prompts) + response
+        sampled += asked * settings.responses_per_prompt * response
+        passed += round(3 * asked * settings.responses_per_prompt * mean)  # policy, reference, reward model
+        trained = round(2 * asked * mean)
     elif isinstance(settings, Dpo):
         pairs = lengths.comparisons["reward_model"]
         mean = sum(sum(a) + sum(b) for a, b in pairs) / len(pairs)

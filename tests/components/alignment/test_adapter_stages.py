@@ -166,7 +166,7 @@ def test_the_reference_is_frozen(adapted_world: Path) -> None:
     assert weights and not any(weight.requires_grad for weight in weights)
 
 
-@pytest.mark.parametrize("method", ["grpo", "rloo", "dpo", "best_of_n", "q_learning"])
+@pytest.mark.parametrize("method", ["grpo", "rloo", "dpo", "online_dpo", "best_of_n", "q_learning"])
 def test_every_method_works_with_adapters(
     adapted_world: Path, change_adapted_params: ChangeParams, method: str
 ) -> None:

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from components.alignment.dpo.first_step import require_no_margin
 from components.alignment.first_step import require_no_kl, require_ratio_one, require_sampled_alike
+from components.alignment.preferences.first_step import require_no_margin
 from components.errors import TrainingError
 from components.self_checks import Checks
 

@@ -14,10 +14,10 @@ from chats import tokenizer_of
 from planted import Stopped, interrupted, nudge
 
 from components.alignment.dpo import learner as dpo_learner
-from components.alignment.dpo import update as dpo_update
-from components.alignment.policy_gradient import actor_critic, learner, rollouts
+from components.alignment.policy_gradient import actor_critic, learner, reference, rollouts
 from components.alignment.policy_gradient.actor_critic import ActorCritic
 from components.alignment.policy_gradient.update import Updater
+from components.alignment.preferences import update as dpo_update
 from components.alignment.q_learning import checkpoint as q_checkpoint
 from components.artifacts import read_json, write_json
 from components.config import Params
@@ -46,7 +46,7 @@ def test_the_wrong_reference(
 ) -> None:
     """A copy of the policy with one weight a little off."""
     change_params(ppo=ONE)
-    real = learner._reference
+    real = learner.reference_of
 
     def wrong(*arguments: Any) -> Any:
         reference = real(*arguments)
@@ -54,7 +54,7 @@ def test_the_wrong_reference(
             reference.base_model.norm.weight[0] += 0.01
         return reference
 
-    monkeypatch.setattr(learner, "_reference", wrong)
+    monkeypatch.setattr(learner, "reference_of", wrong)
     said = stopped()
     assert said.startswith(f"error: {REFERENCE}") and "ppo, iteration 1\n" in said
     assert "largest gap to the reference's logprobs: at most 0.0001 nats a token" in said
@@ -68,7 +68,7 @@ def test_a_reference_that_is_not_refreshed(
     params = change_params(ppo=ONE, policy_gradient={"reference": "refreshed"})
     perform("alignment", params, Place(), 1)
     with monkeypatch.context() as patch:
-        patch.setattr(learner, "polyak", lambda old, new, weight: [each.clone() for each in old])
+        patch.setattr(reference, "polyak", lambda old, new, weight: [each.clone() for each in old])
         said = stopped("alignment", "--cycle", "2")
     assert said.startswith(f"error: {REFERENCE}") and "ppo, iteration 2\n" in said
     perform("alignment", params, Place(), 2)
@@ -264,7 +264,7 @@ class TestAdapters:
             policy = job.frozen.reference
             return AdapterPolicy(policy.base, policy.origin, policy.shape, None)
 
-        monkeypatch.setattr(learner, "_reference", without_adapter)
+        monkeypatch.setattr(learner, "reference_of", without_adapter)
         assert stopped().startswith(f"error: {REFERENCE}")
 
     def test_an_engine_that_keeps_the_weights_that_it_had(

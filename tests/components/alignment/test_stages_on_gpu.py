@@ -16,7 +16,7 @@ from components.config import Params
 from components.place import Place
 
 ROOT = Path(__file__).resolve().parents[3]
-METHODS = ("ppo", "grpo", "rloo", "dpo", "q_learning", "best_of_n")
+METHODS = ("ppo", "grpo", "rloo", "dpo", "online_dpo", "q_learning", "best_of_n")
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 

@@ -56,7 +56,7 @@ def test_a_missing_key_is_named(refused: Any, key: str) -> None:
 
 
 def test_of_the_methods_only_the_chosen_one_needs_a_section(shipped: Values, refused: Any) -> None:
-    others = dict.fromkeys(("ppo", "grpo", "rloo", "q_learning", "best_of_n"), ABSENT)
+    others = dict.fromkeys(("ppo", "grpo", "rloo", "online_dpo", "q_learning", "best_of_n"), ABSENT)
     params = parse_params(changed(shipped, {"method": "dpo"} | others), "params.yaml")
     assert params.alignment is params.dpo and params.ppo is None
     assert {"ppo", "dpo"} & params.values().keys() == {"dpo"}

@@ -50,6 +50,11 @@ FUNCTION = {"source": "function", "weight": 1.0, "function": "mine:f", "batch_si
         ("best_of_n.first_n", 0),
         ("best_of_n.growth", 1),  # every cycle has to be another one
         ("dpo.loss", "hinge"),
+        ("online_dpo.responses_per_prompt", 1),  # of one response there is no pair
+        ("online_dpo.loss", "hinge"),
+        ("online_dpo.temperature", 0.0),
+        ("online_dpo.reference", "moving"),
+        ("online_dpo.missing_eos", "drop"),
         ("dpo.beta", 0.0),
         ("dpo.label_smoothing", 0.5),  # labels would say nothing
         ("dpo.label_smoothing", -0.1),
@@ -135,6 +140,21 @@ def test_a_wrong_type_or_value_is_named_with_what_was_found(refused: Any, key: s
             "dpo.label_smoothing",
             "0 with loss ipo: label_smoothing belongs to loss sigmoid; found 0.1",
             {"dpo.loss": "ipo", "dpo.label_smoothing": 0.1},
+        ),
+        (
+            "online_dpo.batch_size",
+            "at most prompts_per_iteration, 64: a prompt gives one pair; found 65",
+            {"online_dpo.prompts_per_iteration": 64, "online_dpo.batch_size": 65},
+        ),
+        (
+            "online_dpo.microbatch_size",
+            "at most batch_size, 32; found 33",
+            {"online_dpo.batch_size": 32, "online_dpo.microbatch_size": 33},
+        ),
+        (
+            "online_dpo.label_smoothing",
+            "0 with loss ipo: label_smoothing belongs to loss sigmoid; found 0.1",
+            {"online_dpo.loss": "ipo", "online_dpo.label_smoothing": 0.1},
         ),
         (
             "ppo.learning_rate_decay_iterations",

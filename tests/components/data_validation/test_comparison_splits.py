@@ -55,6 +55,15 @@ def test_both_sides_hold_out_the_same_prompts(limits: Limits) -> None:
     assert len(sides) == 4
 
 
+def test_the_judge_gets_no_label_of_a_reward_model(limits: Limits) -> None:
+    """What online DPO left of a run, brought as data: 200 draws, of which the judge would have had some."""
+    rows = [comparison(f"prompt {i}", "a", "b") for i in range(200)]
+    by_people = Counter(comparison_part(row | {"source": "expert"}, limits(), 1) for row in rows)
+    by_reward_model = Counter(comparison_part(row | {"source": "online/reward_model"}, limits(), 1) for row in rows)
+    assert by_people["comparisons_judge"] > 20
+    assert set(by_reward_model) == {"comparisons_reward_model", "comparisons_reward_model_heldout"}
+
+
 def test_the_seed_changes_the_draw(limits: Limits) -> None:
     rows = [comparison(f"prompt {i}", "a", "b") for i in range(100)]
     draws = [[comparison_part(row, limits(), seed) for row in rows] for seed in (1, 2, 1)]

@@ -67,6 +67,20 @@ def test_weights_gradients_and_moments_are_counted_by_hand(small: Params) -> Non
     assert phase.work > 0
 
 
+def test_online_dpo_samples_scores_and_trains_the_policy_alone(small: Params) -> None:
+    online = small.model_copy(update={"method": "online_dpo"})
+    phases = simulation(online).phases()
+    assert {"rollouts", "scoring", "updates"} <= phases.keys()
+    phase = phases["updates"]()
+    assert phase.roles.keys() == {"policy", "reference", "reward model"}
+    assert phase.training == 12 * PARAMETERS + 4 * TENSORS
+    # Three iterations of four prompts of six tokens, two responses of four: 24 responses, of which 24 are in pairs.
+    planned = next(tokens for tokens in tokens_of(online, simulation(online).lengths) if tokens.stage == "alignment 2")
+    measured = 2 * 64 * 10
+    assert (planned.sampled, planned.trained) == (24 * 4 + 2 * 64 * 4, 24 * 10)
+    assert planned.passed == 4 * measured + 3 * 24 * 10
+
+
 def test_every_role_of_ppo_holds_its_weights(small: Params) -> None:
     scalar = PARAMETERS + HIDDEN  # a trunk has the embeddings too, and a head
     phase = simulation(small).updates()

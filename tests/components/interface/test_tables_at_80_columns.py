@@ -76,7 +76,7 @@ def test_the_table_of_the_seeds(monkeypatch: pytest.MonkeyPatch, capsys: Any) ->
 
 
 def test_the_tables_of_compare(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    methods = ("ppo", "grpo", "rloo", "dpo", "q_learning", "best_of_n")
+    methods = ("ppo", "grpo", "rloo", "dpo", "online_dpo", "q_learning", "best_of_n")
     cost = {"sampled_tokens": 1_234_567, "trained_tokens": 22_345_678, "seconds": 1234.5}
     figures = {
         (method, 1): {"evaluation": evaluation(place / 1000), "cost": cost} for place, method in enumerate(methods)

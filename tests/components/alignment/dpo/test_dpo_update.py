@@ -13,8 +13,8 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from components.alignment.dpo.learner import parameter_groups
-from components.alignment.dpo.reference import reference_logprobs
-from components.alignment.dpo.update import Statistics, Updater
+from components.alignment.preferences.reference import reference_logprobs
+from components.alignment.preferences.update import Statistics, Updater
 from components.config import Dpo, Params
 from components.errors import TrainingError
 from components.measuring.measure import FrozenModels
@@ -54,7 +54,9 @@ def updated(
             prepare(trained)
         optimizer = optimizer(trained) if optimizer else torch.optim.SGD(trained.parameters(), lr=RATE)
         arguments = {"pairs": pairs, "ref_logprobs": ref_logprobs} | changes
-        updater = Updater(accelerator, trained, optimizer, ids=ids, settings=settings, temperature=0.8, **arguments)
+        updater = Updater(
+            accelerator, trained, optimizer, ids=ids, settings=settings, temperature=0.8, method="dpo", **arguments
+        )
         statistics = updater.update(torch.tensor(rows), iteration=0)
         return {name: weight.detach() for name, weight in trained.named_parameters()}, statistics
 

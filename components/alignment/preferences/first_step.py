@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from components.config import Dpo
+from components.config import Dpo, OnlineDpo
 from components.self_checks import Check, Checks
 
 # Nats a token, on the mean over a response: alike models give logprobs alike to the last bits.
@@ -14,7 +14,7 @@ _FAULT = "the policy is not its reference, from which it starts"
 _DO = "run `dvc repro --force sft`, and report it if it comes back"
 
 
-def require_no_margin(checks: Checks, gap: float, loss: float, settings: Dpo, precision: str) -> None:
+def require_no_margin(checks: Checks, gap: float, loss: float, settings: Dpo | OnlineDpo, precision: str) -> None:
     """At step 0 the policy is a copy of its reference: its implicit rewards are 0, and the loss is known.
 
     -log sigmoid(0) = ln 2, whatever the label smoothing (Rafailov et al. 2023); ipo: 1 / (2 beta)^2 (Azar et al. 2023).

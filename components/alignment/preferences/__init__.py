@@ -1,0 +1,1 @@
+"""What DPO and online DPO share: the loss of pairs of responses against a reference policy."""
