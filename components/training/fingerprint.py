@@ -23,7 +23,7 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> dict[str, int]:
     sums, sharded = [], []
     for tensor in tensors.values():
         is_sharded = isinstance(tensor, DTensor)
-        here: Tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor  # type: ignore[no-untyped-call]
+        here: Tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor
         sums.append(here.detach().view(_AS_INTEGERS[here.element_size()]).sum(dtype=torch.int64).reshape(1))
         sharded.append(is_sharded)
     device = sums[0].device
