@@ -265,6 +265,7 @@ class Simulation:
         mask = torch.ones_like(tokens)
         mask[0, 0] = 0  # some row is padded
         response = self.params.language_model.max_response_tokens
+        policy.eval()  # as a policy that answers is: while it trains, one that computes activations again has no cache
         live.reset()
         with torch.no_grad(), self._autocast() if mixed is not False else torch.autocast("cpu", enabled=False):
             given = {"attention_mask": mask, "position_ids": mask.cumsum(1) - 1}
