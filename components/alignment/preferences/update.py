@@ -85,8 +85,7 @@ class Updater:
         # Of like size: a small rest would move the policy as far as all others.
         batches = torch.tensor_split(rows, -(-len(rows) // self._settings.batch_size))
         for number, batch in enumerate(batches):
-            begins = self._checks is not None and number == 0
-            is_first = begins and iteration == 0 and self._old_logprobs is None
+            is_first = number == 0 and iteration == 0 and self._checks is not None and self._old_logprobs is None
 
             def contribution(part: Tensor, batch: Tensor = batch, is_first: bool = is_first) -> Contribution:
                 return self._contribution(part, len(batch), is_first)
@@ -100,12 +99,10 @@ class Updater:
                 mean_over=len(batch),
             )
             precision = self._accelerator.mixed_precision
-            if self._checks is None or not begins:
-                pass
-            elif is_first:
+            if is_first and self._checks is not None:
                 found = step.pop("reference_gap"), step["loss"]
                 require_no_margin(self._checks, *found, self._settings, precision)
-            elif self._old_logprobs is not None:
+            if number == 0 and self._checks is not None and self._old_logprobs is not None:
                 where = f"{self._method}, iteration {iteration + 1}, step 1"
                 require_ratio_one(self._checks, where, step["approx_kl"], precision, iteration + 1)
             for name, value in step.items():

@@ -36,7 +36,7 @@ def rolled_out(word_codec: Codec) -> Callable[..., Rollouts]:
         sequences = build_sequences([[2, 3]] * len(tokens), tokens, codec.pad_id)
         nothing = torch.zeros(sequences.response_mask.shape)
         ended = torch.tensor([text.endswith(".") for text in responses])
-        return Rollouts(sequences, torch.tensor(scores), ended, nothing, nothing, nothing, nothing)
+        return Rollouts(sequences, torch.tensor(scores), ended, *[nothing] * 5)
 
     return of
 
