@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from components.alignment.method import Job, Learner
+from components.alignment.method import Job, Learner, Trainable
 from components.artifacts import read_json, reading
 from components.models.text import Codec
 from components.passes.forward import response_logprobs
 from components.passes.sequences import Sequences, build_sequences
 from components.self_checks import Check
 from components.training.fingerprint import fingerprint, weights_of
+from components.training.sharding import passed_through
 
 FILE = "as_stored.json"  # in the work folder alone
 _PROMPTS = 4  # whose tokens are looked at
@@ -38,7 +39,7 @@ def as_stored(job: Job, learner: Learner, optimizer: Mapping[str, Tensor]) -> di
     return {
         "weights": fingerprint(weights_of(models)),
         "optimizer": fingerprint(optimizer),
-        "logprobs": _logprobs(job, models["policy"]) if "policy" in models else [],
+        "logprobs": _logprobs(job, models["policy"], learner.trainable()) if "policy" in models else [],
     }
 
 
@@ -116,13 +117,14 @@ def require_one_model(job: Job, learner: Learner, where: str, step: int) -> None
     )
 
 
-def _logprobs(job: Job, policy: nn.Module) -> list[float]:
+def _logprobs(job: Job, policy: nn.Module, trainable: Trainable | None) -> list[float]:
     """The policy's logprobs of the first prompts' tokens, as texts like others."""
     probe = _probe(job.frozen.codec, [row.asked for row in job.cycle.prompts[:_PROMPTS]])
     if probe is None:
         return []
-    with torch.no_grad(), job.accelerator.autocast():
-        logprobs = response_logprobs(policy, probe.to(job.accelerator.device), 1.0)
+    trained = policy if trainable is None else trainable.model
+    with torch.no_grad(), job.accelerator.autocast(), passed_through(job.accelerator, trained, policy) as asked:
+        logprobs = response_logprobs(asked, probe.to(job.accelerator.device), 1.0)
     found: list[float] = logprobs[probe.response_mask.to(logprobs.device)].double().tolist()
     return found
 

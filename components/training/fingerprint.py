@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from components.training.sharding import plain_name
+
 _AS_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
@@ -37,4 +39,8 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> dict[str, int]:
 
 def weights_of(models: Mapping[str, nn.Module]) -> dict[str, Tensor]:
     """The weights of several models, by `MODEL/NAME OF A WEIGHT`."""
-    return {f"{key}/{name}": weight for key, model in models.items() for name, weight in model.named_parameters()}
+    return {
+        f"{key}/{plain_name(name)}": weight
+        for key, model in models.items()
+        for name, weight in model.named_parameters()
+    }

@@ -91,12 +91,22 @@ def sampled_from(accelerator: Accelerator, trained: Any, frame: Any, *, gather: 
     return _in_step(trained, InStep(accelerator, policy, getattr(trained, "of_policy", trained)))
 
 
-class InStep:
-    """A policy in shards as one process calls it; see `_in_step`.
+@contextmanager
+def passed_through(accelerator: Accelerator, trained: nn.Module, policy: Any) -> Iterator[Any]:
+    """Within it a policy amid its training, to be asked the same by every process at once, without gradients.
 
-    A layer is whole only while all processes pass through it. Their responses are of unlike lengths, so a process that
-    has no more to ask goes on with passes of a single token, until none has.
+    Args:
+        trained: what was sharded; see `sampled_from`.
     """
+    if not accelerator.is_fsdp2:
+        yield policy
+        return
+    yield InShards(accelerator, policy, getattr(trained, "of_policy", trained))
+    _reshard(trained)
+
+
+class InShards:
+    """A policy that is called by way of what was sharded."""
 
     needs_others = True  # at every pass, which nothing may record and replay
 
@@ -114,8 +124,19 @@ class InStep:
         return self._policy.get_output_embeddings()
 
     def __call__(self, **inputs: Any) -> Any:
-        self._at_work(1)
         return self._call(**inputs)
+
+
+class InStep(InShards):
+    """A policy in shards as one process calls it; see `_in_step`.
+
+    A layer is whole only while all processes pass through it. Their responses are of unlike lengths, so a process that
+    has no more to ask goes on with passes of a single token, until none has.
+    """
+
+    def __call__(self, **inputs: Any) -> Any:
+        self._at_work(1)
+        return super().__call__(**inputs)
 
     def let_others_end(self) -> None:
         """Pass through the policy as long as another process does."""
@@ -134,13 +155,18 @@ class InStep:
 @contextmanager
 def _in_step(trained: nn.Module, policy: InStep) -> Iterator[InStep]:
     """After an error nobody waits: the launcher ends the other processes."""
-    from torch.distributed.fsdp import FSDPModule  # takes a while, and few need it
-
     yield policy
     policy.let_others_end()
+    _reshard(trained)
+
+
+def _reshard(trained: nn.Module) -> None:
+    """What no backward pass comes after stays whole, and hides its shards from the optimiser and whoever stores it."""
+    from torch.distributed.fsdp import FSDPModule  # takes a while, and few need it
+
     for module in trained.modules():
         if isinstance(module, FSDPModule):
-            module.reshard()  # what no backward pass comes after stays whole, and hides its shards from the optimiser
+            module.reshard()
 
 
 def _fill(
