@@ -62,10 +62,8 @@ def test_a_preset_for_gpus_is_refused_before_anything_begins(preset: str, tmp_pa
 
     shutil.copytree(ROOT / "infra" / "accelerate", tmp_path / "infra" / "accelerate")
     shutil.copy(ROOT / "infra" / "presets" / f"{preset}.yaml", tmp_path / "params.yaml")
-    with pytest.raises(ConfigError) as caught:
+    with pytest.raises(ConfigError, match="asks for GPUs that are not here"):
         require_sound(tmp_path, {})
-    first = "the Accelerate config asks for GPUs that are not here"
-    assert caught.value.what in (first, "a policy in shards cannot be sampled from")
 
 
 def test_fewer_gpus_than_processes_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
