@@ -61,6 +61,7 @@ TINY_DPO: Tree = {
 TINY_ONLINE_DPO: Tree = {
     "iterations_per_cycle": 3,
     "prompts_per_iteration": 4,
+    "responses_per_prompt": 2,
     "batch_size": 2,
     "microbatch_size": 1,
 }
