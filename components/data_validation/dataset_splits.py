@@ -33,7 +33,7 @@ def read_datasets_folder(path: Path, name: str) -> list[RawFile]:
     from datasets import Dataset, load_from_disk
 
     try:
-        loaded = load_from_disk(str(path), keep_in_memory=False)
+        loaded: Any = load_from_disk(str(path), keep_in_memory=False)
     except (OSError, ValueError, KeyError, TypeError) as fault:
         found = " ".join(str(fault).split())[:200]
         raise unreadable(path, "a folder that datasets' save_to_disk wrote", found, "save it anew") from fault

@@ -11,7 +11,6 @@ Long texts by the hundred thousand are sorted in blocks, so that memory holds tw
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -21,7 +20,7 @@ from numpy.typing import NDArray
 from components.data_validation.words import number_words
 
 SHINGLE_WORDS = 3
-BLOCK = 1 << 21  # words that are sorted at once
+BLOCK = 1 << 22  # words that are sorted at once
 
 
 def repeated_texts(texts: Iterable[str], similarity: float) -> dict[int, int]:
@@ -55,18 +54,24 @@ class _ShingleIndex:
 
     def __init__(self, texts: Iterable[str], similarity: float) -> None:
         self._similarity = similarity
-        self._shingles, self._bounds, self._alone = _rarest_first(texts)
+        self._shingles, sizes, alone = _rarest_first(texts)
+        bounds = np.append(0, np.cumsum(sizes))
+        needed = np.minimum(sizes, sizes - np.ceil(similarity * sizes - 1e-9).astype(np.int64) + 1)
+        self._sizes: list[int] = sizes.tolist()
+        self._bounds: list[int] = bounds.tolist()
+        self._prefix_begins: list[int] = (bounds[:-1] + _own_below(self._shingles, sizes, alone)).tolist()
+        self._prefix_ends: list[int] = (bounds[:-1] + needed).tolist()
         self._waiting: dict[int, list[int]] = defaultdict(list)
 
     def __len__(self) -> int:
-        return len(self._bounds) - 1
+        return len(self._sizes)
 
     def add(self, position: int) -> None:
         for shingle in self._prefix(position):
             self._waiting[shingle].append(position)
 
     def find(self, position: int) -> int | None:
-        size = self._size(position)
+        size = self._sizes[position]
         mine: frozenset[int] | None = None
         seen: set[int] = set()
         for shingle in self._prefix(position):
@@ -74,7 +79,7 @@ class _ShingleIndex:
                 if other in seen:
                     continue
                 seen.add(other)
-                other_size = self._size(other)
+                other_size = self._sizes[other]
                 if min(size, other_size) < self._similarity * max(size, other_size) - 1e-9:
                     continue
                 mine = mine or frozenset(self._of(position))
@@ -85,26 +90,30 @@ class _ShingleIndex:
 
     def _prefix(self, position: int) -> list[int]:
         """The shingles by which a text is found, but for those that it alone has."""
-        size = self._size(position)
-        start = self._bounds[position]
-        length = min(size, size - math.ceil(self._similarity * size - 1e-9) + 1)
-        prefix = self._shingles[start : start + length]
-        shingles: list[int] = prefix[np.searchsorted(prefix, self._alone) :].tolist()
+        begin, end = self._prefix_begins[position], self._prefix_ends[position]
+        shingles: list[int] = self._shingles[begin:end].tolist() if begin < end else []
         return shingles
-
-    def _size(self, position: int) -> int:
-        return self._bounds[position + 1] - self._bounds[position]
 
     def _of(self, position: int) -> list[int]:
         shingles: list[int] = self._shingles[self._bounds[position] : self._bounds[position + 1]].tolist()
         return shingles
 
 
-def _rarest_first(texts: Iterable[str]) -> tuple[NDArray[np.int32], list[int], int]:
+def _own_below(shingles: NDArray[np.int32], sizes: NDArray[np.int64], limit: int) -> NDArray[np.int64]:
+    """How many shingles of each text are below a limit; each text's are in order, the smallest first."""
+    counts = np.zeros(len(sizes), dtype=np.int64)
+    for first, last, block in _blocks(sizes):
+        own = np.append(0, np.cumsum(shingles[block] < limit))
+        bounds = np.append(0, np.cumsum(sizes[first:last]))
+        counts[first:last] = np.diff(own[bounds])
+    return counts
+
+
+def _rarest_first(texts: Iterable[str]) -> tuple[NDArray[np.int32], NDArray[np.int64], int]:
     """Every text's set of shingles, as numbers that grow with the number of texts that hold the shingle.
 
-    Returns: all sets, one behind the other; where each begins, and the end; how many shingles only one text has, which
-    are the lowest numbers.
+    Returns: all sets, one behind the other; the size of each; how many shingles only one text has, which are the
+    lowest numbers.
     """
     words, lengths, vocabulary = number_words(texts, SHINGLE_WORDS)
     shingles, distinct = _numbered(words, lengths, vocabulary)
@@ -124,7 +133,7 @@ def _rarest_first(texts: Iterable[str]) -> tuple[NDArray[np.int32], list[int], i
     rank[np.argsort(frequency, kind="stable")] = np.arange(distinct, dtype=np.int32)
     for first, last, block in _blocks(sizes):
         shingles[block] = _keys(rank[shingles[block]], sizes[first:last], distinct) % max(distinct, 1)
-    return shingles[:end], [0, *np.cumsum(sizes).tolist()], int((frequency == 1).sum())
+    return shingles[:end], sizes, int((frequency == 1).sum())
 
 
 def _numbered(words: NDArray[np.int32], lengths: NDArray[np.int64], vocabulary: int) -> tuple[NDArray[np.int32], int]:

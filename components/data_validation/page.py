@@ -11,12 +11,11 @@ from typing import Any
 
 from components.data_validation.checks import Check
 from components.data_validation.labels import AnnotatorRecord, LabelStatistics
-from components.data_validation.normalisation import clipped, length_in_words
+from components.data_validation.normalisation import clipped
 from components.data_validation.reading import RawFile, Row
-from components.data_validation.report import TEXTS
 from components.data_validation.row_checks import rows_by_reason
 from components.data_validation.schemas import FILES, FileName
-from components.data_validation.validate import Validated
+from components.data_validation.validate import TEXTS, Validated
 from components.reports.page import render_page
 
 TEMPLATE = Path(__file__).with_name("report.html.jinja")
@@ -117,7 +116,7 @@ def _histograms(file: FileName, validated: Validated) -> list[Histogram]:
     """One a text of the file's rows, on one scale, so that a length bias meets the eye."""
     if not validated.kept[file]:
         return []
-    lengths = {name: [length_in_words(row[name]) for row in validated.kept[file]] for name in TEXTS[file]}
+    lengths = validated.words[file]
     ordered = sorted(length for each in lengths.values() for length in each)
     nearly_longest = ordered[math.ceil(0.99 * len(ordered)) - 1]  # one giant text would squash all the others
     width = max(1, math.ceil((nearly_longest + 1) / HISTOGRAM_BINS))

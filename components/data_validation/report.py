@@ -11,19 +11,12 @@ from typing import Any
 
 from components.data_validation.conversation_checks import turns_of
 from components.data_validation.conversations import texts_of
-from components.data_validation.normalisation import length_in_words
 from components.data_validation.reading import RawFile, Row
 from components.data_validation.schemas import FILES, FileName
-from components.data_validation.validate import Validated
+from components.data_validation.validate import TEXTS, Validated
 from components.data_validation.whole_rows import Count
 
 COUNTED_ROWS = 2000
-# Whose length is told of each file.
-TEXTS: dict[FileName, tuple[str, ...]] = {
-    "prompts": ("prompt",),
-    "demonstrations": ("response",),
-    "comparisons": ("chosen", "rejected"),
-}
 
 
 def report_of(raw: dict[FileName, RawFile], validated: Validated, count: Count | None = None) -> dict[str, Any]:
@@ -126,9 +119,8 @@ def _file_metrics(
     """Of a file that is not given, those of the rows that were made in its place, if any."""
     out = [row for row in validated.rejected if row.file == file]
     rejected = sum(not row.withheld for row in out)
-    columns = TEXTS[file]
     kept = validated.kept[file]
-    texts = [row[column] for row in kept for column in columns]
+    words = [length for lengths in validated.words[file].values() for length in lengths]
     size = content.size if content else len(kept)
     near = next(check for check in validated.checks if check.name == f"near_duplicates_{file}")
     return {
@@ -140,7 +132,7 @@ def _file_metrics(
         "withheld_fraction": _share(len(out) - rejected, size),
         "rejected_fraction": _share(rejected, size),
         "near_duplicate_fraction": near.value or 0.0,
-        "mean_words": _share(sum(map(length_in_words, texts)), len(texts)),
+        "mean_words": _share(sum(words), len(words)),
         **(_tokens(file, kept, count) if count and kept else {}),
     }
 

@@ -43,6 +43,7 @@ def sort_out(
     Raises:
         DataError: a file is empty or lacks a column.
     """
+    sound: dict[int, bool] = {}
     faults: dict[FileName, dict[int, list[Fault]]] = {}
     broken: list[tuple[str, str, str]] = []
     for file, content in raw.items():
@@ -53,7 +54,7 @@ def sort_out(
             broken.append((content.path, "one JSON object a line", _first_bad_row(content.bad_rows)))
             continue
         try:
-            faults[file] = row_faults(frame_of(content.rows), schema_of(file, limits, count))
+            faults[file] = row_faults(frame_of(content.rows), schema_of(file, limits, count, sound))
         except MissingColumns as missing:
             present = sorted({column for row in content.rows for column in row})
             for column in missing.columns:

@@ -70,11 +70,14 @@ def frame_of(rows: list[Row]) -> pd.DataFrame:
     return pd.DataFrame(rows, dtype=object)
 
 
-def schema_of(file: FileName, limits: DataValidation, count: Count | None = None) -> pa.DataFrameSchema:
+def schema_of(
+    file: FileName, limits: DataValidation, count: Count | None = None, sound: dict[int, bool] | None = None
+) -> pa.DataFrameSchema:
     """The schema of a raw file. Columns it does not name are allowed and kept as they are.
 
     Args:
         count: the lengths of texts in tokens; needed where there is a limit of them.
+        sound: which conversations are, by identity, as far as is known; rows of several files may have the same ones.
     """
     label = _text(required=True)
     optional = _text(required=False, nullable=True)
@@ -106,7 +109,7 @@ def schema_of(file: FileName, limits: DataValidation, count: Count | None = None
             _check("responses_look_different", responses_look_different),
             _check("fits_its_pair", fit_their_pair),
         ]
-    always = {"id": identity, "prompt": prompt, "messages": _conversation()}
+    always = {"id": identity, "prompt": prompt, "messages": _conversation({} if sound is None else sound)}
     return pa.DataFrameSchema(always | columns[file], checks=checks)
 
 
@@ -165,10 +168,8 @@ def _few_tokens(limit: int, count: Count) -> pa.Check:
     return _check(f"has_few_tokens:{limit}", holds)
 
 
-def _conversation() -> pa.Column:
-    """Messages, which only some rows have."""
-
-    sound: dict[int, bool] = {}  # by identity: nearly all are, and then one look at each is enough
+def _conversation(sound: dict[int, bool]) -> pa.Column:
+    """Messages, which only some rows have. Nearly all are sound, and then one look at each is enough."""
 
     def seems_sound(value: Any) -> bool:
         if id(value) not in sound:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 from components.config import DataValidation
 from components.data_validation.checks import Check
@@ -22,6 +23,7 @@ from components.data_validation.label_checks import (
     majority_check,
 )
 from components.data_validation.labels import LabelStatistics, label_statistics
+from components.data_validation.normalisation import length_in_words
 from components.data_validation.reading import PLACE, RawFile, Row
 from components.data_validation.row_checks import refuse_too_many, sort_out
 from components.data_validation.schemas import FILES, FileName
@@ -50,6 +52,14 @@ from components.errors import DataError
 logger = logging.getLogger("proximal")
 
 
+# Whose length is told of each file.
+TEXTS: dict[FileName, tuple[str, ...]] = {
+    "prompts": ("prompt",),
+    "demonstrations": ("response",),
+    "comparisons": ("chosen", "rejected"),
+}
+
+
 @dataclass(frozen=True)
 class Validated:
     """All that the stage finds. Rows in `kept` and `parts` carry their place; see `reading.place_of`."""
@@ -59,6 +69,14 @@ class Validated:
     rejected: list[Rejected]
     checks: list[Check]
     labels: LabelStatistics
+
+    @cached_property
+    def words(self) -> dict[FileName, dict[str, list[int]]]:
+        """The lengths of all texts that are kept, by file and column. Units: words."""
+        return {
+            file: {name: [length_in_words(row[name]) for row in self.kept[file]] for name in names}
+            for file, names in TEXTS.items()
+        }
 
 
 def validate(raw: dict[FileName, RawFile], limits: DataValidation, seed: int, count: Count | None = None) -> Validated:
@@ -80,7 +98,7 @@ def validate(raw: dict[FileName, RawFile], limits: DataValidation, seed: int, co
     drawn = [split for split in HELD_OUT if split not in named] if derived or not named else []
     splits: list[tuple[Split, Row]] = [(split_of(row, limits, seed, drawn), row) for row in kept["prompts"]]
     heldout = {kin_key(row): split for split, row in splits if split != "train"}
-    leaks = {} if derived else {split: LEAKED for split in named}
+    leaks: dict[str, Fault] = {} if derived else {split: LEAKED for split in named}
     rejected += _remove_heldout_prompts(kept, heldout, leaks)
     rejected.sort(key=lambda row: (FILES.index(row.file), row.row))
     refuse_too_many(raw, rejected, limits)

@@ -10,6 +10,7 @@ import pandas as pd
 from components.data_validation.conversations import are_turns, texts_of
 from components.data_validation.normalisation import fingerprint, has_encoding_fault, visible
 
+_TEXTS = ("prompt", "response", "chosen", "rejected")
 Count = Callable[[Sequence[str]], Sequence[int]]  # the lengths of texts, in tokens
 
 
@@ -23,13 +24,21 @@ def are_new(frame: pd.DataFrame) -> pd.Series:
         named = frame["annotator"].notna() if "annotator" in frame else pd.Series(False, index=frame.index)
         ids = frame["id"].map(_looks).where(frame["pair"].notna() & ~named, "").tolist()
     columns = [frame[column].tolist() for column in frame.columns if column != "id"]
+    texts = [frame[column].tolist() for column in _TEXTS if column in frame]
+    alike = [hash(tuple(map(_seen, row))) for row in zip(*texts, strict=True)] if texts else [0] * len(frame)
+    counts = Counter(alike)
     seen: set[bytes] = set()
     new = []
-    for row in zip(ids, *columns, strict=True):
+    for hashed, *row in zip(alike, ids, *columns, strict=True):
         before = len(seen)
-        seen.add(fingerprint(*map(_looks, row)))
-        new.append(len(seen) > before)
+        if counts[hashed] > 1:  # no other row has such texts, else; most rows need no closer look
+            seen.add(fingerprint(*map(_looks, row)))
+        new.append(counts[hashed] == 1 or len(seen) > before)
     return pd.Series(new, index=frame.index)
+
+
+def _seen(value: object) -> str:
+    return visible(value) if isinstance(value, str) else repr(value)
 
 
 def _looks(value: object) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from components.data_validation.dataset_splits import raw_of, tell_splits
 from components.data_validation.reading import RawFile
@@ -38,7 +39,7 @@ def read_from_hub(text: str, revision: str | None, splits: Sequence[str]) -> lis
     from datasets import load_dataset
 
     try:
-        loaded = load_dataset(match["name"], match["config"], revision=revision, split=list(splits) or None)
+        loaded: Any = load_dataset(match["name"], match["config"], revision=revision, split=list(splits) or None)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as fault:
         raise DataError(
             "a data set of the hub cannot be loaded",
