@@ -241,7 +241,7 @@ def test_a_codec_that_swallows_all_turns_but_the_last(
             "encode",
             lambda chat, asked: chat._encode([chat.template.conversation(each)[-1:] for each in asked], is_open=True),
         )
-        assert stopped().startswith("error: the chat template does not round-trip")
+        assert "does not round-trip" in stopped()
     perform("alignment", params, Place(), 1)
     [first, *_] = read_json(Place().alignment / "1" / "checks.json")
     assert (first["name"], first["largest"], first["times"]) == ("template", 0, 1) and told("template") == 0.0

@@ -181,9 +181,8 @@ def test_a_template_that_swallows_turns_stops_sft_and_a_sound_one_is_told_of(
     with patch.dict(os.environ), pytest.raises(SystemExit) as ended:
         main.main(["sft"], standalone_mode=False)
     said = capsys.readouterr().err
-    assert ended.value.code == 2 and "error: the chat template does not round-trip" in said
+    assert ended.value.code == 2 and "error: " in said and "does not round-trip" in said
     assert "expected:" in said and "found:" in said and not Place().sft.exists()
     sft(change_params)
     [*_, run] = sorted(search("tags.stage = 'sft'"), key=lambda found: found.started)
     assert [point.value for point in store.client().get_metric_history(run.run_id, "check/template")] == [0.0]
-    assert "dialogues whose tokens are not those of prompt and response 0 of " in capsys.readouterr().err
