@@ -47,9 +47,9 @@ def take_over(used: Path, cycle: int, content: Mapping[str, Any], compute: Compu
             continue
         then = _flat(read_json(record)["content"])
         unlike = {name for name in then.keys() | now.keys() if then.get(name) != now.get(name)}
-        if "processes" not in unlike or unlike - _OF_PROCESSES:
+        if "processes" not in then.keys() & unlike or unlike - _OF_PROCESSES:
             continue
-        done, processes = len(read_json(folder / "curve.json")), f"{then.get('processes')} processes"
+        done, processes = len(read_json(folder / "curve.json")), f"{then['processes']} processes"
         if not compute.reshard_checkpoints:  # no param of the stage: no result depends on it but such a one
             raise ConfigError(
                 "interrupted work is there, of another number of processes",
