@@ -13,7 +13,8 @@ from click.testing import CliRunner
 
 from components.config import Params
 from components.errors import ConfigError
-from components.interface.plan.estimate import device_of, estimate
+from components.interface.plan.device import device_of
+from components.interface.plan.estimate import estimate
 from components.interface.plan.lengths import Lengths, largest_microbatch
 from components.interface.plan.live_bytes import counted
 from components.interface.plan.models import shape_of
