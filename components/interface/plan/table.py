@@ -59,7 +59,7 @@ def _tokens(found: Estimate) -> Table:
 
 
 def _seconds(found: Estimate) -> Table:
-    table = plain_table("Minutes of computing, a first guess: within a factor of two", "sampling", "passing",
+    table = plain_table("Minutes of computing, a rough guess", "sampling", "passing",
                         "training", "total")  # fmt: skip
     for each in found.seconds:
         minutes = (each.sampling, each.passing, each.training, each.total)
