@@ -81,17 +81,18 @@ def params(key: str | None, schema: bool, as_json: bool) -> None:
         print_params(require_repository(), key, as_json)
 
 
-@click.command(short_help="Compute a run's memory, phase by phase.")
-@click.option("--device", metavar="cpu|GIB", default="cpu", show_default=True,
-              help="This machine, or a GPU with so many GiB.")  # fmt: skip
+@click.command(short_help="Compute a run's memory, tokens and time.")
+@click.option("--device", metavar="cpu|NAME|SIZE", default="cpu", show_default=True,
+              help="This machine; a GPU such as h100-80gb; or its memory, as 80GiB or 80GB.")  # fmt: skip
 @output.as_json
 def plan(device: str, as_json: bool) -> None:
-    """Compute what a run of these params takes of memory, phase by phase, and its tokens; no weights are loaded."""
+    """Compute what a run of these params takes of memory and time, phase by phase; no weights are loaded."""
     with output.answering(as_json) as tell:
         repository = require_repository()
         set_environment(repository)
         from components.config import load_params
-        from components.interface.plan.estimate import device_of, estimate
+        from components.interface.plan.device import device_of
+        from components.interface.plan.estimate import estimate
         from components.interface.plan.table import plan_tables
         from components.interface.terminal import print_whole
         from components.place import Place

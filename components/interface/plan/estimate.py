@@ -2,52 +2,38 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from components.config import Params
-from components.config.accelerate import accelerate_config
-from components.errors import ConfigError
+from components.config.accelerate import AccelerateConfig, accelerate_config
+from components.interface.plan.beside import beside, offloaded
+from components.interface.plan.device import Device
 from components.interface.plan.lengths import lengths_of, vocabulary_of_scratch
 from components.interface.plan.models import shape_of
 from components.interface.plan.phases import Simulation
+from components.interface.plan.processes import of_one_process, on_one_machine
 from components.interface.plan.roles import Phase
+from components.interface.plan.seconds import Seconds, seconds_of, speed_of
 from components.interface.plan.tokens import Tokens, tokens_of
 from components.place import Place
-
-GIB = 2**30
-_MIB = 2**20
-# What a stage takes on a CPU beside its tensors: libraries, kernels that were made, rows, freed memory that the C
-# library keeps. Measured on the shipped world; see infra/decisions/0013-plan.md.
-_BESIDE = {"sft": 880 * _MIB, "reward_model": 825 * _MIB, "judge": 775 * _MIB, "alignment": 900 * _MIB,
-           "evaluation": 600 * _MIB}  # fmt: skip
-_CONTEXT = GIB // 2  # of CUDA, on a GPU; not measured
-_LOADS_AFTER_TRAINING = ("reward_model", "judge")  # the SFT policy
-_FROZEN = ("reference", "reward model")
-
-
-class Device(NamedTuple):
-    """Where a run is to fit: this machine's main memory, or a GPU of so many bytes."""
-
-    name: str
-    memory: int
-    is_gpu: bool
 
 
 class Row(NamedTuple):
     """A phase on a device.
 
     Args:
-        beside: what is there beside tensors.
+        phase: as one process has it.
+        beside: what is there beside tensors, in one process.
+        processes: how many of them share the device's memory: on a CPU those of a machine, on GPUs one.
     """
 
     phase: Phase
     beside: int
+    processes: int = 1
 
     @property
     def total(self) -> int:
-        return self.phase.total + self.beside
+        return self.processes * (self.phase.total + self.beside)
 
 
 class Estimate(NamedTuple):
@@ -56,6 +42,7 @@ class Estimate(NamedTuple):
     Args:
         parameters: of the policy's architecture, tied ones once.
         lengths: where the lengths of sequences come from.
+        seconds: of stages, where the device's speed and the rows are known.
         knobs: changes of params and what the peak becomes with each, the best first; only where it does not fit.
     """
 
@@ -64,6 +51,7 @@ class Estimate(NamedTuple):
     parameters: int
     lengths: str
     tokens: list[Tokens]
+    seconds: list[Seconds]
     knobs: list[tuple[str, int]]
 
     @property
@@ -89,40 +77,16 @@ class Estimate(NamedTuple):
                     "gradients_and_optimizer": row.phase.training,
                     "activations_logits_cache": row.phase.work,
                     "beside": row.beside,
+                    "processes": row.processes,
                     "bytes": row.total,
                 }
                 for row in self.rows
             ],
             "lengths": self.lengths,
             "tokens": [each._asdict() for each in self.tokens],
+            "seconds": [each._asdict() for each in self.seconds],
             "knobs": [{"change": change, "bytes": size} for change, size in self.knobs],
         }
-
-
-def device_of(text: str) -> Device:
-    """`cpu` for this machine, or a GPU by its GiB.
-
-    Raises:
-        ConfigError: neither.
-    """
-    if text == "cpu":
-        return _this_machine()
-    try:
-        size = float(text)
-    except ValueError:
-        size = 0.0
-    if not 0.0 < size < float("inf"):
-        raise ConfigError("there is no such device", where="--device", expected="cpu, or a number of GiB", found=text)
-    return Device(f"a GPU of {size:g} GiB", round(size * GIB), is_gpu=True)
-
-
-def _this_machine() -> Device:
-    """Its main memory, or what a container may take of it."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = Path("/sys/fs/cgroup/memory.max")
-    if limit.exists() and (found := limit.read_text().strip()).isdigit():
-        memory = min(memory, int(found))
-    return Device("this machine", memory, is_gpu=False)
 
 
 def estimate(params: Params, place: Place, device: Device) -> Estimate:
@@ -131,44 +95,43 @@ def estimate(params: Params, place: Place, device: Device) -> Estimate:
     Raises:
         ConfigError: the checkpoint's config, its tokenizer or its template cannot be used.
     """
-    simulation = _simulation(params, place)
+    config = accelerate_config(place.root / params.compute.accelerate_config)
+    simulation = _simulation(params, place, config)
     phases = {name: run() for name, run in simulation.phases().items()}
-    rows = [_row(phase, params, device) for phase in phases.values()]
+    rows = [_row(phase, params, device, config) for phase in phases.values()]
+    tokens = tokens_of(params, simulation.lengths) if simulation.lengths.are_rows else []
     found = Estimate(
         rows,
         device,
         phases["evaluation"].parameters,
         simulation.lengths.source,
-        tokens_of(params, simulation.lengths) if simulation.lengths.are_rows else [],
+        tokens,
+        seconds_of(tokens, phases["evaluation"], params, config, device, speed_of(device, config)) if tokens else [],
         [],
     )
-    return found if found.fits else found._replace(knobs=_knobs(params, place, device, found))
+    return found if found.fits else found._replace(knobs=_knobs(params, place, device, config, found))
 
 
-def _simulation(params: Params, place: Place) -> Simulation:
-    config = accelerate_config(place.root / params.compute.accelerate_config)
+def _simulation(params: Params, place: Place, config: AccelerateConfig) -> Simulation:
     shape = shape_of(params.language_model, vocabulary_of_scratch(params.language_model, place))
     return Simulation(params, shape, lengths_of(params, place), mixed=config.mixed_precision == "bf16")
 
 
-def _row(phase: Phase, params: Params, device: Device) -> Row:
-    if device.is_gpu:
-        if params.language_model.offload_frozen and phase.name == "updates":
-            kept = {role: 0 if role in _FROZEN else size for role, size in phase.roles.items()}
-            phase = phase._replace(roles=kept)
-        return Row(phase, _CONTEXT)
-    # A model's file is mapped into memory while it is loaded; what training has freed is not given back before.
-    loaded = phase.whole_model if phase.stage in _LOADS_AFTER_TRAINING and phase.training else 0
-    return Row(phase, _BESIDE[phase.stage] + loaded)
+def _row(phase: Phase, params: Params, device: Device, config: AccelerateConfig) -> Row:
+    gathers = params.compute.gather_for_generation
+    mine = of_one_process(offloaded(phase, params, device), config, gather_for_generation=gathers)
+    return Row(mine, beside(mine, device), 1 if device.is_gpu else on_one_machine(phase.stage, config))
 
 
-def _knobs(params: Params, place: Place, device: Device, found: Estimate) -> list[tuple[str, int]]:
+def _knobs(
+    params: Params, place: Place, device: Device, config: AccelerateConfig, found: Estimate
+) -> list[tuple[str, int]]:
     """What the peak's phase takes with one key changed, for every key that can help it."""
     name = found.peak.phase.key
     knobs = []
     for change, changed in _changes(params, found.peak.phase, device):
-        phase = _simulation(changed, place).phases()[name]()
-        total = _row(phase, changed, device).total
+        phase = _simulation(changed, place, config).phases()[name]()
+        total = _row(phase, changed, device, config).total
         if total < found.peak.total:
             knobs.append((change, total))
     return sorted(knobs, key=lambda knob: knob[1])

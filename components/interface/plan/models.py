@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from components.config import LanguageModel
-from components.errors import ConfigError
 from components.interface.plan.live_bytes import real
 from components.models.adapter_shape import AdapterShape
+from components.models.checkpoint_tokenizer import bad_checkpoint
 from components.models.holding import attention_options, dtype_of, held
 from components.models.loading import ScalarModel, scratch_shape
 
@@ -96,10 +96,4 @@ def shape_of(settings: LanguageModel, vocabulary: int) -> Any:
     try:
         return AutoConfig.from_pretrained(settings.checkpoint, trust_remote_code=settings.trust_remote_code)
     except (OSError, ValueError) as fault:
-        raise ConfigError(
-            "the checkpoint's config cannot be read",
-            where=f"language_model.checkpoint: {settings.checkpoint}",
-            expected='"scratch", a folder with config.json, or the name of a model on the hub',
-            found=" ".join(str(fault).split())[:300],
-            do="correct the name, or bring its files there",
-        ) from fault
+        raise bad_checkpoint(settings, fault) from fault

@@ -6,7 +6,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from components.interface.plan.estimate import GIB, Estimate, Row
+from components.interface.plan.device import GIB
+from components.interface.plan.estimate import Estimate, Row
 from components.interface.tables import plain_table
 
 
@@ -17,6 +18,8 @@ def plan_tables(found: Estimate) -> Group:
         parts.append(_knobs(found))
     if found.tokens:
         parts.append(_tokens(found))
+    if found.seconds:
+        parts.append(_seconds(found))
     parts.append(Text(f"lengths: {found.lengths}"))
     return Group(*parts)
 
@@ -36,6 +39,8 @@ def _verdict(found: Estimate) -> Text:
     roles = ", ".join(f"{role} {_gib(size)}" for role, size in found.peak.phase.roles.items())
     fits = "fits" if found.fits else "DOES NOT FIT"
     text = f"{fits}: the peak is {_gib(found.peak.total)} GiB in {_name(found.peak)} (weights: {roles}); "
+    if (count := found.peak.processes) > 1:
+        text = f"{text}{count} processes take {_gib(found.peak.total // count)} GiB each; "
     return Text(f"{text}{found.device.name} has {_gib(found.device.memory)} GiB")
 
 
@@ -50,6 +55,15 @@ def _tokens(found: Estimate) -> Table:
     table = plain_table("Tokens", "sampled", "passed", "trained")
     for each in found.tokens:
         table.add_row(each.stage, *(f"{number:,}" for number in (each.sampled, each.passed, each.trained)))
+    return table
+
+
+def _seconds(found: Estimate) -> Table:
+    table = plain_table("Minutes of computing, a rough guess", "sampling", "passing",
+                        "training", "total")  # fmt: skip
+    for each in found.seconds:
+        minutes = (each.sampling, each.passing, each.training, each.total)
+        table.add_row(each.stage, *(f"{number / 60:,.1f}" for number in minutes))
     return table
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from components.config import CriticFree, Dpo, OnlineDpo, Params, PolicyGradientMethod, Ppo
+from components.alignment.best_of_n.learner import responses_of_cycle
+from components.config import BestOfN, CriticFree, Dpo, OnlineDpo, Params, PolicyGradientMethod, Ppo, QLearning
 from components.interface.plan.lengths import Lengths
 
 
@@ -63,9 +64,16 @@ def _cycle(params: Params, lengths: Lengths, number: str) -> Tokens:
         sampled += asked * settings.responses_per_prompt * response
         passed += round(3 * asked * settings.responses_per_prompt * mean)  # policy, reference, reward model
         trained = round(2 * asked * mean)
-    elif isinstance(settings, Dpo):
+    elif isinstance(settings, (Dpo, QLearning)):
         pairs = lengths.comparisons["reward_model"]
         mean = sum(sum(a) + sum(b) for a, b in pairs) / len(pairs)
         trained = round(settings.iterations_per_cycle * settings.comparisons_per_iteration * mean)
-        passed += trained
+        sampled += settings.iterations_per_cycle * settings.progress_prompts * response
+        # By the reference, each iteration's; or by the reward model, all that there are.
+        passed += trained if isinstance(settings, Dpo) else round(len(pairs) * mean)
+    elif isinstance(settings, BestOfN):
+        candidates = responses_of_cycle(settings, int(number))
+        prompt = sum(lengths.prompts) / len(lengths.prompts)
+        sampled = candidates * (sampled + settings.progress_prompts * response)
+        passed += round(sampled / response * (prompt + response))  # by the reward model, which chooses
     return Tokens(f"alignment {number}", sampled, passed, trained)

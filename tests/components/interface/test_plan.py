@@ -6,22 +6,29 @@ import gc
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from click.testing import CliRunner
 
 from components.config import Params
+from components.config.accelerate import AccelerateConfig
 from components.errors import ConfigError
-from components.interface.plan.estimate import device_of, estimate
+from components.interface.plan.device import device_of
+from components.interface.plan.estimate import estimate
 from components.interface.plan.lengths import Lengths, largest_microbatch
 from components.interface.plan.live_bytes import counted
 from components.interface.plan.models import shape_of
 from components.interface.plan.phases import Simulation
+from components.interface.plan.processes import of_one_process
+from components.interface.plan.seconds import seconds_of
 from components.interface.plan.table import plan_tables
-from components.interface.plan.tokens import tokens_of
+from components.interface.plan.tokens import Tokens, tokens_of
 from components.place import Place
 from flows.cli import commands
+
+Tree = dict[str, Any]
 
 VOCABULARY, HIDDEN, INNER, LAYERS = 300, 8, 16, 2
 # Embeddings (tied), then of each layer q, k, v, o, three of the MLP and two norms, then the last norm.
@@ -31,10 +38,17 @@ ROTARY = 2 * 2 * 4  # buffers: the frequencies of pairs in a head of 4, kept twi
 
 
 @pytest.fixture
-def small(tiny_params: Callable[..., Params]) -> Params:
+def small(make_small: Callable[[str], Params]) -> Params:
+    return make_small("ppo")
+
+
+@pytest.fixture
+def make_small(tiny_params: Callable[..., Params]) -> Callable[[str], Params]:
+    """The tiny params of a method, with sizes to count by hand."""
     scratch = {"vocabulary_size": VOCABULARY, "hidden_size": HIDDEN, "intermediate_size": INNER, "layers": LAYERS,
                "attention_heads": 2}  # fmt: skip
-    return tiny_params(language_model={"scratch": scratch, "max_prompt_tokens": 6, "max_response_tokens": 4})
+    language_model = {"scratch": scratch, "max_prompt_tokens": 6, "max_response_tokens": 4}
+    return lambda method: tiny_params(method=method, language_model=language_model)
 
 
 def simulation(params: Params) -> Simulation:
@@ -152,3 +166,65 @@ def test_a_round_of_dynamic_sampling_may_ask_as_much_again(tiny_params: Callable
     assert found[2].sampled - found[0].sampled == 2 * 3 * 8 * 4
     assert found[2].passed - found[0].passed == 2 * 3 * 8 * (6 + 4) * 3
     assert found[2].trained == found[0].trained
+
+
+def test_a_device_is_this_machine_a_size_or_a_name() -> None:
+    assert device_of("80").memory == device_of("80GiB").memory == 80 * 2**30
+    assert device_of("80GB").memory == 80 * 10**9
+    assert device_of("h100-80gb").memory == 81_559 * 2**20  # as nvidia-smi has it
+    assert not device_of("cpu").is_gpu
+
+
+def sharded(content: Tree, count: int, **fsdp: Any) -> AccelerateConfig:
+    given = {"fsdp_version": 2, "fsdp_reshard_after_forward": True, "fsdp_auto_wrap_policy": "TRANSFORMER_BASED_WRAP"}
+    return AccelerateConfig.model_validate(
+        {"use_cpu": False, "distributed_type": "FSDP", "num_processes": count, "fsdp_config": given | fsdp} | content
+    )
+
+
+def test_fsdp_leaves_each_process_its_share_and_gathers_a_layer(small: Params) -> None:
+    whole = simulation(small).sft()
+    layer = 4 * (4 * HIDDEN * HIDDEN + 3 * HIDDEN * INNER + 2 * HIDDEN)
+    root = 4 * (VOCABULARY * HIDDEN + HIDDEN)  # the embeddings and the last norm
+    mine = of_one_process(whole, sharded({"mixed_precision": "no"}, 4))
+    assert mine.roles["policy"] == -(-whole.roles["policy"] // 4)
+    assert mine.training == -(-whole.training // 4)
+    assert mine.work == whole.work + root + 2 * layer + layer  # two layers' weights and one layer's gradients
+    unwrapped = sharded({"mixed_precision": "no"}, 4, fsdp_auto_wrap_policy="NO_WRAP")
+    assert of_one_process(whole, unwrapped).work == whole.work + whole.roles["policy"] + layer
+
+
+def test_frozen_models_are_whole_in_every_process_and_evaluation_is_one(small: Params) -> None:
+    config = sharded({"mixed_precision": "no"}, 2)
+    whole = simulation(small).updates()
+    mine = of_one_process(whole, config)
+    assert mine.roles["reference"] == whole.roles["reference"]
+    assert mine.roles["value model"] == -(-whole.roles["value model"] // 2)
+    measured = simulation(small).evaluation()
+    assert of_one_process(measured, config) == measured
+
+
+@pytest.mark.parametrize("method", ["dpo", "q_learning", "best_of_n"])
+def test_every_method_is_planned(make_small: Callable[[str], Params], method: str) -> None:
+    found = simulation(make_small(method))
+    [phase] = [run() for run in found.of_method().values()]
+    assert phase.stage == "alignment"
+    if method == "q_learning":  # hidden -> twice as many -> outputs, with biases, float32
+        head = 2 * HIDDEN * (HIDDEN + 1)
+        q_heads = 2 * (head + VOCABULARY * (2 * HIDDEN + 1))
+        assert phase.roles["target heads"] == 4 * q_heads
+        assert phase.roles["heads"] == 4 * (q_heads + head + 2 * HIDDEN + 1)
+    assert phase.trains == (method != "best_of_n")
+    assert (phase.training == 0) == (method == "best_of_n")
+
+
+def test_seconds_follow_from_operations_by_hand(small: Params) -> None:
+    phase = simulation(small).sft()
+    one = AccelerateConfig(use_cpu=False, mixed_precision="bf16", num_processes=1)
+    device = device_of("a100-80gb")
+    [found] = seconds_of([Tokens("sft", 0, 1000, 500)], phase, small, one, device, device.speed)
+    rate = 0.35 * 312e12
+    assert found.passing == pytest.approx(2 * PARAMETERS * 1000 / rate)
+    assert found.training == pytest.approx(6 * PARAMETERS * 500 / rate)
+    assert found.sampling == 0.0
+    assert seconds_of([], phase, small, one, device_of("80"), None) == []
