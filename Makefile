@@ -11,10 +11,10 @@ PYTEST_PROCESSES ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHON  # which Python .venv is made with: make PYTHON=...
 
-.PHONY: help setup run test lint seeds bench smollm2 ui clean venv
+.PHONY: help setup run test test-vllm lint seeds bench smollm2 vllm ui clean venv
 
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: .venv/.installed .venv/.data .venv/.databases ## Install into .venv, fetch the data, make the databases
 
@@ -23,6 +23,9 @@ run: .venv/.data ## Run the whole pipeline: whatever has changed since the last 
 
 test: .venv/.installed-test .venv/.data lint ## Run lint and all tests, as .ci/run does
 	$(BIN)/pytest -n $(PYTEST_PROCESSES) --dist loadfile
+
+test-vllm: .venv/.installed-test vllm ## Run PPO with rollouts of a real vLLM on this machine's CPU
+	$(BIN)/pytest -s tests/components/vllm
 
 lint: .venv/.installed-test ## Check style, types and the direction of imports
 	$(BIN)/ruff check .
@@ -37,6 +40,9 @@ bench: setup ## Measure ours beside TRL on the same work (an hour; makes an envi
 
 smollm2: .venv/.installed ## Fetch SmolLM2-135M-Instruct, a small chat model, into models/
 	@$(BIN)/python infra/fetch_smollm2.py
+
+vllm: .venv/.installed ## Install vLLM for CPUs into .venv-vllm, an environment of its own
+	@infra/make_vllm.sh
 
 ui: setup ## Open the MLflow UI on this machine
 	@$(BIN)/proximal ui

@@ -115,8 +115,9 @@ def require_sound(repository: Path, overrides: Mapping[str, Any]) -> None:
 
     Raises:
         ConfigError: a key or value that cannot be, or an Accelerate config that would not be obeyed in every stage,
-            or that asks for GPUs or layers that are not there, or a rubric, a reward function or a stored scorer that
-            cannot be used.
+            or that asks for GPUs or layers that are not there, or a rubric, a reward function, a stored scorer or an
+            engine of rollouts that cannot be used.
+        EnvironmentFault: an engine of rollouts does not answer.
     """
     from components.config import load_params
     from components.config.accelerate import accelerate_config
@@ -136,3 +137,7 @@ def require_sound(repository: Path, overrides: Mapping[str, Any]) -> None:
 
         require_devices(config)
         require_layer_classes(params.language_model, config, repository)
+    if params.generation.engine != "own":
+        from components.engines.vllm_require import require_engine
+
+        require_engine(params, repository)

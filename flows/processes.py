@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from flows import supervise
+from components import supervise
 
 _PATIENCE_S = 30.0  # longer than the supervisor's own grace period
 
@@ -28,7 +28,7 @@ class Ended:
 
 
 class Processes:
-    """Commands of one flow run, each under a supervisor and in a session of its own: see flows.supervise."""
+    """Commands of one flow run, each under a supervisor and in a session of its own: see components.supervise."""
 
     def __init__(self) -> None:
         self._running: set[subprocess.Popen[str]] = set()

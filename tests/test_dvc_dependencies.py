@@ -22,6 +22,7 @@ NUMBERLESS = {
     "components.launch": "starts processes; threads are params, what else it sets is components.config.accelerate's",
     "components.memory": "what is said when a stage fails for want of it, and then it writes nothing",
     "components.processes": "starts and ends processes",
+    "components.supervise": "ends processes",
     "components.place": "names of files; another name is another out",
     "components.tracking": "writes to MLflow, which no stage reads",
 }

@@ -16,6 +16,7 @@ SHARED_SECTIONS = {
     "compute": "processes and threads of all stages",
     "data": "what the data says beyond its text",
     "language_model": "the model that all stages share",
+    "generation": "what samples the rollouts of the stage alignment",
     "measurement": "how a policy is measured, in three stages",
     "method": "which method the stage alignment uses",
     "cycles": "the cycles of the stage alignment",

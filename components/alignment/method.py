@@ -10,7 +10,7 @@ matrix in compare/dvc.yaml.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar
@@ -61,6 +61,7 @@ class Job:
     Args:
         checks: what the cycle checks of itself.
         gather_for_generation: see compute in params.
+        resources: closed when the cycle's iterations are done, or fail.
     """
 
     accelerator: Accelerator
@@ -71,6 +72,7 @@ class Job:
     frozen: FrozenModels
     checks: Checks = field(default_factory=Checks)
     gather_for_generation: bool = True
+    resources: ExitStack = field(default_factory=ExitStack)
 
     def sampled_from(self, trained: nn.Module, frame: Any) -> AbstractContextManager[Any]:
         """Within it a policy in training, to be sampled from; see `components.training.sharding`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -128,7 +129,9 @@ def run(
     require_sound_template(codec, has_system_turns=False, checks=checks)
     this_cycle = Cycle(cycle, inputs.policy.parent, folder, prompts, comparisons, report)
     gather = compute.gather_for_generation
-    run_cycle(room.start, Job(accelerator, method, settings, shared, this_cycle, frozen, checks, gather))
+    with ExitStack() as resources:
+        job = Job(accelerator, method, settings, shared, this_cycle, frozen, checks, gather, resources)
+        run_cycle(room.start, job)
     seconds = seconds_before + time.monotonic() - began
     accelerator.free_memory()  # of what was trained, before its stored copy is measured
     if accelerator.is_main_process:

@@ -69,6 +69,11 @@ def take_over(used: Path, cycle: int, content: Mapping[str, Any], compute: Compu
         return
 
 
+def engine_folder(folder: Path) -> Path:
+    """Beside the folder, for what an engine of rollouts is told by file, and its log."""
+    return folder.with_name(f"{folder.name}.engine")
+
+
 def write_record(folder: Path, content: Mapping[str, Any], seconds_after: Mapping[str, float]) -> None:
     """Note beside the folder what it is of, and the seconds that the cycle took up to each iteration."""
     write_json(_record(folder), {"content": content, "seconds": seconds_after})
@@ -101,6 +106,7 @@ def remove_all(work: Path, cycle: int) -> None:
     """Delete every folder of a cycle that has ended, those of other contents too."""
     for folder in _folders(work, cycle):
         remove_folder(folder)
+        remove_folder(engine_folder(folder))
         _record(folder).unlink(missing_ok=True)
 
 

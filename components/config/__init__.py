@@ -18,6 +18,7 @@ from components.config.base import (
 from components.config.comparisons import BestOfN, ComparisonMethod, Dpo, PreferenceLoss, QLearning
 from components.config.compute import Compute, CpuThreads
 from components.config.data import Data, DataValidation
+from components.config.generation import Generation, Own, Vllm, VllmAtUrl, VllmStarted
 from components.config.measuring import CycleStart, Evaluation, Measurement, Promotion, Selection
 from components.config.models import LanguageModel, ScratchModel
 from components.config.online import OnlineDpo
@@ -47,6 +48,7 @@ __all__ = [
     "Dpo",
     "Evaluation",
     "Fraction",
+    "Generation",
     "Grpo",
     "LanguageModel",
     "LengthPenalty",
@@ -62,6 +64,7 @@ __all__ = [
     "PolicyGradient",
     "PolicyGradientMethod",
     "Positive",
+    "Own",
     "Ppo",
     "PreferenceLoss",
     "Promotion",
@@ -73,6 +76,9 @@ __all__ = [
     "Section",
     "Selection",
     "Sft",
+    "Vllm",
+    "VllmAtUrl",
+    "VllmStarted",
     "contradiction",
     "load_params",
     "parse_params",

@@ -52,7 +52,10 @@ def findings(faults: list[Any], written: Any) -> list[Finding]:
 
 def _key(fault: Any) -> str:
     named = [fault["ctx"]["key"]] if fault["type"] == "contradiction" else []
-    return ".".join(str(part) for part in [*fault["loc"], *named])
+    place = [*fault["loc"]]
+    if place[:1] == ["generation"]:
+        del place[1:2]  # pydantic puts the engine between the section and its key
+    return ".".join(str(part) for part in [*place, *named])
 
 
 def _line(place: list[str], written: Any) -> int | None:

@@ -11,6 +11,7 @@ from components.config.base import METHODS, POLICY_GRADIENT_METHODS, Method, Sec
 from components.config.comparisons import BestOfN, Dpo, QLearning
 from components.config.compute import Compute
 from components.config.data import Data, DataValidation
+from components.config.generation import Generation, Own
 from components.config.measuring import CycleStart, Evaluation, Measurement, Promotion, Selection
 from components.config.models import LanguageModel
 from components.config.online import OnlineDpo
@@ -28,6 +29,7 @@ class Shared(NamedTuple):
     data: Data
     language_model: LanguageModel
     measurement: Measurement
+    generation: Generation
 
 
 class Params(Section):
@@ -51,6 +53,7 @@ class Params(Section):
     online_dpo: OnlineDpo | None
     q_learning: QLearning | None
     best_of_n: BestOfN | None
+    generation: Generation
     cycles: dict[str, CycleStart]
     measurement: Measurement
     selection: Selection
@@ -134,6 +137,20 @@ class Params(Section):
         return self
 
     @model_validator(mode="after")
+    def an_engine_of_rollouts_has_rollouts(self) -> Params:
+        if not isinstance(self.generation, Own) and self.method not in POLICY_GRADIENT_METHODS:
+            rule = f"own: {self.method} collects no rollouts, and all that is measured is sampled by our own engine"
+            raise contradiction("generation.engine", rule, self.generation.engine)
+        return self
+
+    @model_validator(mode="after")
+    def the_engine_takes_the_adapter(self) -> Params:
+        adapter = self.language_model.adapter
+        if not isinstance(self.generation, Own) and adapter is not None and adapter.kind == "dora":
+            raise contradiction("language_model.adapter.kind", "lora or rslora: vLLM takes no other", adapter.kind)
+        return self
+
+    @model_validator(mode="after")
     def limits_in_tokens_have_a_tokenizer(self) -> Params:
         for key in ("max_prompt_tokens", "max_response_tokens"):
             limit: int | None = getattr(self.data_validation, key)
@@ -152,7 +169,7 @@ class Params(Section):
     @property
     def shared(self) -> Shared:
         """What several stages read."""
-        return Shared(self.seed, self.data, self.language_model, self.measurement)
+        return Shared(self.seed, self.data, self.language_model, self.measurement, self.generation)
 
     @property
     def alignment(self) -> MethodSettings:

@@ -28,7 +28,7 @@ class Reading:
 
     def __getattr__(self, key: str) -> Any:
         if key == "shared":
-            return Shared(self.seed, self.data, self.language_model, self.measurement)
+            return Shared(self.seed, self.data, self.language_model, self.measurement, self.generation)
         value = getattr(self._section, key)
         if isinstance(value, BaseModel):
             section = self._section.method if key == "alignment" else key  # the chosen method's, under its name

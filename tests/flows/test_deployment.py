@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 from tiny_project import REPOSITORY, Tiny
 
+from components import supervise
 from components.processes import free_port
-from flows import supervise
 from flows.workspace import RUNS
 
 PREFECT = [sys.executable, "-m", "prefect"]

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 from tiny_project import Tiny, is_running
 
+from components import supervise
 from components.errors import EnvironmentFault
-from flows import supervise
 
 
 @pytest.mark.parametrize("killed", ["repro", str(Path(supervise.__file__))], ids=["DVC", "supervisor"])

@@ -16,8 +16,8 @@ import pytest
 from ruamel.yaml import YAML
 from tiny_project import REPOSITORY, Tiny, is_running
 
+from components import supervise
 from components.tracking import store
-from flows import supervise
 
 LONGEST_S = 15
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tiny_project import is_running
 
-from flows import supervise
+from components import supervise
 from flows.processes import Ended, Processes, processes, processes_of, stop_all
 
 # Two sleeping processes: one in the same session, one in a session of its own whose parent has ended.

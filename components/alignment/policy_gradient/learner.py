@@ -18,6 +18,8 @@ from components.alignment.policy_gradient.checkpoint import Progress
 from components.alignment.policy_gradient.checks import check_rollouts
 from components.alignment.policy_gradient.credit import Credit, Estimate, assign_credit
 from components.alignment.policy_gradient.dynamic_sampling import Drawn, draw_groups, taken
+from components.alignment.policy_gradient.engine import engine_for
+from components.alignment.policy_gradient.mismatch import held_against_ours
 from components.alignment.policy_gradient.reference import reference_of
 from components.alignment.policy_gradient.rollouts import Collector, EncodedPrompt, Rollouts, figures_of
 from components.alignment.policy_gradient.update import Statistics, Updater
@@ -76,9 +78,12 @@ class PolicyGradientLearner:
 
     def begin(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         job = self._job
+        tokens = [prompt.tokens for prompt in self._prompts]
+        engine = engine_for(job, self._model.policy, self._frame, tokens, self._settings.temperature)
         self._collector = Collector(
             *(job.accelerator, self._model, self._reference, job.frozen, self._settings, job.shared, self.name),
             lambda: job.sampled_from(self._model, self._frame),
+            engine,
         )
         limit = job.shared.language_model.max_response_tokens
         self._updater = Updater(
@@ -90,18 +95,36 @@ class PolicyGradientLearner:
         started = time.monotonic()
         settings = self._settings
         kl_coef = self._progress.kl_coef
+        of_engine = self._collector.sync()
+        synced = time.monotonic()
         rollouts, of_sampling = self._sample(iteration)
         policies = self._model.policy, self._reference
         check_rollouts(self._job, self.name, settings, rollouts, iteration, *policies)
         credit, moments = assign_credit(rollouts, kl_coef, self._progress.score_moments, settings, self._estimate)
+        of_mismatch, credit = self._against_the_engine(rollouts, credit, iteration)
         rolled_out = time.monotonic()
         with self._job.frozen_offloaded(self._model, self._reference):
             statistics = self._updater.update(rollouts, credit, kl_coef, iteration)
-        row = _curve_row(kl_coef, rollouts, credit, statistics) | of_sampling
+        row = _curve_row(kl_coef, rollouts, credit, statistics) | of_engine | of_mismatch | of_sampling
         if settings.mask_truncated:
             row["truncated_masked"] = int((~rollouts.ended).sum())
         self._progress = Progress(_next_kl_coef(kl_coef, row["kl"], settings), moments)
-        return Iteration(row, {"rollouts": rolled_out - started, "updates": time.monotonic() - rolled_out})
+        of_syncing = {"syncing": synced - started} if of_engine else {}
+        took = {**of_syncing, "rollouts": rolled_out - synced, "updates": time.monotonic() - rolled_out}
+        return Iteration(row, took)
+
+    def _against_the_engine(
+        self, rollouts: Rollouts, credit: Credit, iteration: int
+    ) -> tuple[dict[str, float], Credit]:
+        """Figures of another engine's logprobs beside ours, and the credit with the weights that mend the difference.
+
+        Every policy loss is a multiple of the advantage: a weight of the one is a weight of the other.
+        """
+        figures, weights = held_against_ours(
+            *(rollouts.old_logprobs, rollouts.sampled_logprobs, rollouts.sequences.response_mask),
+            *(self._job.shared.generation, f"{self.name}, iteration {iteration + 1}"),
+        )
+        return figures, credit if weights is None else credit._replace(advantages=credit.advantages * weights)
 
     def _sample(self, iteration: int) -> Drawn:
         """The iteration's rollouts, a prompt's responses one after the other."""

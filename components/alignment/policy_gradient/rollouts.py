@@ -16,7 +16,8 @@ from components.core.checks import require_finite
 from components.core.kl import kl_estimate
 from components.core.stats import masked_mean, masked_sum
 from components.data.rows import Prompt
-from components.engines.generation import generate
+from components.engines.base import Engine
+from components.engines.own import OwnEngine
 from components.engines.sampling import draw_uniforms
 from components.measuring.measure import FrozenModels
 from components.passes.forward import in_microbatches, prepared, response_logprobs
@@ -72,6 +73,7 @@ class Collector:
 
     Args:
         sampled_from: gives the policy to sample from; None for the model's own.
+        engine: another than our own, which samples them.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class Collector:
         shared: Shared,
         name: str,
         sampled_from: Callable[[], AbstractContextManager[Any]] | None = None,
+        engine: Engine | None = None,
     ) -> None:
         self._accelerator = accelerator
         self._model = model
@@ -92,7 +95,13 @@ class Collector:
         self._settings = settings
         self._shared = shared
         self._name = name
-        self._sampled_from = sampled_from or (lambda: nullcontext(model.policy))
+        policy = sampled_from or (lambda: nullcontext(model.policy))
+        own = {"temperature": settings.temperature, "batch_size": shared.measurement.batch_size}
+        self._engine = engine or OwnEngine(policy, frozen.codec, **own)
+
+    def sync(self) -> dict[str, float]:
+        """Have the engine sample from the policy as it is now, before an iteration's rollouts; see `Engine.sync`."""
+        return self._engine.sync()
 
     @torch.no_grad()
     def roll_out(self, prompts: list[EncodedPrompt], iteration: int, sampling_round: int = 0) -> Rollouts:
@@ -106,6 +115,7 @@ class Collector:
         Raises:
             ConfigError: a part of the reward model fails, or gives no numbers.
             TrainingError: a recorded number is not finite; the rows are named.
+            EnvironmentFault: another engine does not answer.
         """
         accelerator = self._accelerator
         shared = self._shared
@@ -117,21 +127,11 @@ class Collector:
             generator(shared.seed, "ppo", "responses", iteration, *([sampling_round] if sampling_round else [])),
         )
         share = slice(accelerator.process_index, None, accelerator.num_processes)
-        sampled_logprobs = torch.zeros(uniforms[share].shape)
         with accelerator.autocast():  # as in the update: sampled from, recorded and compared in one precision
-            with self._sampled_from() as policy:
-                sequences = generate(
-                    policy,
-                    codec,
-                    tokens[share],
-                    uniforms[share],
-                    temperature=self._settings.temperature,
-                    batch_size=shared.measurement.batch_size,
-                    logprobs=sampled_logprobs,
-                ).to(accelerator.device)
+            sampled = self._engine.sample(tokens, uniforms, share)
+            sequences = sampled.sequences.to(accelerator.device)
             columns = in_microbatches(self._recorded, sequences, self._settings.microbatch_size)
-        width = sequences.response_tokens.shape[1]
-        columns = (*columns, sampled_logprobs[:, :width].to(accelerator.device))
+        columns = (*columns, sampled.logprobs.to(accelerator.device))
         sequences, columns = _gather(
             accelerator, tokens, sequences, columns, codec.pad_id, shared.language_model.max_response_tokens
         )
