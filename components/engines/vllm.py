@@ -87,8 +87,12 @@ class VllmEngine:
         answers: list[Any] = [None]
         if self._accelerator.is_main_process:
             assert self._client is not None
-            settings = {"temperature": self._temperature, "stop_ids": self._codec.stop_ids}
-            answers = [responses_of(self._client, self._name, prompts, uniforms, **settings)]
+            found = responses_of(
+                *(self._client, self._name, prompts, uniforms),
+                temperature=self._temperature,
+                stop_ids=self._codec.stop_ids,
+            )
+            answers = [found]
             if self._settings.sleeps:
                 self._client.post("/sleep?level=1")
                 self._asleep = True

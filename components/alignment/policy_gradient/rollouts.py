@@ -96,8 +96,9 @@ class Collector:
         self._shared = shared
         self._name = name
         policy = sampled_from or (lambda: nullcontext(model.policy))
-        own = {"temperature": settings.temperature, "batch_size": shared.measurement.batch_size}
-        self._engine = engine or OwnEngine(policy, frozen.codec, **own)
+        self._engine = engine or OwnEngine(
+            policy, frozen.codec, temperature=settings.temperature, batch_size=shared.measurement.batch_size
+        )
 
     def sync(self) -> dict[str, float]:
         """Have the engine sample from the policy as it is now, before an iteration's rollouts; see `Engine.sync`."""

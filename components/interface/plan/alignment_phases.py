@@ -107,7 +107,7 @@ class AlignmentPhases(Workbench):
             heads = roles.add("heads", nn.ModuleList([Head(hidden, 1), QHeads(hidden, vocabulary)]), trained=True)
             targets = roles.add("target heads", QHeads(hidden, vocabulary).requires_grad_(False))
             self._frozen(models, roles)
-            learner = QLearner(policy, *heads)  # type: ignore[arg-type]
+            learner = QLearner(policy, *heads)
 
             def loss(part: Any) -> Tensor:
                 output = learner(part)
