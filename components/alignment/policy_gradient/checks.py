@@ -7,7 +7,7 @@ from torch import nn
 from components.alignment.first_step import require_no_kl, require_sampled_alike
 from components.alignment.method import Job
 from components.alignment.policy_gradient.rollouts import Rollouts
-from components.config import OnlineDpo, Own, PolicyGradientMethod
+from components.config import OnlineDpo, PolicyGradientMethod
 
 
 def check_rollouts(
@@ -29,7 +29,7 @@ def check_rollouts(
     mask, where = rollouts.sequences.response_mask, f"{name}, iteration {iteration + 1}"
     sampled, recorded = rollouts.sampled_logprobs, rollouts.old_logprobs
     precision = job.accelerator.mixed_precision
-    if isinstance(job.shared.generation, Own):  # another engine's have a limit of their own: `held_against_ours`
+    if job.shared.generation.engine == "own":  # another engine's have a limit of their own: `held_against_ours`
         require_sampled_alike(job.checks, where, sampled, recorded, mask, precision, iteration + 1)
     in_cycle = iteration - (job.cycle.number - 1) * settings.iterations_per_cycle
     if iteration == 0 or (in_cycle == 0 and settings.reference == "refreshed"):

@@ -7,7 +7,6 @@ from typing import Any
 
 from components.alignment.method import Job
 from components.alignment.work_folder import engine_folder
-from components.config import Own
 from components.engines.base import Engine
 from components.training.sharding import gathered
 
@@ -20,7 +19,7 @@ def engine_for(job: Job, policy: Any, frame: Any, prompts: list[list[int]], temp
         frame: see `components.training.sharding.gathered`.
         prompts: of the cycle, as token ids.
     """
-    if isinstance(job.shared.generation, Own):
+    if job.shared.generation.engine == "own":
         return None
     from components.engines.vllm import VllmEngine  # what it needs is imported where it is used
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from components.config import Generation, Own
+from components.config import Generation
 from components.core.kl import kl_estimate
 from components.core.mismatch import importance_weights
 from components.core.stats import masked_mean
@@ -25,7 +25,7 @@ def held_against_ours(
     Raises:
         TrainingError: the KL is above the limit of params.
     """
-    if isinstance(generation, Own):
+    if generation.engine == "own":
         return {}, None
     gaps = torch.where(mask, (old_logprobs - engine_logprobs).abs(), 0)
     found = float(masked_mean(kl_estimate(engine_logprobs, old_logprobs, "k3"), mask))
