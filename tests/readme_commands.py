@@ -101,8 +101,12 @@ COMMANDS: dict[str, Here | Elsewhere | Target | NotRun] = {
     "python -m tests.proof": Elsewhere(
         "tests/proof/test_randomwalks_proof_command.py::test_the_table_the_file_and_the_status", ("command.prove",)
     ),
+    "python -m tests.benchmarks.validation": NotRun("a benchmark of 170,000 rows; its parts are tested"),
+    "python -m tests.proof.options": NotRun("20 minutes; tests/proof holds the way that it measures"),
     # data and a model of one's own, and a team
     "make smollm2": Target("fetch_smollm2.py"),
+    "make vllm": Target("make_vllm.sh"),
+    "make test-vllm": Target("pytest -s tests/components/vllm"),
     "proximal data import FILE": Elsewhere(
         "tests/flows/test_data_import.py::test_files_come_in_as_rows_of_ours_and_are_pinned", ('"import"',)
     ),

@@ -50,7 +50,9 @@ def random_causal_model(architecture: str, vocabulary: int, seed: int) -> Any:
     }
     configs: dict[str, Any] = {
         "llama": lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**plain, **sizes, attention_dropout=0.1)),
-        "llama3": lambda: hf.LlamaForCausalLM(hf.LlamaConfig(**plain, **sizes, rope_parameters=LLAMA3_ROPE)),
+        "llama3": lambda: hf.LlamaForCausalLM(
+            hf.LlamaConfig(**plain, **sizes, attention_dropout=0.1, rope_parameters=LLAMA3_ROPE)
+        ),
         "gpt2": lambda: hf.GPT2LMHeadModel(hf.GPT2Config(**plain, n_embd=16, n_layer=2, n_head=2, n_positions=64)),
         "qwen2": lambda: hf.Qwen2ForCausalLM(hf.Qwen2Config(**plain, **sizes)),
         "mistral": lambda: hf.MistralForCausalLM(hf.MistralConfig(**plain, **sizes, sliding_window=4)),

@@ -21,7 +21,7 @@ from components.alignment.preferences import update as dpo_update
 from components.alignment.q_learning import checkpoint as q_checkpoint
 from components.artifacts import read_json, write_json
 from components.config import Params
-from components.engines import cache, generation
+from components.engines import cache, generation, own
 from components.models.adapter_views import AdapterPolicy
 from components.models.chat import Chat
 from components.place import Place
@@ -231,7 +231,7 @@ def test_a_codec_that_swallows_all_turns_but_the_last(
     random_causal_model("llama", len(tokenizer), seed=3).save_pretrained("checkpoint")
     tokenizer.save_pretrained("checkpoint")
     chat = {"checkpoint": "checkpoint", "checkpoint_files": "checkpoint"}
-    chat |= {"prompt_template": None, "chat_template": "tokenizer", "max_prompt_tokens": 200}
+    chat |= {"prompt_template": None, "chat_template": "tokenizer", "max_prompt_tokens": 58}
     params = change_params(language_model=chat, ppo=ONE, policy_gradient={"missing_eos": "none"})
     for stage in ("sft", "reward_model", "judge"):
         perform(stage, params, Place())
@@ -276,13 +276,13 @@ class TestAdapters:
     ) -> None:
         """At the first iteration they are the same ones still."""
         change_adapted_params(policy_gradient={"learning_rate": 0.01})
-        real, kept = rollouts.generate, {}
+        real, kept = own.generate, {}
 
         def from_the_first(policy: Any, *arguments: Any, **named: Any) -> Any:
             first = kept.setdefault("policy", AdapterPolicy(policy.base, policy.origin, policy.shape, policy.weights()))
             return real(first, *arguments, **named)
 
-        monkeypatch.setattr(rollouts, "generate", from_the_first)
+        monkeypatch.setattr(own, "generate", from_the_first)
         said = stopped()
         assert said.startswith(f"error: {SAMPLER}") and "ppo, iteration 2\n" in said
 

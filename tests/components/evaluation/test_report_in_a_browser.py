@@ -128,7 +128,7 @@ def test_on_paper_all_is_there(page: Page) -> None:
     page.emulate_media(media="print")
     assert page.evaluate(CUT_OFF) == []
     folded = page.locator("main details:not(#list details)").all()
-    assert len(folded) == 4
+    assert len(folded) == 5
     for part in folded:
         below_the_summary = (
             "(e) => e.getBoundingClientRect().height - e.firstElementChild.getBoundingClientRect().height"

@@ -73,7 +73,9 @@ def test_ranks_that_hold_the_same_weights_say_so(world: Path, tmp_path: Path, ch
     assert errors.count("weights in which processes differ 0 of ") == 1  # one of them speaks, and once
 
 
-@pytest.mark.parametrize(("method", "room", "model"), [("ppo", "policy_gradient", "_model"), ("dpo", "dpo", "_policy")])
+@pytest.mark.parametrize(
+    ("method", "room", "model"), [("ppo", "policy_gradient", "_model"), ("dpo", "preferences", "_policy")]
+)
 def test_a_rank_whose_weights_went_astray(
     world: Path, tmp_path: Path, change_params: ChangeParams, method: str, room: str, model: str
 ) -> None:

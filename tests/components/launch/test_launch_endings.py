@@ -77,7 +77,7 @@ def test_a_killed_rank_ends_the_others_and_is_named(
     said = f"rank {rank} was killed by SIGKILL; out of memory is the usual reason; lower microbatch_size"
     assert errors.splitlines()[-1].startswith(said)
     assert all(
-        line.startswith(("warning: alignment: ", "ppo, iteration 1: ", "ppo: cycle 1, "))
+        line.startswith(("warning: alignment: ", "ppo, iteration 1: ", "ppo, iteration 1, step 1: ", "ppo: cycle 1, "))
         for line in errors.splitlines()[:-1]
     ), errors
     assert (tmp_path / "status").read_text() == str(128 + signal.SIGKILL)

@@ -386,7 +386,7 @@ def test_layers_that_cannot_be_adapted_are_refused_by_name(config: LanguageModel
 
 
 def test_some_layers_by_their_names(config: LanguageModel) -> None:
-    names = {"gpt2": ["c_attn"]}.get(plain(config).config.model_type, ["q_proj", "v_proj"])
+    names = {"gpt2": ["c_attn"], "phi3": ["qkv_proj"]}.get(plain(config).config.model_type, ["q_proj", "v_proj"])
     assert config.adapter is not None
     changed = config.model_copy(update={"adapter": config.adapter.model_copy(update={"target_modules": names})})
     layers = {name.split(".lora_")[0].rpartition(".")[2] for name in adapted(changed).weights()}

@@ -9,7 +9,8 @@ import pytest
 from preset_worlds import PRESETS, ROOT, write_checkpoint
 
 from components.config import load_params
-from components.interface.plan.estimate import device_of, estimate
+from components.interface.plan.device import device_of
+from components.interface.plan.estimate import estimate
 from components.place import Place
 
 PHASES = {"rollouts", "scoring", "updates"}

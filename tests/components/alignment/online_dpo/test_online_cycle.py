@@ -179,7 +179,8 @@ def test_a_policy_that_trains_on_what_another_gave_stops_the_run(
 
     def by_another(collector: Any, *arguments: Any) -> Any:
         rollouts = real(collector, *arguments)
-        return rollouts._replace(old_logprobs=2.0 * rollouts.old_logprobs, ref_logprobs=2.0 * rollouts.ref_logprobs)
+        names = ("old_logprobs", "ref_logprobs", "sampled_logprobs")
+        return rollouts._replace(**{name: 2.0 * getattr(rollouts, name) for name in names})
 
     monkeypatch.setattr(Collector, "roll_out", by_another)
     with pytest.raises(TrainingError, match="not the one that was sampled from") as caught:
