@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from components.data_validation.words import number_words
 
 SHINGLE_WORDS = 3
-BLOCK = 1 << 22  # words that are sorted at once
+BLOCK = 1 << 21  # words that are sorted at once
 
 
 def repeated_texts(texts: Iterable[str], similarity: float) -> dict[int, int]:

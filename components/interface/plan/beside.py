@@ -12,7 +12,7 @@ _BESIDE = {"sft": 880 * _MIB, "reward_model": 825 * _MIB, "judge": 775 * _MIB, "
            "evaluation": 600 * _MIB}  # fmt: skip
 # Of what adapters' passes hold at once so much more is kept in holes of the C library's heap: an adapter's many small
 # and short-lived tensors lie between the large ones. Between what two runs had, which differ by up to three times.
-_HOLES = {"sft": 1.0, "reward_model": 1.0, "judge": 1.0, "alignment": 0.67, "evaluation": 0.4}
+_HOLES = {"sft": 1.0, "reward_model": 1.0, "judge": 1.0, "alignment": 0.67, "evaluation": 0.5}
 _CONTEXT = 512 * _MIB  # of CUDA, on a GPU; not measured
 _LOADS_AFTER_TRAINING = ("reward_model", "judge")  # the SFT policy
 _FROZEN = ("reference", "reward model")
