@@ -73,8 +73,8 @@ def run_cycle(start: Callable[[Job, Source], Learner], job: Job) -> None:
         if trainable is not None and optimizer is not None:
             # Each process may hold a part of it, so all of them take part in bringing it together.
             state = optimizer_state(trainable.model, optimizer)
-            resumption.require_one_model(job, learner, f"{learner.name}, iteration {iteration}", iteration)
         as_stored = resumption.as_stored(job, learner, state)
+        resumption.require_one_model(job, as_stored["weights"], f"{learner.name}, iteration {iteration}", iteration)
         with _whole(accelerator, trainable, frame) as model:
             if accelerator.is_main_process:
                 row: CurveRow = {"cycle": cycle.number, "iteration": iteration, **figures}

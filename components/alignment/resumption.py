@@ -89,17 +89,17 @@ def require_as_stored(job: Job, learner: Learner, optimizer: Mapping[str, Tensor
     )
 
 
-def require_one_model(job: Job, learner: Learner, where: str, step: int) -> None:
+def require_one_model(job: Job, of_weights: Mapping[str, int], where: str, step: int) -> None:
     """See that all processes hold the same weights, to the bit; of sharded ones there is only one copy.
+
+    Args:
+        of_weights: their fingerprint in this process, as `as_stored` has it.
 
     Raises:
         TrainingError: they do not; which processes and weights is said.
     """
     accelerator = job.accelerator
-    if accelerator.num_processes == 1:
-        return
-    of_weights = fingerprint(weights_of(learner.stored()))
-    if not of_weights:
+    if accelerator.num_processes == 1 or not of_weights:
         return
     mine = torch.tensor([list(of_weights.values())], device=accelerator.device)
     found = accelerator.gather(mine)

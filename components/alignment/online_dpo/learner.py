@@ -14,7 +14,6 @@ from components.alignment.method import Iteration, Job, Room, Source, Trainable,
 from components.alignment.online_dpo.pairs import Maker, Pairs, pairs_of, rows_of
 from components.alignment.policy_gradient import checkpoint
 from components.alignment.policy_gradient.checks import check_rollouts
-from components.alignment.policy_gradient.dynamic_sampling import taken
 from components.alignment.policy_gradient.reference import reference_of
 from components.alignment.policy_gradient.rollouts import Collector, EncodedPrompt, Rollouts, figures_of
 from components.alignment.preferences.update import Statistics, Updater
@@ -68,9 +67,7 @@ class OnlineDpoLearner:
         count, seed = settings.prompts_per_iteration, job.shared.seed
         asked = rows_of_iteration(self._prompts, count, iteration, seed, "online_dpo/prompts")
         prompts = [prompt for prompt in asked for _ in range(settings.responses_per_prompt)]
-        missing = -len(prompts) % job.accelerator.num_processes  # so that each process answers equally many
-        rollouts = self._collector.roll_out(prompts + prompts[-1:] * missing, iteration)
-        rollouts = taken(rollouts, slice(len(prompts))) if missing else rollouts
+        rollouts = self._collector.roll_out(prompts, iteration)
         check_rollouts(job, self.name, settings, rollouts, iteration, self._model.policy, self._reference)
         pairs = pairs_of(rollouts, settings, job.frozen.codec)
         if job.accelerator.is_main_process:

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from components.alignment.policy_gradient.credit import shaped
-from components.alignment.policy_gradient.rollouts import Rollouts
+from components.alignment.policy_gradient.rollouts import Rollouts, taken
 from components.config import CriticFree
 from components.core.advantages import groups_that_differ
 from components.passes.sequences import Sequences
@@ -64,21 +64,6 @@ def draw_groups(roll_out: RollOut, asked: list[int], others: Iterable[int], sett
     left = int((~teaches).sum())
     figures = {"sampling_rounds": rounds, "prompts_replaced": alike - left, "prompts_left_alike": left}
     return Drawn(found, {"sampled_tokens": tokens, **figures, "reward_first_drawn": first})
-
-
-def taken(rollouts: Rollouts, rows: Tensor | slice) -> Rollouts:
-    """Some of the rollouts, without the padding that only the others needed."""
-    sequences = rollouts.sequences.rows(rows)
-    width = sequences.response_tokens.shape[1]
-
-    def of(field: Any) -> Any:
-        if isinstance(field, Sequences):
-            return sequences
-        if isinstance(field, Tensor):
-            return field[rows] if field.dim() == 1 else field[rows, :width]
-        return {name: PartScores(*(column[rows] for column in part)) for name, part in field.items()}
-
-    return Rollouts(*map(of, rollouts))
 
 
 def _teaches(rollouts: Rollouts, settings: CriticFree) -> Tensor:

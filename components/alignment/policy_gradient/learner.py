@@ -17,7 +17,7 @@ from components.alignment.policy_gradient.actor_critic import ActorCritic
 from components.alignment.policy_gradient.checkpoint import Progress
 from components.alignment.policy_gradient.checks import check_rollouts
 from components.alignment.policy_gradient.credit import Credit, Estimate, assign_credit
-from components.alignment.policy_gradient.dynamic_sampling import Drawn, draw_groups, taken
+from components.alignment.policy_gradient.dynamic_sampling import Drawn, draw_groups
 from components.alignment.policy_gradient.engine import engine_for
 from components.alignment.policy_gradient.mismatch import held_against_ours
 from components.alignment.policy_gradient.reference import reference_of
@@ -128,16 +128,14 @@ class PolicyGradientLearner:
 
     def _sample(self, iteration: int) -> Drawn:
         """The iteration's rollouts, a prompt's responses one after the other."""
-        settings, seed, processes = self._settings, self._job.shared.seed, self._job.accelerator.num_processes
+        settings, seed = self._settings, self._job.shared.seed
         groups = settings.rollouts_per_iteration // settings.responses_per_prompt
         there = range(len(self._prompts))
         asked = rows_of_iteration(there, groups, iteration, seed, "ppo/prompts")
 
         def roll_out(numbers: list[int], sampling_round: int) -> Rollouts:
             prompts = [self._prompts[number] for number in numbers for _ in range(settings.responses_per_prompt)]
-            missing = -len(prompts) % processes  # so that each process answers equally many
-            rollouts = self._collector.roll_out(prompts + prompts[-1:] * missing, iteration, sampling_round)
-            return taken(rollouts, slice(len(prompts))) if missing else rollouts
+            return self._collector.roll_out(prompts, iteration, sampling_round)
 
         if not isinstance(settings, CriticFree) or settings.dynamic_sampling_rounds == 0:
             return Drawn(roll_out(asked, 0), {})

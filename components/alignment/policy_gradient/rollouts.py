@@ -68,6 +68,21 @@ def figures_of(rollouts: Rollouts) -> dict[str, float]:
     }
 
 
+def taken(rollouts: Rollouts, rows: Tensor | slice) -> Rollouts:
+    """Some of the rollouts, without the padding that only the others needed."""
+    sequences = rollouts.sequences.rows(rows)
+    width = sequences.response_tokens.shape[1]
+
+    def of(field: Any) -> Any:
+        if isinstance(field, Sequences):
+            return sequences
+        if isinstance(field, Tensor):
+            return field[rows] if field.dim() == 1 else field[rows, :width]
+        return {name: PartScores(*(column[rows] for column in part)) for name, part in field.items()}
+
+    return Rollouts(*map(of, rollouts))
+
+
 class Collector:
     """Collects rollouts, iteration by iteration.
 
@@ -121,6 +136,8 @@ class Collector:
         accelerator = self._accelerator
         shared = self._shared
         codec = self._frozen.codec
+        asked = len(prompts)
+        prompts = prompts + prompts[-1:] * (-asked % accelerator.num_processes)  # so that each answers equally many
         tokens = [prompt.tokens for prompt in prompts]
         uniforms = draw_uniforms(
             len(prompts),
@@ -146,7 +163,7 @@ class Collector:
             column: Tensor = getattr(rollouts, name)
             where = f"{self._name}, iteration {iteration + 1}, {name}"
             require_finite(where, column, mask if column.dim() == 2 else None)
-        return rollouts
+        return taken(rollouts, slice(asked)) if len(prompts) > asked else rollouts
 
     def _recorded(self, part: Sequences) -> tuple[Tensor, ...]:
         temperature = self._settings.temperature
