@@ -58,7 +58,9 @@ class LanguageModel(Section):
     attn_implementation: Annotated[str, Field(min_length=1)] | None  # null: packed where that is known
     gradient_checkpointing: bool  # activations are computed again in the backward pass instead of kept
     vocabulary_chunk: Count | None  # tokens of the vocabulary that logprobs are computed of at once; null: all of them
-    offload_frozen: bool  # models that no update needs leave the GPU meanwhile; on a CPU nothing moves
+    offload_frozen: (
+        bool  # models that neither sampling nor updates need leave the GPU meanwhile; on a CPU nothing moves
+    )
     # Text.
     prompt_template: str | None  # a text around {prompt}; null where chat_template is given
     chat_template: Annotated[str, Field(min_length=1)] | None  # "tokenizer" for the tokenizer's own, or a Jinja text

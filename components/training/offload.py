@@ -1,4 +1,4 @@
-"""Frozen models in main memory while a policy is updated, where nobody asks them anything."""
+"""Frozen models in main memory while a policy samples or is updated, where nobody asks them anything."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from components.models.adapter_views import with_bases
 
 @contextmanager
 def offloaded(frozen: Iterable[Any], trained: nn.Module, device: torch.device, *, asked: bool) -> Iterator[None]:
-    """Within it, frozen models leave a GPU's memory to the updates; after it they are back on the device.
+    """Within it, frozen models leave a GPU's memory to what goes on; after it they are back on the device.
 
     What shares weights with the trained model stays, and so do adapters: to move their base would move the policy's.
 

@@ -24,6 +24,7 @@ from components.passes.forward import in_microbatches, prepared, response_logpro
 from components.passes.sequences import Sequences, pad_left
 from components.scoring.scorer import PartScores, means_of_parts
 from components.seeding import generator
+from components.training.offload import offloaded
 
 
 class EncodedPrompt(NamedTuple):
@@ -146,7 +147,8 @@ class Collector:
         )
         share = slice(accelerator.process_index, None, accelerator.num_processes)
         with accelerator.autocast():  # as in the update: sampled from, recorded and compared in one precision
-            sampled = self._engine.sample(tokens, uniforms, share)
+            with self._nobody_else_asked():
+                sampled = self._engine.sample(tokens, uniforms, share)
             sequences = sampled.sequences.to(accelerator.device)
             columns = in_microbatches(self._recorded, sequences, self._settings.microbatch_size)
         columns = (*columns, sampled.logprobs.to(accelerator.device))
@@ -164,6 +166,12 @@ class Collector:
             where = f"{self._name}, iteration {iteration + 1}, {name}"
             require_finite(where, column, mask if column.dim() == 2 else None)
         return taken(rollouts, slice(asked)) if len(prompts) > asked else rollouts
+
+    def _nobody_else_asked(self) -> AbstractContextManager[None]:
+        """While responses are sampled: frozen models lie in main memory if params ask so."""
+        frozen = (self._reference, *self._frozen.reward_model.models)
+        asked = self._shared.language_model.offload_frozen
+        return offloaded(frozen, self._model, self._accelerator.device, asked=asked)
 
     def _recorded(self, part: Sequences) -> tuple[Tensor, ...]:
         temperature = self._settings.temperature

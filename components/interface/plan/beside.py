@@ -16,6 +16,7 @@ _HOLES = {"sft": 1.0, "reward_model": 1.0, "judge": 1.0, "alignment": 0.67, "eva
 _CONTEXT = 512 * _MIB  # of CUDA, on a GPU; not measured
 _LOADS_AFTER_TRAINING = ("reward_model", "judge")  # the SFT policy
 _FROZEN = ("reference", "reward model")
+_ASK_NO_FROZEN = ("rollouts", "updates")
 
 
 def beside(phase: Phase, device: Device) -> int:
@@ -30,6 +31,7 @@ def beside(phase: Phase, device: Device) -> int:
 
 def offloaded(phase: Phase, params: Params, device: Device) -> Phase:
     """The phase without models that lie in main memory meanwhile."""
-    if not (device.is_gpu and params.language_model.offload_frozen and phase.name == "updates"):
+    away = device.is_gpu and params.language_model.offload_frozen and phase.trained and phase.name in _ASK_NO_FROZEN
+    if not away:
         return phase
     return phase._replace(roles={role: 0 if role in _FROZEN else size for role, size in phase.roles.items()})

@@ -152,7 +152,7 @@ def _changes(params: Params, phase: Phase, device: Device) -> list[tuple[str, Pa
         with_model("gradient_checkpointing: true", gradient_checkpointing=True)
     if model.vocabulary_chunk is None:
         with_model("vocabulary_chunk: 8192", vocabulary_chunk=8192)
-    if device.is_gpu and not model.offload_frozen and phase.name == "updates":
+    if device.is_gpu and not model.offload_frozen and phase.name in ("rollouts", "updates"):
         with_model("offload_frozen: true", offload_frozen=True)
     section = params.method if phase.stage == "alignment" else phase.stage
     size = getattr(getattr(params, section, None), "microbatch_size", 1)

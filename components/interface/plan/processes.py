@@ -37,8 +37,9 @@ def of_one_process(phase: Phase, config: AccelerateConfig, *, gather_for_generat
     if phase.trains:
         gathered += phase.layer // half
     work = phase.work
-    if half == 2 and phase.trains:  # what autocast made of float32 weights: gathered ones are in bfloat16
-        work = max(0, work - (sum(trained) - len(trained) * phase.root) // 2)
+    if half == 2:  # what autocast made of float32 weights: gathered ones are in bfloat16
+        called = [phase.roles["policy"]] if phase.name in _ANSWERS else trained
+        work = max(0, work - (sum(called) - len(called) * phase.root) // 2)
     return phase._replace(roles=roles, training=-(-phase.training // count), work=work + gathered)
 
 

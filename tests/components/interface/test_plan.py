@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from components.config import Params
 from components.config.accelerate import AccelerateConfig
 from components.errors import ConfigError
+from components.interface.plan.beside import offloaded
 from components.interface.plan.device import device_of
 from components.interface.plan.estimate import estimate
 from components.interface.plan.lengths import Lengths, largest_microbatch
@@ -51,11 +52,11 @@ def make_small(tiny_params: Callable[..., Params]) -> Callable[[str], Params]:
     return lambda method: tiny_params(method=method, language_model=language_model)
 
 
-def simulation(params: Params) -> Simulation:
+def simulation(params: Params, *, mixed: bool = False) -> Simulation:
     many = [(6, 4)] * 64
     pairs = {stage: list(zip(many, many, strict=True)) for stage in ("reward_model", "judge")}
     lengths = Lengths(many, pairs, [6] * 64, [6] * 64, [6] * 64, "here", are_rows=True)
-    return Simulation(params, shape_of(params.language_model, VOCABULARY), lengths, mixed=False)
+    return Simulation(params, shape_of(params.language_model, VOCABULARY), lengths, mixed=mixed)
 
 
 def test_bytes_live_from_the_operation_that_makes_them_until_nobody_holds_them() -> None:
@@ -202,6 +203,34 @@ def test_frozen_models_are_whole_in_every_process_and_evaluation_is_one(small: P
     assert mine.roles["value model"] == -(-whole.roles["value model"] // 2)
     measured = simulation(small).evaluation()
     assert of_one_process(measured, config) == measured
+
+
+def test_gathered_weights_are_in_what_is_computed_in_so_that_autocast_copies_none(small: Params) -> None:
+    config, float32 = sharded({"mixed_precision": "bf16"}, 2), sharded({"mixed_precision": "no"}, 2)
+    layer = 4 * (4 * HIDDEN * HIDDEN + 3 * HIDDEN * INNER + 2 * HIDDEN)
+    root = 4 * (VOCABULARY * HIDDEN + HIDDEN + HIDDEN)  # the value model's: embeddings, the last norm and the head
+    asked = simulation(small, mixed=True).scoring()
+    copied = asked.roles["policy"] + asked.roles["value model"] - 2 * root  # half of it, for bfloat16
+    assert of_one_process(asked, config).work == asked.work - copied // 2 + (root + 2 * layer) // 2
+    asked = simulation(small).scoring()
+    assert of_one_process(asked, float32).work == asked.work + root + 2 * layer
+    sampled = simulation(small, mixed=True).rollouts()  # the value model says nothing there
+    whole = sampled.roles["policy"]
+    assert of_one_process(sampled, config).work == sampled.work - (whole - sampled.root) // 2 + whole // 2
+
+
+@pytest.mark.parametrize("name", ["rollouts", "updates"])
+def test_frozen_models_leave_a_gpu_where_nobody_asks_them(small: Params, name: str) -> None:
+    phase = getattr(simulation(small), name)()
+    asked = small.model_copy(
+        update={"language_model": small.language_model.model_copy(update={"offload_frozen": True})}
+    )
+    away = offloaded(phase, asked, device_of("h100-80gb")).roles
+    assert away["reference"] == away["reward model"] == 0
+    assert away["policy"] == phase.roles["policy"] > 0
+    scoring = simulation(small).scoring()
+    assert offloaded(scoring, asked, device_of("h100-80gb")) == scoring
+    assert offloaded(phase, asked, device_of("cpu")) == phase
 
 
 @pytest.mark.parametrize("method", ["dpo", "q_learning", "best_of_n"])
