@@ -28,14 +28,12 @@ class Stage:
         name: what `dvc repro` calls it.
         upstream: the stages whose outputs it reads, but for those that another of these needs.
         changed: DVC finds that its dependencies, params, command or outputs differ from dvc.lock.
-        timeout_minutes: `meta.timeout_minutes` of the stage in dvc.yaml; None where it has none.
         description: its `desc` in dvc.yaml.
     """
 
     name: str
     upstream: tuple[str, ...]
     changed: bool
-    timeout_minutes: float | None
     description: str = ""
 
 
@@ -73,7 +71,6 @@ def read_stages(repository: Path, pipeline: Path = PIPELINE) -> list[Stage]:
                     if not any(needed in before[other] for other in upstream[stage])
                 ),
                 changed=_has_changed(stage),
-                timeout_minutes=(stage.meta or {}).get("timeout_minutes"),
                 description=stage.desc or "",
             )
             for stage in order

@@ -77,7 +77,10 @@ def failure(
     if ended.stopped:
         return StageFailure(stage, 1, "ended with the run")
     if ended.timed_out:
-        message = f"ended after {timeout_minutes:g} minutes, its `meta.timeout_minutes` in dvc.yaml"
+        message = (
+            f"ended after {timeout_minutes:g} minutes, its orchestration.timeout_minutes in params.yaml; what it has "
+            "stored is kept: raise the limit, and the run goes on from there"
+        )
         return StageFailure(stage, 1, message)
     if name := signal_of(ended.status):
         return _killed(stage, f"the process that ran it was killed by {name}")  # and the stage with it

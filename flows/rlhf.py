@@ -16,7 +16,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from components.config import load_params
+from components.config import Params, load_params
 from components.config.accelerate import accelerate_config
 from components.errors import ProximalError
 from components.interface.terminal import Ending
@@ -83,18 +83,22 @@ def rlhf(
             variables = stage_variables(
                 repository, PROXIMAL_PARENT_RUN_ID=run.run_id, PROXIMAL_FLOW_RUN_ID=str(flow_run.id)
             )
-            graph, shares_gpus = read_stages(folder), _computes_on_gpus(folder)
+            params = load_params(Place(folder).params)
+            graph, shares_gpus = read_stages(folder), _computes_on_gpus(params, folder)
+            limits = params.orchestration.timeout_minutes
             stages: dict[str, PrefectFuture[Any]] = {}
             last = promotion_after(graph)
             with followed(str(flow_run.id), [*graph, *([last] if promotion else [])], repository):
                 for stage in graph:
                     upstream = [stages[name] for name in stage.upstream]
                     before = list(stages.values())[-1:] if shares_gpus else []
+                    limit = limits.of(stage.name)
                     stages[stage.name] = run_stage.submit(
-                        stage, folder, variables, upstream, wait_for=before, return_state=False
+                        stage, folder, variables, upstream, limit, wait_for=before, return_state=False
                     )
                 if promotion:
-                    stages[PROMOTION] = promote.submit(folder, variables, [stages[name] for name in last.upstream])
+                    upstream = [stages[name] for name in last.upstream]
+                    stages[PROMOTION] = promote.submit(folder, variables, upstream, limits.promotion)
                 show_progress(stages.values())
                 conclude(stages, run.stages)
             sort_lock(folder, graph)
@@ -106,9 +110,8 @@ def rlhf(
         return failed(failure)
 
 
-def _computes_on_gpus(folder: Path) -> bool:
-    """Raises: ConfigError, the params or the Accelerate config that they name are not valid."""
-    params = load_params(Place(folder).params)
+def _computes_on_gpus(params: Params, folder: Path) -> bool:
+    """Raises: ConfigError, the Accelerate config that they name is not valid."""
     return not accelerate_config(folder / params.compute.accelerate_config).use_cpu
 
 

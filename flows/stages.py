@@ -41,13 +41,16 @@ def _is_worth_another_try(_task: Task[..., Any], _task_run: TaskRun, state: Stat
     retry_delay_seconds=5,
     retry_condition_fn=_is_worth_another_try,
 )
-def run_stage(stage: Stage, folder: Path, variables: dict[str, str], upstream: list[Any]) -> State[Any]:
+def run_stage(
+    stage: Stage, folder: Path, variables: dict[str, str], upstream: list[Any], timeout_minutes: float | None = None
+) -> State[Any]:
     """Bring one stage up to date with `dvc repro --single-item`, or see that it is.
 
     Args:
         folder: the repository, or a clone.
         variables: what the stage's command must know of its run.
         upstream: the outcomes of the stages that it needs, given as futures.
+        timeout_minutes: when it is ended; None for never.
     """
     with Talk(stage.name) as talk:
         anew = any(outcome is not Outcome.UNCHANGED for outcome in upstream)
@@ -58,7 +61,7 @@ def run_stage(stage: Stage, folder: Path, variables: dict[str, str], upstream: l
             return Completed(name="Unchanged", data=Outcome.CONFIRMED if anew else Outcome.UNCHANGED)
         # Two stages may start or end at once: DVC holds its lock then, and releases it while a command runs.
         command = [sys.executable, "-P", "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name]
-        return _run(stage.name, talk, command, folder, variables, stage.timeout_minutes)
+        return _run(stage.name, talk, command, folder, variables, timeout_minutes)
 
 
 @task(
@@ -69,11 +72,12 @@ def run_stage(stage: Stage, folder: Path, variables: dict[str, str], upstream: l
     retry_delay_seconds=5,
     retry_condition_fn=_is_worth_another_try,
 )
-def promote(folder: Path, variables: dict[str, str], upstream: list[Any]) -> State[Any]:
+def promote(folder: Path, variables: dict[str, str], upstream: list[Any], timeout_minutes: float | None) -> State[Any]:
     """Offer the candidate for promotion: no DVC stage, for the registry is outside of DVC's sight."""
     del upstream  # needed for the order only
     with Talk(PROMOTION) as talk:
-        return _run(PROMOTION, talk, [sys.executable, "-m", "components.launch", PROMOTION], folder, variables, None)
+        command = [sys.executable, "-m", "components.launch", PROMOTION]
+        return _run(PROMOTION, talk, command, folder, variables, timeout_minutes)
 
 
 def promotion_after(stages: Sequence[Stage]) -> Stage:
@@ -81,7 +85,7 @@ def promotion_after(stages: Sequence[Stage]) -> Stage:
     meaning = "the candidate against the champion; the better one is the champion"
     needed = {name for stage in stages for name in stage.upstream}
     last = tuple(stage.name for stage in stages if stage.name not in needed)
-    return Stage(PROMOTION, last, True, None, meaning)
+    return Stage(PROMOTION, last, True, meaning)
 
 
 def conclude(stages: Mapping[str, PrefectFuture[Any]], outcomes: dict[str, str]) -> None:

@@ -22,6 +22,7 @@ SHARED_SECTIONS = {
     "cycles": "the cycles of the stage alignment",
     "policy_gradient": "what several methods of the stage alignment share",
     **dict.fromkeys(METHODS, "a method of the stage alignment"),
+    "orchestration": "how a run is operated, which no stage depends on",
     "promotion": "a task of the flow and not a DVC stage: the registry is outside of DVC's sight",
 }
 

@@ -34,12 +34,15 @@ def test_a_stage_that_the_machine_killed_is_tried_again(tiny: Tiny, run_flow: Ca
 
 
 def test_the_time_limit_ends_the_stage_and_all_it_started(tiny: Tiny, run_flow: Callable[..., Any]) -> None:
-    tiny.stages(a={"seconds": 600, "detached_child": True, "timeout_minutes": 0.1}, b={"needs": ["a"]})
+    tiny.stages(sft={"seconds": 600, "detached_child": True}, b={"needs": ["sft"]})
+    tiny.limit(sft=0.1)
     begin = time.monotonic()
     state = run_flow()
     assert time.monotonic() - begin < 30
-    assert state.message == "stage a: ended after 0.1 minutes, its `meta.timeout_minutes` in dvc.yaml"
-    assert tiny.began() == ["a"]
+    assert state.message.startswith(
+        "stage sft: ended after 0.1 minutes, its orchestration.timeout_minutes in params.yaml"
+    )
+    assert tiny.began() == ["sft"]
     pids = [tiny.log()[0]["pid"], int((tiny.folder / "child.pid").read_text())]
     assert not any(is_running(pid) for pid in pids)
 

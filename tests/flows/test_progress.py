@@ -20,7 +20,7 @@ class Run:
 
     def __init__(self, folder: Path, *changed: str, seconds: dict[str, float] = SECONDS) -> None:
         self.now, self.shown = 0.0, list[Any]()
-        stages = [Stage(name, needs, name in changed, None) for name, needs in GRAPH.items()]
+        stages = [Stage(name, needs, name in changed) for name, needs in GRAPH.items()]
         self.durations = Durations(folder)
         for name, value in seconds.items():
             self.durations.note(name, value)

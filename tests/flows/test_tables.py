@@ -14,7 +14,7 @@ from flows.tables import experiment_lines, stage_lines
 
 def test_a_stage_names_only_what_it_waits_for_at_last() -> None:
     needs = {"data.dvc": (), "sft": ("data.dvc",), "rm": ("sft",), "ppo@1": ("rm",)}
-    stages = [Stage(name, upstream, name == "rm", None) for name, upstream in needs.items()]
+    stages = [Stage(name, upstream, name == "rm") for name, upstream in needs.items()]
     assert stage_lines(stages) == [
         "data.dvc  -        -",
         "sft       -        data.dvc",

@@ -71,15 +71,19 @@ class Tiny:
         described = {}
         for name, stage in stages.items():
             needs = [need if "/" in need or "." in need else f"{need}.out" for need in stage.pop("needs", [])]
-            timeout_minutes = stage.pop("timeout_minutes", None)
             described[name] = {
                 "cmd": f"exec python stage.py {name} '{json.dumps(stage)}'",
                 "deps": needs,
                 "outs": [f"{name}.out"],
             }
-            if timeout_minutes is not None:
-                described[name]["meta"] = {"timeout_minutes": timeout_minutes}
         YAML().dump({"stages": described}, self.folder / "dvc.yaml")
+
+    def limit(self, **timeout_minutes: float) -> None:
+        """Give stages of these names, which a pipeline has, so many minutes."""
+        file = self.folder / "params.yaml"
+        params = YAML().load(file)
+        params["orchestration"]["timeout_minutes"].update(timeout_minutes)
+        YAML().dump(params, file)
 
     def commit(self) -> str:
         """Commit everything and return the commit."""

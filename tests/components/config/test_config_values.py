@@ -9,6 +9,7 @@ import pytest
 from config_changes import Values, changed
 
 from components.config import parse_params
+from components.stages import STAGES
 
 GOLD = {"source": "rubric", "weight": 1.0}
 TRAINED = {"source": "trained", "weight": 1.0}
@@ -30,6 +31,7 @@ FUNCTION = {"source": "function", "weight": 1.0, "function": "mine:f", "batch_si
         ("ppo.epochs", 2.5),
         ("ppo.epochs", "2"),
         ("ppo.epochs", 0),
+        ("orchestration.timeout_minutes.sft", 0.0),
         ("ppo.gamma", None),
         ("ppo.gamma", 1.5),
         ("ppo.learning_rate", "fast"),
@@ -285,3 +287,16 @@ def test_a_kl_term_that_holds_the_policy_is_taken(shipped: Values, place: str, e
 @pytest.mark.parametrize("key", ["gamma", "gae_lambda", "value_learning_rate", "value_warmup_iterations"])
 def test_a_key_of_the_critic_is_refused_where_there_is_none(refused: Any, method: str, key: str) -> None:
     assert refused(**{f"{method}.{key}": 1}).where == f"params.yaml: {method}.{key}"
+
+
+def test_a_limit_of_time_is_of_every_cycle_and_of_no_pinned_data(shipped: Values) -> None:
+    times = {"orchestration.timeout_minutes.alignment": 90.0, "orchestration.timeout_minutes.promotion": 5.0}
+    limits = parse_params(changed(shipped, times), "test").orchestration.timeout_minutes
+    assert [limits.of(stage) for stage in ("alignment@1", "alignment@12", "promotion", "sft")] == [
+        90.0,
+        90.0,
+        5.0,
+        None,
+    ]
+    assert limits.of("data.dvc") is limits.of("compare/dvc.yaml:run@ppo-1") is None
+    assert set(type(limits).model_fields) == set(STAGES)

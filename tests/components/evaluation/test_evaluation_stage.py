@@ -96,7 +96,7 @@ def test_the_page_names_by_content_what_it_was_made_of(params: Params, sft: Reco
     assert f"Held-out prompts{digest(Place().clean / 'prompts_test.jsonl')}" in text
     assert f"SFT policy{digest(Place().sft / 'policy')}" in text
     assert f"Candidate policy{digest(Place().selection / 'policy')}" in text
-    assert f"Params{digest_of_values(params.values(without=['promotion']))}" in text
+    assert f"Params{digest_of_values(params.values(without=['promotion', 'orchestration']))}" in text
 
 
 @pytest.mark.usefixtures("stages")
