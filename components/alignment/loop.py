@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from components.alignment import resumption
 from components.alignment.method import CurveRow, Job, Learner, Source, Trainable
 from components.artifacts import atomic_folder, read_json, reading, write_json
+from components.config import Method
+from components.errors import ArtifactError
 from components.self_checks import FILE as CHECKS
 from components.training.optimizer_state import load_optimizer, optimizer_state
 from components.training.schedule import make_optimizer, make_schedule
@@ -41,8 +43,8 @@ def run_cycle(start: Callable[[Job, Source], Learner], job: Job) -> None:
     is_resumed = (cycle.work / "state").exists()
     folder = cycle.work if is_resumed else cycle.start
     source = Source(folder, has_state=(folder / "state").exists(), is_new_cycle=not is_resumed)
+    iteration = _iterations_done(folder, job.method) if source.has_state else 0
     learner = start(job, source)
-    iteration = _iterations_done(folder) if source.has_state else 0
     curve: list[CurveRow] = list(read_json(folder / "curve.json")) if is_resumed else []
     if is_resumed:
         logger.info("%s: cycle %d goes on after iteration %d", learner.name, cycle.number, iteration)
@@ -88,7 +90,9 @@ def run_cycle(start: Callable[[Job, Source], Learner], job: Job) -> None:
                 cycle.report(row)
                 with atomic_folder(cycle.work) as scratch:
                     learner.save(scratch, model)
-                    write_json(scratch / _PROGRESS, {"iteration": iteration, **learner.progress()})
+                    write_json(
+                        scratch / _PROGRESS, {"method": job.method, "iteration": iteration, **learner.progress()}
+                    )
                     if state:
                         save_file(state, scratch / OPTIMIZER)
                     write_json(scratch / "curve.json", curve)
@@ -106,15 +110,24 @@ def _whole(
     return gathered(accelerator, trainable.model, frame, everywhere=False)
 
 
-def _iterations_done(folder: Path) -> int:
+def _iterations_done(folder: Path, method: Method) -> int:
     """How many iterations lie behind, over all cycles.
 
     Raises:
-        ArtifactError: it is not stored there, or corrupt.
+        ArtifactError: it is not stored there, or corrupt, or another method's.
     """
     path = folder / _PROGRESS
-    with reading("progress", path, "iteration, a number"):
-        iteration = read_json(path)["iteration"]
+    with reading("progress", path, "method and iteration, a name and a number"):
+        content = read_json(path)
+        found, iteration = content["method"], content["iteration"]
         if not isinstance(iteration, int):
             raise TypeError(f"iteration: {iteration!r}")
-        return iteration
+    if found != method:
+        raise ArtifactError(
+            "a cycle cannot go on from what another method has left",
+            where=str(path),
+            expected=f"method {method}",
+            found=str(found),
+            do="run the cycles before it with this method: `proximal run`, or `dvc repro`",
+        )
+    return iteration

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from components.errors import TrainingError
 
+# Of two logprobs' difference before exp: exp(20) = 4.9e8 says no more than "broken", and float32 overflows at 88.
+LARGEST_LOG_RATIO = 20.0
 _ROWS_SHOWN = 8
 
 

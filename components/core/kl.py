@@ -7,13 +7,11 @@ from typing import Literal
 
 from torch import Tensor
 
-from components.core.checks import require, require_same_shape
+from components.core.checks import LARGEST_LOG_RATIO, require, require_same_shape
 from components.errors import TrainingError
 
 KlEstimator = Literal["k1", "k2", "k3"]
 
-# exp(20) = 4.9e8: beyond it the estimate says no more than "broken", and float32 overflows at 88.
-_LARGEST_LOG_RATIO = 20.0
 _LARGEST_KL_ERROR = 0.2
 
 
@@ -49,7 +47,7 @@ def kl_estimate(logprobs: Tensor, ref_logprobs: Tensor, estimator: KlEstimator) 
     if estimator == "k2":
         return 0.5 * difference.square()
     if estimator == "k3":
-        held = difference.clamp(-_LARGEST_LOG_RATIO, _LARGEST_LOG_RATIO)
+        held = difference.clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO)
         return (-held).expm1() + held
     raise ValueError(f"estimator: expected k1, k2 or k3, found {estimator!r}")
 

@@ -12,12 +12,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from components.core.checks import require, require_bool, require_rank, require_same_shape
+from components.core.checks import LARGEST_LOG_RATIO, require, require_bool, require_rank, require_same_shape
 
 DpoForm = Literal["sigmoid", "ipo"]
-
-# exp(20) = 4.9e8: a ratio beyond it says no more than "broken", and float32 overflows at 88.
-_LARGEST_LOG_RATIO = 20.0
 
 
 class PolicyLoss(NamedTuple):
@@ -72,7 +69,7 @@ def policy_loss(
     require(0 <= clip_low <= 1, "clip_low", expected="0 .. 1", found=clip_low)
     require(clip_high >= 0, "clip_high", expected="a number not below 0", found=clip_high)
     log_ratio = torch.where(mask, new_logprobs - old_logprobs.detach(), 0)
-    ratio = log_ratio.clamp(-_LARGEST_LOG_RATIO, _LARGEST_LOG_RATIO).exp()
+    ratio = log_ratio.clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO).exp()
     advantages = torch.where(mask, advantages.detach(), 0)
     unclipped_loss = -advantages * ratio
     clipped_loss = -advantages * ratio.clamp(1 - clip_low, 1 + clip_high)

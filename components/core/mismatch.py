@@ -5,10 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from components.core.checks import require, require_bool, require_rank, require_same_shape
-
-# exp(20) = 4.9e8: beyond it the ratio says no more than "broken", and float32 overflows at 88.
-_LARGEST_LOG_RATIO = 20.0
+from components.core.checks import LARGEST_LOG_RATIO, require, require_bool, require_rank, require_same_shape
 
 
 def importance_weights(logprobs: Tensor, engine_logprobs: Tensor, mask: Tensor, cap: float) -> Tensor:
@@ -32,7 +29,7 @@ def importance_weights(logprobs: Tensor, engine_logprobs: Tensor, mask: Tensor, 
     require_bool(mask=mask)
     require(cap > 0, "cap", expected="a number above 0", found=cap)
     log_ratio = torch.where(mask, (logprobs - engine_logprobs).detach(), 0)
-    ratio = log_ratio.clamp(-_LARGEST_LOG_RATIO, _LARGEST_LOG_RATIO).exp()
+    ratio = log_ratio.clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO).exp()
     return torch.where(mask, ratio.clamp(max=cap), 1)
 
 

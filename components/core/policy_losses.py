@@ -5,11 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from components.core.checks import require, require_bool, require_rank, require_same_shape
+from components.core.checks import LARGEST_LOG_RATIO, require, require_bool, require_rank, require_same_shape
 from components.core.losses import PolicyLoss
-
-# As in core.losses: exp(20) = 4.9e8 says no more than "broken".
-_LARGEST_LOG_RATIO = 20.0
 
 
 def gspo_loss(
@@ -43,7 +40,7 @@ def gspo_loss(
     """
     log_ratio, advantages = _selected(new_logprobs, old_logprobs, advantages, mask, clip_low, clip_high)
     of_row = log_ratio.detach().sum(dim=1, keepdim=True) / mask.sum(dim=1, keepdim=True).clamp(min=1)
-    value = torch.where(mask, of_row.clamp(-_LARGEST_LOG_RATIO, _LARGEST_LOG_RATIO), 0)
+    value = torch.where(mask, of_row.clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO), 0)
     ratio = (value + (log_ratio - log_ratio.detach())).exp()
     unclipped_loss = -advantages * ratio
     clipped_loss = -advantages * ratio.clamp(1 - clip_low, 1 + clip_high)
@@ -78,7 +75,7 @@ def cispo_loss(
     """
     lowest = 1.0 if clip_low is None else clip_low
     log_ratio, advantages = _selected(new_logprobs, old_logprobs, advantages, mask, lowest, clip_high)
-    ratio = log_ratio.detach().clamp(-_LARGEST_LOG_RATIO, _LARGEST_LOG_RATIO).exp()
+    ratio = log_ratio.detach().clamp(-LARGEST_LOG_RATIO, LARGEST_LOG_RATIO).exp()
     weight = ratio.clamp(1 - lowest, 1 + clip_high)
     return PolicyLoss(-weight * advantages * torch.where(mask, new_logprobs, 0), ratio, weight != ratio)
 

@@ -75,7 +75,7 @@ def test_an_interrupted_cycle_resumes_to_the_bit(cycle: Any, tiny_params: Any, c
     if stop_in == 1:
         assert not Path("work").exists()
     else:
-        assert read_json(Path("work/state/progress.json")) == {"iteration": stop_in - 1}
+        assert read_json(Path("work/state/progress.json")) == {"method": "dpo", "iteration": stop_in - 1}
     assert cycle(params, "work") == expected
     assert digest(Path("work")) == digest(Path("whole"))
     names = {path.relative_to("whole").as_posix() for path in Path("whole").rglob("*") if path.is_file()}
@@ -179,7 +179,7 @@ def test_a_nan_stops_the_cycle_and_the_last_checkpoint_stays_usable(
             cycle(params, "work")
     first = rows_of_iteration([row.id for row in comparisons], 4, 1, params.seed, "dpo/comparisons")[:2]
     assert caught.value.where.split("comparisons ")[1] in first  # a microbatch is one comparison
-    assert read_json(Path("work/state/progress.json")) == {"iteration": 1}
+    assert read_json(Path("work/state/progress.json")) == {"method": "dpo", "iteration": 1}
     assert cycle(params, "work") == expected
     assert digest(Path("work")) == digest(Path("whole"))
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from components.alignment.loop import run_cycle
 from components.alignment.method import CurveRow, Cycle, Job, rows_of_iteration
 from components.alignment.q_learning import learner as module
-from components.artifacts import read_json
+from components.artifacts import read_json, write_json
 from components.config import Params
 from components.data.rows import Comparison, Prompt, read_rows
 from components.digests import digest
@@ -80,7 +80,7 @@ def test_an_interrupted_cycle_resumes_to_the_bit(cycle: Any, settings: Any, stop
     if stop_in == 1:
         assert not Path("work").exists()
     else:
-        assert read_json(Path("work/state/progress.json")) == {"iteration": stop_in - 1}
+        assert read_json(Path("work/state/progress.json")) == {"method": "q_learning", "iteration": stop_in - 1}
     assert cycle(params, "work") == expected
     assert digest(Path("work")) == digest(Path("whole"))
     names = {path.relative_to("whole").as_posix() for path in Path("whole").rglob("*") if path.is_file()}
@@ -203,7 +203,7 @@ def of_another_shape(file: Path) -> None:
         ("state/q_heads.safetensors", Path.unlink),
         ("state/progress.json", cut_short),
         ("state/progress.json", lambda file: file.write_text("[]")),
-        ("state/progress.json", lambda file: file.write_text('{"iteration": "1"}')),
+        ("state/progress.json", lambda file: file.write_text('{"method": "q_learning", "iteration": "1"}')),
         ("policy/q_heads.safetensors", cut_short),
         ("policy/model.safetensors", cut_short),
     ],
@@ -228,3 +228,14 @@ def test_the_state_of_another_method_is_refused(cycle: Any, settings: Any) -> No
     with pytest.raises(ArtifactError, match="no Q heads") as caught:
         cycle(params, "second", number=2, start=Path("first"))
     assert caught.value.where == "first/policy"
+
+
+def test_a_cycle_does_not_go_on_from_another_method(cycle: Any, settings: Any) -> None:
+    params = settings(iterations_per_cycle=1)
+    cycle(params, "first")
+    progress = Path("first/state/progress.json")
+    write_json(progress, read_json(progress) | {"method": "dpo"})
+    with pytest.raises(ArtifactError, match="what another method has left") as caught:
+        cycle(params, "second", number=2, start=Path("first"))
+    assert (caught.value.where, caught.value.found) == (str(progress), "dpo")
+    assert not Path("second").exists()
