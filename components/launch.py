@@ -15,7 +15,7 @@ import click
 from components import status_file
 from components.config import Params, load_params
 from components.config.accelerate import AccelerateConfig, accelerate_config
-from components.config.shares import TRAINING_STAGES, require_shares
+from components.config.shares import SHARED_STAGES, TRAINING_STAGES, require_shares
 from components.errors import USER_ERROR_STATUS, ConfigError, ProximalError
 from components.measuring.rubric import load_rubric
 from components.place import Place
@@ -66,7 +66,7 @@ def _launch(stage: str, cycle: int | None) -> None:
     if STAGES[stage] and config.reason:
         logger.info("%s", config.reason)
     set_up(stage, params, config)
-    if stage in TRAINING_STAGES and config.num_processes > 1:
+    if stage in SHARED_STAGES and config.num_processes > 1:
         _require_fit(params, config)  # here, and not by every rank
         run_ranks(config, "components.stage", [stage, *(["--cycle", str(cycle)] if cycle is not None else [])])
     else:

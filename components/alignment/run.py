@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from components.alignment import resumption, work_folder
@@ -134,11 +135,11 @@ def run(
         run_cycle(room.start, job)
     seconds = seconds_before + time.monotonic() - began
     accelerator.free_memory()  # of what was trained, before its stored copy is measured
+    measured = {"cycle": _validate(folder / "policy", frozen, shared, validation, accelerator)}
+    if cycle == 1:  # where the curves begin: the SFT policy, measured alike
+        measured["start"] = _validate(inputs.policy, frozen, shared, validation, accelerator)
     if accelerator.is_main_process:
-        records = _validate(folder / "policy", frozen, shared, validation)
-        measured = {"cycle": records}
-        if cycle == 1:  # where the curves begin: the SFT policy, measured alike
-            measured["start"] = _validate(inputs.policy, frozen, shared, validation)
+        records = measured["cycle"]
         curve = read_json(folder / "curve.json")
         cost = {name: sum(row[name] for row in curve) for name in COSTS}
         metrics = {"validation": means(records), "cost": cost, "cut": cut}
@@ -172,8 +173,11 @@ def _require_comparisons(method: Method, comparisons: list[Comparison], path: Pa
         )
 
 
-def _validate(policy: Path, frozen: FrozenModels, shared: Shared, prompts: list[Prompt]) -> list[Record]:
+def _validate(
+    policy: Path, frozen: FrozenModels, shared: Shared, prompts: list[Prompt], accelerator: Accelerator
+) -> list[Record]:
+    """The records of a stored policy, measured by all processes; see `measure`."""
     samples = shared.measurement.validation_samples_per_prompt
     device = next(frozen.reference.parameters()).device
     measured = load_policy(policy, shared.language_model).to(device)
-    return measure(measured, frozen, shared, prompts, samples, "validation")
+    return measure(measured, frozen, shared, prompts, samples, "validation", together=accelerator)

@@ -10,7 +10,8 @@ from components.config.params import Params
 from components.config.policy_gradient import PolicyGradientMethod
 from components.errors import ConfigError
 
-TRAINING_STAGES = ("sft", "reward_model", "judge", "alignment")  # the others run in one process
+TRAINING_STAGES = ("sft", "reward_model", "judge", "alignment")
+SHARED_STAGES = (*TRAINING_STAGES, "evaluation")  # run in all processes; the others in one
 
 
 def require_shares(stage: str, params: Params, config: AccelerateConfig) -> None:
@@ -71,14 +72,6 @@ def _next(number: int, divisor: int) -> int:
 def _require_shards_of(params: Params, config: AccelerateConfig) -> None:
     """What alignment in shards is not built for. Raises: ConfigError."""
     where = f"with compute.accelerate_config {params.compute.accelerate_config}"
-    if params.method in ("q_learning", "online_dpo"):
-        raise ConfigError(
-            f"{params.method} does not train in shards",
-            where=f"method, {where}: distributed_type",
-            expected="ppo, grpo, rloo, dpo or best_of_n with FSDP",
-            found=params.method,
-            do="take MULTI_CPU or MULTI_GPU, which keep whole models, or another method",
-        )
     if config.fsdp_config is not None and config.fsdp_config.fsdp_offload_params:
         raise ConfigError(
             "a policy whose shards lie in main memory cannot be aligned",

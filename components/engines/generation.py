@@ -109,7 +109,7 @@ def _generate_batch(
     )
     cache, inner = output.past_key_values, getattr(policy, "policy", policy)  # a guided one has it inside
     next_position = positions[:, -1:] + 1
-    if takes_ready_masks(inner) and can_decode_on_gpu(cache, device) and not getattr(policy, "needs_others", False):
+    if takes_ready_masks(inner) and can_decode_on_gpu(cache, device) and not getattr(inner, "needs_others", False):
         return decode_on_gpu(Decoding(policy, output, mask, next_position, uniforms, temperature, codec), logprobs)
     make_room(cache, uniforms.shape[1], widened=takes_packed_sequences(inner))
     responses = torch.full((len(prompts), uniforms.shape[1]), codec.pad_id, device=device)

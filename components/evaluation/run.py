@@ -106,6 +106,8 @@ def run(params: Params, inputs: Inputs, out: Path, tracked: StageRun) -> None:
         measure_policy(policy, inputs.frozen, params.shared, prompts, samples, TEST_STREAM)
         for policy in (inputs.sft, inputs.candidate)
     )
+    if not sft:  # a process that helped to measure: the first one writes
+        return
     for whose, records in (("the SFT policy", sft), ("the candidate", candidate)):
         warn(whose, signs_of(records), len(codec.tokenizer))
     comparison = write_evaluation(params, inputs, out, sft, candidate)

@@ -16,20 +16,16 @@ from torch import nn
 from components.config import Data, LanguageModel, Shared
 from components.core.stats import masked_mean, masked_sum
 from components.data.rows import Prompt
-from components.engines.generation import generate
 from components.engines.sampling import draw_uniforms
 from components.measuring.metrics import ENDED, ENTROPY, JUDGE, KL, RESPONSE_TOKENS, REWARD
 from components.measuring.records import Record, means
 from components.measuring.rubric import load_rubric
+from components.measuring.shared_out import generate_together, in_microbatches_together
 from components.models.adapters import freeze_adapters
 from components.models.best_of_n import kl_of_choice
 from components.models.loading import load_codec, load_policy
 from components.models.text import Codec
-from components.passes.forward import (
-    in_microbatches,
-    response_logprobs,
-    response_logprobs_and_entropy,
-)
+from components.passes.forward import response_logprobs, response_logprobs_and_entropy
 from components.passes.sequences import Sequences
 from components.place import ModelFolders
 from components.scoring.columns import Row
@@ -103,11 +99,11 @@ def measure_policy(
     samples_per_prompt: int,
     stream: str,
 ) -> list[Record]:
-    """Measure a stored policy; see `measure`."""
-    device = start_accelerator().device
-    policy = load_policy(policy_folder, shared.language_model).to(device)
-    frozen = FrozenModels.load(folders, device, shared.language_model, shared.data)
-    return measure(policy, frozen, shared, prompts, samples_per_prompt, stream)
+    """Measure a stored policy, by all processes of the stage; see `measure`."""
+    accelerator = start_accelerator()
+    policy = load_policy(policy_folder, shared.language_model).to(accelerator.device)
+    frozen = FrozenModels.load(folders, accelerator.device, shared.language_model, shared.data)
+    return measure(policy, frozen, shared, prompts, samples_per_prompt, stream, together=accelerator)
 
 
 @torch.no_grad()
@@ -120,16 +116,19 @@ def measure(
     stream: str,
     *,
     judged: bool = True,
+    together: Accelerator | None = None,
 ) -> list[Record]:
     """Sample responses to every prompt and measure them.
 
     Args:
         judged: whether the judge scores them too; its number is NaN otherwise.
+        together: of processes that all call this, and share out the work; None where one does all.
         stream: names the random numbers. Two policies measured with one stream answer the same prompts with the same
             uniforms, so that their difference has little noise.
     Returns:
         len(prompts) * samples_per_prompt records, a prompt's samples together. Of a policy that chooses among
-        responses, kl is at most the mean of these, and entropy that of the policy it chooses from.
+        responses, kl is at most the mean of these, and entropy that of the policy it chooses from. In the first process
+        alone, which asks what reads texts; in the others none.
     Raises:
         ConfigError: the rubric that the params name cannot be used, or a part of a scorer fails.
     """
@@ -139,11 +138,8 @@ def measure(
     uniforms = draw_uniforms(
         len(rows), shared.language_model.max_response_tokens, generator(shared.seed, "measurement", stream)
     )
-    sequences = generate(
-        policy,
-        codec,
-        codec.encode_prompts([row.asked for row, _ in rows]),
-        uniforms,
+    sequences = generate_together(
+        *(together, policy, codec, codec.encode_prompts([row.asked for row, _ in rows]), uniforms),
         temperature=settings.temperature,
         batch_size=settings.batch_size,
     ).to(next(policy.parameters()).device)
@@ -160,7 +156,9 @@ def measure(
         )
 
     choice = kl_of_choice(policy)
-    columns = in_microbatches(numbers_of, sequences, settings.batch_size)
+    columns = in_microbatches_together(together, policy, numbers_of, sequences, settings.batch_size)
+    if together is not None and not together.is_main_process:
+        return []
     tokens = sequences.responses()
     responses = codec.decode(tokens)
     asked = [row for row, _ in rows]
@@ -203,11 +201,20 @@ def _parts(scores: Mapping[str, Scores]) -> dict[str, list[float]]:
 
 
 def progress(
-    policy: Any, frozen: FrozenModels, shared: Shared, prompts: Sequence[Prompt], stream: str
+    policy: Any,
+    frozen: FrozenModels,
+    shared: Shared,
+    prompts: Sequence[Prompt],
+    stream: str,
+    together: Accelerator | None = None,
 ) -> dict[str, float]:
     """Where a policy in training has come to, by one sampled response a prompt: what every curve row holds.
 
     What the judge and a rubric say is left out: no training looks at them.
+
+    Args:
+        together: see `measure`; the figures are the first process's.
     """
-    figures = means(measure(policy, frozen, shared, prompts, 1, stream, judged=False))
+    records = measure(policy, frozen, shared, prompts, 1, stream, judged=False, together=together)
+    figures = means(records) if records else {}
     return {name: value for name, value in figures.items() if name in _PROGRESS or name.startswith(f"{REWARD.name}/")}

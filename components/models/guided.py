@@ -87,6 +87,10 @@ class GuidedPolicy(nn.Module):
         logits = guided_logits(output.logits, torch.minimum(first, second), values, self.decode_beta)
         return CausalLMOutputWithPast(logits=logits, past_key_values=output.past_key_values)
 
+    def around(self, policy: Any) -> GuidedPolicy:
+        """Another policy, or another way to ask the same one, guided by these heads."""
+        return GuidedPolicy(policy, self.value_head, self.target_q_heads, self.decode_beta)
+
     def save_pretrained(self, folder: Path) -> None:
         """The Hugging Face model with the heads and decode_beta beside it; `load_policy` reads them all."""
         self.policy.save_pretrained(folder)

@@ -142,8 +142,12 @@ def comparison_pairs(rows: list[Comparison], codec: Codec) -> Sequences:
     return build_sequences(prompts + prompts, responses, codec.pad_id)
 
 
+def by_length(sequences: Sequences) -> Tensor:
+    """Row numbers, of the longest sequences first. Shapes: (B,)."""
+    return torch.argsort(sequences.mask.sum(dim=1), stable=True, descending=True)
+
+
 def microbatches(sequences: Sequences, size: int) -> Iterator[tuple[Tensor, Sequences]]:
     """Parts of at most `size` sequences, of like length together so that little is padded, with their row numbers."""
-    order = torch.argsort(sequences.mask.sum(dim=1), stable=True, descending=True)
-    for index in torch.split(order, size):
+    for index in torch.split(by_length(sequences), size):
         yield index, sequences.rows(index)

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -88,7 +89,7 @@ def sampled_from(accelerator: Accelerator, trained: Any, frame: Any, *, gather: 
         return nullcontext(policy)
     if gather:
         return gathered(accelerator, policy, frame, everywhere=True)
-    return _in_step(trained, InStep(accelerator, policy, getattr(trained, "of_policy", trained)))
+    return _in_step(accelerator, trained, InStep(accelerator, policy, getattr(trained, "of_policy", trained)))
 
 
 @contextmanager
@@ -101,8 +102,21 @@ def passed_through(accelerator: Accelerator, trained: nn.Module, policy: Any) ->
     if not accelerator.is_fsdp2:
         yield policy
         return
-    yield InShards(accelerator, policy, getattr(trained, "of_policy", trained))
-    _reshard(trained)
+    inner = getattr(policy, "policy", policy)  # a guided one has it inside
+    asked = InShards(accelerator, inner, getattr(trained, "of_policy", trained))
+    yield asked if inner is policy else policy.around(asked)
+    reshard(accelerator, trained)
+
+
+def reshard(accelerator: Accelerator, trained: nn.Module) -> None:
+    """Weights that no backward pass comes after may stay whole: the optimiser, and who stores them, needs shards."""
+    if not accelerator.is_fsdp2:
+        return
+    from torch.distributed.fsdp import FSDPModule  # takes a while, and few need it
+
+    for module in trained.modules():
+        if isinstance(module, FSDPModule):
+            module.reshard()
 
 
 class InShards:
@@ -153,20 +167,16 @@ class InStep(InShards):
 
 
 @contextmanager
-def _in_step(trained: nn.Module, policy: InStep) -> Iterator[InStep]:
+def _in_step(accelerator: Accelerator, trained: nn.Module, policy: InStep) -> Iterator[InStep]:
     """After an error nobody waits: the launcher ends the other processes."""
     yield policy
     policy.let_others_end()
-    _reshard(trained)
+    reshard(accelerator, trained)
 
 
-def _reshard(trained: nn.Module) -> None:
-    """What no backward pass comes after stays whole, and hides its shards from the optimiser and whoever stores it."""
-    from torch.distributed.fsdp import FSDPModule  # takes a while, and few need it
-
-    for module in trained.modules():
-        if isinstance(module, FSDPModule):
-            module.reshard()
+def whole_weights(model: nn.Module) -> list[Tensor]:
+    """All weights, gathered where they lie in shards; every process has to call it."""
+    return [weight.full_tensor() if isinstance(weight, DTensor) else weight for weight in model.parameters()]
 
 
 def _fill(

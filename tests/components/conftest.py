@@ -203,6 +203,16 @@ def trained(folder: Path, params: Params, tracking: str) -> Path:
     return folder
 
 
+def trained_on_checkpoint(architecture: str, folder: Path, changes: Tree, tracking: str) -> Path:
+    """The folder of a project, trained on a random checkpoint with a tokenizer of its own."""
+    from components.models.text import train_tokenizer
+
+    tokenizer = train_tokenizer([*PROMPTS, "yes", "no", "ask", "go on"], 300)
+    tokenizer.save_pretrained(folder / "models" / "tiny")
+    random_causal_model(architecture, 300, seed=3).save_pretrained(folder / "models" / "tiny")
+    return trained(folder, write_params(folder, changes), tracking)
+
+
 def working_copy(world: Path, tracking: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of a trained world, as working directory."""
     folder = Path(shutil.copytree(world, tmp_path / "world"))
@@ -242,13 +252,27 @@ def trained_adapted_world(
     raw_world: Path, adapted_params: Tree, tracking: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """As trained_world, with adapters on a random Llama with a tokenizer of its own; to be read or copied only."""
-    from components.models.text import train_tokenizer
-
     folder = Path(shutil.copytree(raw_world, tmp_path_factory.mktemp("trained_adapted_world") / "world"))
-    tokenizer = train_tokenizer([*PROMPTS, "yes", "no", "ask", "go on"], 300)
-    tokenizer.save_pretrained(folder / "models" / "tiny")
-    random_causal_model("llama", 300, seed=3).save_pretrained(folder / "models" / "tiny")
-    return trained(folder, write_params(folder, adapted_params), tracking)
+    return trained_on_checkpoint("llama", folder, adapted_params, tracking)
+
+
+@pytest.fixture(scope="session")
+def gemma_params() -> Tree:
+    """Changes of the params by which a Gemma 3 in models/tiny is trained, with what large models need."""
+    frugal = {"vocabulary_chunk": 64, "gradient_checkpointing": True, "offload_frozen": True}
+    return {
+        "language_model": {"checkpoint": "models/tiny", "checkpoint_files": "models/tiny", **frugal},
+        "policy_gradient": {"missing_eos": "none"},  # few responses end
+    }
+
+
+@pytest.fixture(scope="session")
+def trained_gemma_world(
+    raw_world: Path, gemma_params: Tree, tracking: str, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """As trained_world, of a random Gemma 3: a layer that sees the last tokens alone, and one that sees all."""
+    folder = Path(shutil.copytree(raw_world, tmp_path_factory.mktemp("trained_gemma_world") / "world"))
+    return trained_on_checkpoint("gemma3_text", folder, gemma_params, tracking)
 
 
 @pytest.fixture

@@ -48,14 +48,12 @@ class BestOfNLearner:
     def iterate(self, iteration: int) -> Iteration:
         started = time.monotonic()
         job = self._job
-        if not job.accelerator.is_main_process:
-            return Iteration({}, {})
         scorer = job.frozen.reward_model.token_model
         assert scorer is not None  # components.config sees to it
         policy = BestOfNPolicy(job.frozen.reference, scorer, self._n)
         count = self._settings.progress_prompts
         watched = rows_of_iteration(job.cycle.prompts, count, 0, job.shared.seed, "best_of_n/progress")
-        figures = progress(policy, job.frozen, job.shared, watched, "best_of_n/progress")
+        figures = progress(policy, job.frozen, job.shared, watched, "best_of_n/progress", job.accelerator)
         row = {"n": self._n, **figures, "sampled_tokens": 0, "trained_tokens": 0}
         return Iteration(row, {"samples": time.monotonic() - started})
 

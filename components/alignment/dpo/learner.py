@@ -73,10 +73,8 @@ class DpoLearner:
         with job.frozen_offloaded(self._policy):
             statistics = self._updater.update(torch.tensor(self._rows(iteration)), iteration)
         updated = time.monotonic()
-        figures: dict[str, float] = {}
         with job.sampled_from(self._policy, self._frame) as policy:
-            if job.accelerator.is_main_process:
-                figures = progress(policy, job.frozen, job.shared, self._watched, "dpo/progress")
+            figures = progress(policy, job.frozen, job.shared, self._watched, "dpo/progress", job.accelerator)
         row = {**figures, "sampled_tokens": 0, **statistics}
         return Iteration(row, {"steps": updated - started, "samples": time.monotonic() - updated})
 

@@ -13,6 +13,7 @@ from torch import nn
 from components.alignment.method import Iteration, Job, Room, Source, Trainable, rows_of_iteration
 from components.alignment.online_dpo.pairs import Maker, Pairs, pairs_of, rows_of
 from components.alignment.policy_gradient import checkpoint
+from components.alignment.policy_gradient.actor_critic import ActorCritic
 from components.alignment.policy_gradient.checks import check_rollouts
 from components.alignment.policy_gradient.reference import reference_of
 from components.alignment.policy_gradient.rollouts import Collector, EncodedPrompt, Rollouts, figures_of
@@ -22,6 +23,7 @@ from components.core.stats import masked_sum
 from components.data.rows import Comparison, read_rows, write_rows
 from components.digests import digest
 from components.training.schedule import ParameterGroup, warmup_then
+from components.training.sharding import frame_of, placed, reshard
 
 logger = logging.getLogger("proximal")
 _PAIRS = Path("state", "pairs.jsonl")  # those of the cycle's iterations so far
@@ -40,8 +42,9 @@ class OnlineDpoLearner:
         self._job = job
         self._settings = settings = cast(OnlineDpo, job.settings)
         self.iterations_per_cycle = settings.iterations_per_cycle
-        held_as, device = job.shared.language_model, job.accelerator.device
-        self._model = checkpoint.load_model(source.folder / "policy", None, held_as).to(device)
+        model = checkpoint.load_model(source.folder / "policy", None, job.shared.language_model)
+        self._model = placed(job.accelerator, model)
+        self._frame = frame_of(job.accelerator, self._model.policy)
         self._reference = reference_of(settings, job, source, self._model.policy)
         self._stored_policy = source.folder / "policy"
         self._rows: list[Comparison] = [] if source.is_new_cycle else read_rows(source.folder / _PAIRS, Comparison)
@@ -57,7 +60,8 @@ class OnlineDpoLearner:
     def begin(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
         job = self._job
         self._collector = Collector(
-            job.accelerator, self._model, self._reference, job.frozen, self._settings, job.shared, self.name
+            *(job.accelerator, self._model, self._reference, job.frozen, self._settings, job.shared, self.name),
+            lambda: job.sampled_from(self._model.policy, self._frame),
         )
         self._trained, self._optimizer = model, optimizer
 
@@ -84,7 +88,7 @@ class OnlineDpoLearner:
         return {"policy": self._model.policy, **moved}
 
     def save(self, folder: Path, model: nn.Module | None) -> None:
-        checkpoint.save(folder, self._model, self._moved, self._job.frozen.codec)
+        checkpoint.save(folder, ActorCritic(cast(nn.Module, model), None), self._moved, self._job.frozen.codec)
         write_rows(folder / _PAIRS, self._rows)
         self._stored_policy = self._job.cycle.work / "policy"  # where it lies once this iteration is done
 
@@ -104,6 +108,7 @@ class OnlineDpoLearner:
                 "if it goes on, raise %s.responses_per_prompt or %s.temperature",
                 *(self.name, iteration + 1, self.name, self.name),
             )
+            reshard(self._job.accelerator, self._trained)
             return {"steps": 0, "trained_tokens": 0}
         both, mask = pairs.both, rollouts.sequences.response_mask
         updater = Updater(

@@ -19,21 +19,49 @@ from components.models.guided import HEADS_FILE, GuidedPolicy, load_weights, new
 from components.models.loading import load_policy, save_policy
 from components.models.text import Codec
 from components.seeding import derive_seed
+from components.training.sharding import whole_weights
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that an iteration changes. `guided` decodes with the learner's own policy and value head, not with copies."""
+    """All that an iteration changes.
+
+    Args:
+        guided: decodes with the learner's own policy and value head, not with copies; but where the learner is trained
+            in shards, its value head is a whole copy: see `refresh`.
+    """
 
     learner: QLearner
     guided: GuidedPolicy
 
+    @torch.no_grad()
+    def refresh(self) -> None:
+        """Have the guided policy's value head be the trained one, after every update; every process has to call it."""
+        trained, copied = self.learner.value_head, self.guided.value_head
+        if trained is not copied:
+            for weight, now in zip(copied.parameters(), whole_weights(trained), strict=True):
+                weight.copy_(now)
+
+    def with_whole(self, learner: QLearner) -> Checkpoint:
+        """The same around the learner that was gathered from its shards."""
+        if learner is self.learner:
+            return self
+        return Checkpoint(learner, self.guided.around(learner.policy))
+
 
 def start(
-    source: Path, settings: QLearning, seed: int, device: torch.device, held_as: LanguageModel | None = None
+    source: Path,
+    settings: QLearning,
+    seed: int,
+    device: torch.device,
+    held_as: LanguageModel | None = None,
+    *,
+    in_shards: bool = False,
 ) -> Checkpoint:
     """Go on from the state below `source`, or begin with its policy and new heads where it has none.
 
+    Args:
+        in_shards: the learner will be sharded, which reads of its weights what it keeps, from where they lie.
     Raises:
         ArtifactError: a file is absent, corrupt, or of another model.
     """
@@ -55,8 +83,13 @@ def start(
         value_head, q_heads = new_heads(policy, derive_seed(seed, "q_learning", "heads"))
         guided = GuidedPolicy(policy, value_head, copy.deepcopy(q_heads), settings.decode_beta)
     guided.decode_beta = settings.decode_beta
+    learner = QLearner(guided.policy, guided.value_head, q_heads)
+    if in_shards:
+        guided.value_head = copy.deepcopy(guided.value_head).to(device)
+        guided.target_q_heads.to(device)
+        return Checkpoint(learner, guided)
     guided.to(device)
-    learner = QLearner(guided.policy, guided.value_head, q_heads.to(device))
+    learner.to(device)
     return Checkpoint(learner, guided)
 
 

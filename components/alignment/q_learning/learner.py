@@ -19,6 +19,7 @@ from components.config import QLearning
 from components.measuring.measure import progress
 from components.passes.forward import response_logprobs
 from components.training.schedule import ParameterGroup, warmup_then
+from components.training.sharding import frame_of, passed_through
 
 
 class QLearningLearner:
@@ -36,8 +37,10 @@ class QLearningLearner:
         self._settings = cast(QLearning, job.settings)
         self.iterations_per_cycle = self._settings.iterations_per_cycle
         self._now = checkpoint.start(
-            source.folder, self._settings, job.shared.seed, job.accelerator.device, job.shared.language_model
+            *(source.folder, self._settings, job.shared.seed, job.accelerator.device, job.shared.language_model),
+            in_shards=job.accelerator.is_fsdp2,
         )
+        self._frame = frame_of(job.accelerator, self._now.learner.policy)
         self._watched = rows_of_iteration(
             job.cycle.prompts, self._settings.progress_prompts, 0, job.shared.seed, "q_learning/progress"
         )
@@ -70,10 +73,11 @@ class QLearningLearner:
             statistics = update(
                 job.accelerator, self._model, targets, self._optimizer, self._data, comparisons, settings, iteration
             )
+        self._now.refresh()
         updated = time.monotonic()
-        figures: dict[str, float] = {}
-        if job.accelerator.is_main_process:
-            figures = progress(self._now.guided, job.frozen, job.shared, self._watched, "q_learning/progress")
+        with job.sampled_from(self._now.learner, self._frame) as policy:
+            guided = self._now.guided.around(policy)
+            figures = progress(guided, job.frozen, job.shared, self._watched, "q_learning/progress", job.accelerator)
         row = {**figures, "sampled_tokens": 0, **statistics}
         return Iteration(row, {"steps": updated - started, "samples": time.monotonic() - updated})
 
@@ -82,8 +86,8 @@ class QLearningLearner:
         """Heads begin with nothing to say: the guided policy is the SFT policy. Raises: TrainingError."""
         job, guided, reference = self._job, self._now.guided, self._job.frozen.reference
         part = self._data.sequences.rows(slice(self._settings.microbatch_size))
-        with job.accelerator.autocast():
-            found, expected = (response_logprobs(policy, part, 1.0) for policy in (guided, reference))
+        with job.accelerator.autocast(), passed_through(job.accelerator, self._now.learner, guided) as asked:
+            found, expected = (response_logprobs(policy, part, 1.0) for policy in (asked, reference))
         where = f"{self.name}, iteration 1"
         require_no_kl(job.checks, where, found, expected, part.response_mask, guided.policy, reference, step=1)
 
@@ -91,7 +95,7 @@ class QLearningLearner:
         return {"policy": self._now.guided, "q_heads": self._now.learner.q_heads}
 
     def save(self, folder: Path, model: nn.Module | None) -> None:
-        checkpoint.save(folder, self._now, self._job.frozen.codec)
+        checkpoint.save(folder, self._now.with_whole(cast(QLearner, model)), self._job.frozen.codec)
 
     def progress(self) -> dict[str, Any]:
         return {}

@@ -11,6 +11,7 @@ from components.core.ilql import polyak
 from components.models.guided import Head, QHeads, output_and_hidden
 from components.passes.forward import position_ids
 from components.passes.sequences import Sequences
+from components.training.sharding import whole_weights
 
 
 class QLearnerOutput(NamedTuple):
@@ -34,7 +35,23 @@ class QLearner(nn.Module):
         self.value_head = value_head
         self.q_heads = q_heads
 
-    def forward(self, sequences: Sequences) -> QLearnerOutput:
+    @property
+    def _no_split_modules(self) -> Any:
+        """See `components.models.loading.ScalarModel`."""
+        return self.policy._no_split_modules
+
+    def tie_weights(self) -> None:
+        """See `components.models.loading.ScalarModel`."""
+        self.policy.tie_weights()
+
+    def of_policy(self, **inputs: Any) -> Any:
+        """What the policy alone gives, asked by way of the whole: in shards only that gathers all of them."""
+        return self(inputs)
+
+    def forward(self, sequences: Sequences | dict[str, Any]) -> Any:
+        """A `QLearnerOutput`; of inputs in Hugging Face's form what the policy gives."""
+        if isinstance(sequences, dict):
+            return self.policy(**sequences)
         mask = sequences.mask
         output, hidden = output_and_hidden(
             self.policy,
@@ -51,7 +68,10 @@ class QLearner(nn.Module):
 
 @torch.no_grad()
 def move_targets(target_q_heads: QHeads, q_heads: QHeads, alpha: float) -> None:
-    """Bring the target heads a little nearer to the trained ones; called after every optimiser step."""
+    """Bring the target heads a little nearer to the trained ones; called after every optimiser step.
+
+    The trained ones may lie in shards, target heads are whole in every process.
+    """
     targets = list(target_q_heads.parameters())
-    for target, moved in zip(targets, polyak(targets, list(q_heads.parameters()), alpha), strict=True):
+    for target, moved in zip(targets, polyak(targets, whole_weights(q_heads), alpha), strict=True):
         target.copy_(moved)

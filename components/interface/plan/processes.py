@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from components.config.accelerate import AccelerateConfig
-from components.config.shares import TRAINING_STAGES
+from components.config.shares import SHARED_STAGES, TRAINING_STAGES
 from components.interface.plan.roles import Phase
 
 _ANSWERS = ("rollouts", "generation")
@@ -17,7 +17,7 @@ def of_one_process(phase: Phase, config: AccelerateConfig, *, gather_for_generat
     Frozen models are whole in every process. Data parallelism keeps its gradients once more, in buckets.
     """
     count = config.num_processes
-    if phase.stage not in TRAINING_STAGES or count == 1:
+    if phase.stage not in TRAINING_STAGES or count == 1:  # an evaluation has whole models in every process
         return phase
     if config.fsdp_config is None:
         # of gradients and two moments a third is gradients, where gradients are there
@@ -45,4 +45,4 @@ def of_one_process(phase: Phase, config: AccelerateConfig, *, gather_for_generat
 
 def on_one_machine(stage: str, config: AccelerateConfig) -> int:
     """How many processes of a stage share a machine's memory."""
-    return config.processes_per_machine if stage in TRAINING_STAGES else 1
+    return config.processes_per_machine if stage in SHARED_STAGES else 1

@@ -53,7 +53,7 @@ def seconds_of(
     found = []
     for each in tokens:
         stage = each.stage.split()[0]
-        workers = config.num_processes if stage != "evaluation" else 1
+        workers = config.num_processes
         if not device.is_gpu:
             workers *= getattr(params.compute.cpu_threads, stage, 1)
         rate = share * speed.flops * workers

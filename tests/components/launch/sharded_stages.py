@@ -2,57 +2,78 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sys
 from pathlib import Path
 from typing import Any
 
-from components.alignment.policy_gradient.update import Updater
+from components.alignment.policy_gradient.learner import PolicyGradientLearner
+from components.alignment.q_learning.learner import QLearningLearner
 from components.config import load_params
 from components.config.accelerate import accelerate_config
+from components.measuring import shared_out
 from components.place import Place
 from components.stages import perform
 from components.training.accelerator import start_accelerator
 
-INTERRUPTED = "interrupted"  # a folder of this name is left after two iterations, a copy of it goes on as RESUMED
-RESUMED = "resumed"
+# A folder of such a name is left after two iterations; a copy of it goes on, under the other.
+INTERRUPTED, RESUMED = "interrupted ", "resumed "
 
 
 def work(folder: Path) -> None:
+    """Beside the work of the stage a file of each rank: the numbers of prompts that it answered when it measured."""
     os.chdir(folder)
-    params = load_params(Place().params)
-    perform("alignment", params, Place(), 1, accelerate_config(Path(params.compute.accelerate_config)))
+    params, asked = load_params(Place().params), []
+    real = shared_out.generate
+
+    def counted(policy: Any, codec: Any, prompts: Any, *arguments: Any, **options: Any) -> Any:
+        asked.append(len(prompts))
+        return real(policy, codec, prompts, *arguments, **options)
+
+    shared_out.generate = counted
+    try:
+        perform("alignment", params, Place(), 1, accelerate_config(Path(params.compute.accelerate_config)))
+    finally:
+        shared_out.generate = real
+    Path(f"asked_{os.environ['RANK']}.json").write_text(json.dumps(asked))
 
 
 def interrupt(folder: Path) -> None:
-    real = Updater.update
+    method = load_params(folder / Place().params).method
+    learner: Any = QLearningLearner if method == "q_learning" else PolicyGradientLearner
+    real = learner.iterate
 
-    def stops_in_the_third(updater: Any, *arguments: Any) -> Any:
-        if arguments[-1] == 2:
+    def stops_before_the_third(self: Any, iteration: int) -> Any:
+        if iteration == 2:
             raise KeyboardInterrupt
-        return real(updater, *arguments)
+        return real(self, iteration)
 
-    Updater.update = stops_in_the_third  # type: ignore[method-assign]
+    learner.iterate = stops_before_the_third
     try:
         work(folder)
     except KeyboardInterrupt:
         start_accelerator().free_memory()
     finally:
-        Updater.update = real  # type: ignore[method-assign]
+        learner.iterate = real
+
+
+def resumed(folder: Path) -> Path:
+    return folder.with_name(folder.name.replace(INTERRUPTED, RESUMED))
 
 
 def main(folders: list[Path]) -> None:
     for folder in folders:
-        if folder.name != INTERRUPTED:
+        if not folder.name.startswith(INTERRUPTED):
             work(folder)
             continue
         interrupt(folder)
         accelerator = start_accelerator()
         if accelerator.is_main_process:
-            shutil.copytree(folder, folder.with_name(RESUMED))
+            shutil.copytree(folder, resumed(folder))
         accelerator.wait_for_everyone()
-        work(folder.with_name(RESUMED))
+        work(resumed(folder))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from launched import ROOT, SHARDED, TWO, ChangeParams, files
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
 
+from components.artifacts import write_json
 from components.place import Place
 from components.processes import free_port
 from components.stages import perform
@@ -75,6 +76,34 @@ def test_two_processes_give_what_one_gives(
                 row["accuracy"] = row_of_one["accuracy"]
             assert row == pytest.approx(row_of_one, rel=1e-3, abs=1e-4)
     assert found == pytest.approx(expected, rel=1e-3, abs=1e-4)
+
+
+def test_an_evaluation_by_two_processes_has_the_bytes_of_one(
+    start: Any, world: Path, tmp_path: Path, change_params: ChangeParams
+) -> None:
+    """Six responses of each policy, in batches of four: one process has two of them. The page shows the params."""
+    settings = {
+        "method": "best_of_n",
+        "cycles": {"1": {"start": "artifacts/sft"}},
+        "measurement": {"batch_size": 4},
+        "promotion": {"min_prompts": 2},
+    }
+    params = change_params(**settings)
+    write_json(Place().data_validation / "report.json", {"prompts": {"rows": 18}, "warnings": 0, "checks": []})
+    for stage, cycle in (("alignment", 1), ("selection", None), ("evaluation", None)):
+        perform(stage, params, Place(), cycle)
+    one = Path(shutil.copytree(Place().evaluation, tmp_path / "one"))
+    shutil.rmtree(Place().evaluation)
+    change_params(compute=TWO, **settings)
+    _, errors = (process := start("evaluation")).communicate(timeout=200)
+    assert process.returncode == 0, errors
+    assert [path.relative_to(Place().evaluation) for path in files(Place().evaluation)] == [
+        path.relative_to(one) for path in files(one)
+    ]
+    for path in files(one):
+        if path.name != "report.html":
+            assert (Place().evaluation / path.relative_to(one)).read_bytes() == path.read_bytes(), path
+    assert len((one / "records.jsonl").read_text().splitlines()) == 12
 
 
 def test_bfloat16_gives_the_same_bytes_again_and_others_than_float32(

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ruamel.yaml import YAML
 from safetensors.torch import load_file
 from sharded_stages import INTERRUPTED, RESUMED
 
+from components.artifacts import read_jsonl
 from components.digests import digest
 from components.errors import ConfigError
 from components.place import Place
@@ -26,13 +28,23 @@ from components.stages import perform
 # Shards of what rank 0 alone reads, and activations that are computed again.
 FRUGAL = {"accelerate_config": "infra/accelerate/frugal.yaml"}
 IN_STEP = SHARDED | {"gather_for_generation": False}
+# What is measured makes three batches, of which one process takes two.
+BATCHES = {"measurement": {"batch_size": 3}}
+# Seven rollouts, and three pairs in batches of two.
+ONLINE = {"prompts_per_iteration": 3, "responses_per_prompt": 3, "missing_eos": "none"}
 CASES: dict[str, dict[str, Any]] = {
     "ppo": {"compute": FRUGAL},
     "ppo in step": {"compute": IN_STEP},
+    "ppo of gemma": {"compute": SHARDED},
     "dpo": {"compute": SHARDED, "method": "dpo"},
-    "dpo in step": {"compute": IN_STEP, "method": "dpo"},
+    "dpo in step": {"compute": IN_STEP, "method": "dpo", **BATCHES},
     "grpo in step": {"compute": IN_STEP, "method": "grpo"},
-    INTERRUPTED: {"compute": FRUGAL},
+    "online dpo": {"compute": SHARDED, "method": "online_dpo", "online_dpo": ONLINE, **BATCHES},
+    "online dpo in step": {"compute": IN_STEP, "method": "online_dpo"},
+    "q_learning": {"compute": SHARDED, "method": "q_learning", **BATCHES},
+    "q_learning in step": {"compute": IN_STEP, "method": "q_learning", **BATCHES},
+    f"{INTERRUPTED}ppo": {"compute": FRUGAL},
+    f"{INTERRUPTED}q_learning": {"compute": SHARDED, "method": "q_learning", **BATCHES},
 }
 RUN = """
 import sys
@@ -44,33 +56,57 @@ run_ranks(accelerate_config(Path(sys.argv[1])), "sharded_stages", sys.argv[2:])
 
 
 @pytest.fixture(scope="module")
+def world_of(
+    trained_world: Path, trained_gemma_world: Path, gemma_params: dict[str, Any]
+) -> Callable[[str], tuple[Path, dict[str, Any]]]:
+    """The world that a case begins with, and what its params have beside the case's own."""
+    return lambda case: (trained_gemma_world, gemma_params) if case.endswith("gemma") else (trained_world, {})
+
+
+@pytest.fixture(scope="module")
 def sharded(
-    trained_world: Path, change_params: ChangeParams, tracking: str, tmp_path_factory: pytest.TempPathFactory
+    world_of: Callable[[str], tuple[Path, dict[str, Any]]],
+    change_params: ChangeParams,
+    tracking: str,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Path:
     """A folder with the world of each case after its stage, by two ranks."""
     folder = tmp_path_factory.mktemp("sharded")
     frugal = YAML(typ="safe").load(ROOT / SHARDED["accelerate_config"])
     frugal["fsdp_config"] |= {"fsdp_cpu_ram_efficient_loading": True, "fsdp_activation_checkpointing": True}
     for name, changes in CASES.items():
-        shutil.copytree(trained_world, folder / name)
+        world, of_world = world_of(name)
+        shutil.copytree(world, folder / name)
         YAML(typ="safe").dump(frugal, folder / name / FRUGAL["accelerate_config"])
         with contextlib.chdir(folder / name):
-            change_params(**changes)
+            change_params(**changes, **of_world)
     paths = [str(ROOT), str(Path(__file__).parent)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "MLFLOW_TRACKING_URI": tracking}
-    config = str(trained_world / SHARDED["accelerate_config"])
+    config = str(ROOT / SHARDED["accelerate_config"])
     command = [sys.executable, "-c", RUN, config, *(str(folder / name) for name in CASES)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
     return folder
 
 
-@pytest.mark.parametrize("case", [name for name in CASES if name != INTERRUPTED])
+@pytest.mark.parametrize("case", [name for name in CASES if not name.startswith(INTERRUPTED)])
 def test_a_policy_in_shards_becomes_what_one_process_makes_of_it(
-    sharded: Path, world: Path, change_params: ChangeParams, case: str
+    sharded: Path,
+    world_of: Callable[[str], tuple[Path, dict[str, Any]]],
+    tracking: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change_params: ChangeParams,
+    case: str,
 ) -> None:
-    """But for the order in which floats are added up; by one writer, whole."""
-    changes = {name: value for name, value in CASES[case].items() if name != "compute"}
+    """But for the order in which floats are added up; by one writer, whole.
+
+    The SFT policy is the same, and measured by both processes it has the records that one process makes, to the byte.
+    """
+    world, of_world = world_of(case)
+    monkeypatch.chdir(shutil.copytree(world, tmp_path / "world"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking)
+    changes = {name: value for name, value in CASES[case].items() if name != "compute"} | of_world
     perform("alignment", change_params(**changes), Place(), 1)
     one, found = Place().alignment / "1", sharded / case / Place().alignment / "1"
     assert [path.relative_to(found) for path in files(found)] == [path.relative_to(one) for path in files(one)]
@@ -82,17 +118,34 @@ def test_a_policy_in_shards_becomes_what_one_process_makes_of_it(
     rows, expected_rows = (json.loads((each / "curve.json").read_text()) for each in (found, one))
     assert len(rows) == len(expected_rows) == 3
     for row, row_of_one in zip(rows, expected_rows, strict=True):
-        if changes.get("method") == "dpo" and row["iteration"] == 1:  # of margins of 0, rounding makes an accuracy
+        if (
+            changes.get("method") in ("dpo", "online_dpo") and row["iteration"] == 1
+        ):  # of margins of 0, rounding makes an accuracy
             row["accuracy"] = row_of_one["accuracy"]
         assert row == pytest.approx(row_of_one, rel=1e-3, abs=1e-5)
+    records, expected_records = (read_jsonl(each / "validation.jsonl") for each in (found, one))
+    of_start = [row for row in records if row["policy"] == "start"]
+    assert len(of_start) == 8 and of_start == [row for row in expected_records if row["policy"] == "start"]
+    assert [row["response"] for row in records] == [row["response"] for row in expected_records]
     before = load_file(Place().sft / "policy" / "model.safetensors")
     after = load_file(found / "policy" / "model.safetensors")
     assert max(float((after[name] - before[name]).abs().max()) for name in before) > 1e-4  # it was trained
 
 
-def test_an_interrupted_cycle_in_shards_goes_on_to_the_same_bytes(sharded: Path) -> None:
-    unbroken, resumed = (sharded / name / "artifacts" / "alignment" / "1" for name in ("ppo", RESUMED))
-    assert not (sharded / INTERRUPTED / "artifacts" / "alignment").exists()
+def test_both_processes_measure(sharded: Path) -> None:
+    """Four responses an iteration and eight of each of two policies: in batches of three, or in one of eight."""
+    asked = {
+        case: [json.loads((sharded / case / f"asked_{rank}.json").read_text()) for rank in range(2)]
+        for case in ("dpo in step", "dpo")
+    }
+    assert asked["dpo in step"] == [[3, 3, 3, 5, 5], [1, 1, 1, 3, 3]]
+    assert asked["dpo"] == [[4, 4, 4, 8, 8], []]
+
+
+@pytest.mark.parametrize("case", ["ppo", "q_learning"])
+def test_an_interrupted_cycle_in_shards_goes_on_to_the_same_bytes(sharded: Path, case: str) -> None:
+    unbroken, resumed = (sharded / name / "artifacts" / "alignment" / "1" for name in (case, f"{RESUMED}{case}"))
+    assert not (sharded / f"{INTERRUPTED}{case}" / "artifacts" / "alignment").exists()
     assert digest(resumed) == digest(unbroken)
 
 
@@ -100,7 +153,7 @@ def test_another_number_of_processes_goes_on_only_if_asked(
     sharded: Path, tmp_path: Path, tracking: str, change_params: ChangeParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Refused, nothing is lost; asked, one process goes on with what two began, and ends where two end."""
-    world = Path(shutil.copytree(sharded / INTERRUPTED, tmp_path / "world"))
+    world = Path(shutil.copytree(sharded / f"{INTERRUPTED}ppo", tmp_path / "world"))
     monkeypatch.chdir(world)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking)
     before = digest(Place().work)
