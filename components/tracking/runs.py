@@ -122,10 +122,9 @@ def _open(journal: Journal, opening: Entry, *, needs_store: bool) -> StoreAway |
 
 def _warn(journal: Journal, courier: Courier) -> None:
     fault = courier.fault
-    why = f"{fault.what} ({fault.where}: {fault.found})" if fault else "it takes longer"
     logger.warning(
-        "%s: not all that is known of this run is in MLflow: %s; %s keeps it, and `proximal sync` delivers it",
-        *(journal.name, why, journal.path),
+        "%s: MLflow does not have all of this run: %s; it is kept in %s, and `proximal sync` delivers it",
+        *(journal.name, f"{fault.what} ({fault.where})" if fault else f"{store.name()} is slow", journal.path),
     )
 
 
