@@ -19,7 +19,7 @@ def set_environment(repository: Path) -> None:
         "PREFECT_HOME": str(repository.resolve() / ".prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
-        "PREFECT_CLIENT_MAX_RETRIES": "6",  # after 2, 4, 8 ... seconds: a server that is away for a minute is waited for
+        "PREFECT_CLIENT_MAX_RETRIES": "6",  # after 2, 4, 8 ... seconds: longer than a minute
         "DO_NOT_TRACK": "true",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "PREFECT_LOGGING_FORMATTERS_STANDARD_TASK_RUN_FMT": _LINE,

@@ -23,6 +23,7 @@ from components.repository import last_commit
 
 logger = logging.getLogger("prefect.proximal")
 
+
 @contextmanager
 def as_far_as_prefect_answers(what: str) -> Iterator[None]:
     """What the pages show is no reason to stop: a server that is away misses it, and the run goes on."""

@@ -1,4 +1,4 @@
-"""Servers as a team has them, on loopback and for one test: PostgreSQL from Debian, MLflow on it; both can be killed."""
+"""Servers as a team has them, on loopback, for one test: Debian's PostgreSQL and MLflow on it; they can be killed."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """Brings what a run told from its journal to the tracking store, in order, each thing once.
 
-A delivery may be cut off anywhere and done again from the last offset that was noted. What was sent and not noted is sent
-twice, and nothing comes of it: MLflow's databases have one row for a point of a run (metric, step, time and value are its
-key), tags, params, inputs and files are written over, and a run carries its journal's name, by which it is found again.
+A delivery may be cut off anywhere and done again from the last offset that was noted. What was sent and not noted is
+sent twice, and nothing comes of it: MLflow's databases have one row for a point of a run (metric, step, time and value
+are its key), tags, params, inputs and files are written over, and a run is found again by its journal's name.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """What a run tells, in a file before all else: the tracking store may be away, and the work goes on.
 
-A folder for each process that tells: `records.jsonl` (an entry a line, only ever added to), `files/` (copies of what goes
-with them), `state.json` (how far they were delivered) and `lock` (held by whoever adds or delivers). It is gone when all
-is delivered; see components.tracking.delivery.
+A folder for each process that tells: `records.jsonl` (an entry a line, only ever added to), `files/` (copies of what
+goes with them), `state.json` (how far they were delivered) and `lock` (held by whoever adds or delivers). It is gone
+when all is delivered; see components.tracking.delivery.
 """
 
 from __future__ import annotations

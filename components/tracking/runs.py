@@ -61,8 +61,9 @@ def stage_run(
     needs_store = stage == PROMOTION
     with nullcontext() if needs_store else store.impatient():
         parent = os.environ.get(PARENT_VARIABLE)
-        journal = Journal.begin(stage if cycle is None else f"{stage}-{cycle}", **({"parent": parent} if parent else {}))
-        away = _open(journal, _opening(stage, params, read, cycle, parent, root), needs_store=needs_store)
+        opening = _opening(stage, params, read, cycle, parent, root)
+        journal = Journal.begin(opening["name"], **({"parent": parent} if parent else {}))
+        away = _open(journal, opening, needs_store=needs_store)
         run, courier = RecordedRun(journal, stage, read, root), Courier(journal, away)
         courier.start()
         try:
@@ -112,7 +113,7 @@ def _open(journal: Journal, opening: Entry, *, needs_store: bool) -> StoreAway |
             where=away.where,
             expected=away.expected,
             found=away.found,
-            do="all else of this run is kept, and the next `proximal run` offers it; see that the server can be reached",
+            do="see that the server can be reached; all else of this run is kept: the next `proximal run` offers it",
         ) from away
     except BaseException:
         journal.close(remove=True)

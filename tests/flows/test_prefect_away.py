@@ -28,7 +28,18 @@ def server(prefect_database: Path, tmp_path_factory: pytest.TempPathFactory) -> 
     shutil.copy(prefect_database, home / "prefect.db")  # spares a minute of migrations
     port = free_port()
     api = f"http://127.0.0.1:{port}/api"
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"]
+    command = [
+        sys.executable,
+        "-m",
+        "prefect",
+        "server",
+        "start",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--no-ui",
+    ]
     environment = {"PREFECT_HOME": str(home), "PREFECT_API_URL": api, **WITHOUT_SERVICES}
     started = Server(command, f"{api}/health", home / "server.log", **environment)
     yield started, api

@@ -21,7 +21,7 @@ from components.config import Params, load_params
 from components.digests import digest
 from components.place import Place
 from components.stages import perform
-from components.tracking import finish_pipeline_run, stage_run, runs, start_pipeline_run, store
+from components.tracking import finish_pipeline_run, runs, stage_run, start_pipeline_run, store
 from components.tracking.delivery import deliver
 from components.tracking.history import children, get_run, search
 from components.tracking.journal import Journal
@@ -150,10 +150,10 @@ def test_what_a_server_that_stays_away_was_not_told_is_delivered_later_once(
         run.outputs([picture])
         picture.unlink()
     ended = int(time.time() * 1000)
-    with pytest.raises(StoreAway, match="model registry does not answer") as refused, store.impatient():
-        with stage_run("promotion", params):
-            raise AssertionError("work began")
-    assert "next `proximal run` offers it" in refused.value.do
+    registry = pytest.raises(StoreAway, match="model registry does not answer")
+    with registry as refused, store.impatient(), stage_run("promotion", params):
+        raise AssertionError("work began")
+    assert "the next `proximal run` offers it" in refused.value.do
     finish_pipeline_run(parent, "FAILED", {"alignment@1": "ran", "sft": "ran"}, Path())
 
     assert sync_ends_with(2) == ["error: the tracking store does not answer"]
@@ -189,7 +189,9 @@ def test_what_was_sent_before_a_kill_is_sent_again_to_no_effect(
 ) -> None:
     """Whatever is sent is noted too late, each time anew, until nothing is left to be sent."""
     journal = Journal.begin("sft")
-    journal.add({"open": {"name": "sft", "tags": {"stage": "twice"}, "params": {"a": "1"}, "at": 5, "invocation": None}})
+    journal.add(
+        {"open": {"name": "sft", "tags": {"stage": "twice"}, "params": {"a": "1"}, "at": 5, "invocation": None}}
+    )
     run = RecordedRun(journal, "sft")
     run.metrics({"loss": 1.0, "nan": float("nan")}, step=3)
     run.tags({"told": "yes"})
