@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+UNDELIVERED_VARIABLE = "PROXIMAL_UNDELIVERED"  # a flow sets it: what is told in a clone outlives the clone
+
 
 class ModelFolders(NamedTuple):
     """Where the frozen models are stored that a policy is measured with."""
@@ -77,3 +79,8 @@ class Place:
     def work(self) -> Path:
         """Iteration checkpoints of unfinished cycles: no stage's output; see components.alignment.work_folder."""
         return self.root / ".work"
+
+    @property
+    def undelivered(self) -> Path:
+        """What runs told that the tracking store does not have yet; see components.tracking.journal."""
+        return self.work / "undelivered"

@@ -18,7 +18,7 @@ from components.errors import ProximalError
 from components.interface.comparison_tables import Figures
 from flows.environment import set_environment, stage_variables
 from flows.matrix import FIGURES, read_runs
-from flows.outcome import PipelineFailure, failed
+from flows.outcome import PipelineFailure, came_to, failed
 from flows.processes import processes
 from flows.progress import followed
 from flows.server import orderly
@@ -54,6 +54,6 @@ def compare(repository: Path, methods: Sequence[str], seeds: Sequence[int]) -> S
                 for method in methods
                 for seed in seeds
             }
-            return Completed(data=figures)
+        return came_to(Completed(data=figures))
     except (ProximalError, PipelineFailure) as failure:
-        return failed(failure)
+        return came_to(failed(failure))

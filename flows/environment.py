@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+from components.place import UNDELIVERED_VARIABLE, Place
+
 TRACKING_URI_VARIABLE = "MLFLOW_TRACKING_URI"
 # What a terminal shows of Prefect's run logs: the time, the stage, the line.
 _LINE = "%(asctime)s  %(task_run_name)-16s %(message)s"
@@ -17,6 +19,7 @@ def set_environment(repository: Path) -> None:
         "PREFECT_HOME": str(repository.resolve() / ".prefect"),
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+        "PREFECT_CLIENT_MAX_RETRIES": "6",  # after 2, 4, 8 ... seconds: longer than a minute
         "DO_NOT_TRACK": "true",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "PREFECT_LOGGING_FORMATTERS_STANDARD_TASK_RUN_FMT": _LINE,
@@ -25,6 +28,7 @@ def set_environment(repository: Path) -> None:
     }
     for name, value in chosen.items():
         os.environ.setdefault(name, value)
+    os.environ[UNDELIVERED_VARIABLE] = str(Place(repository.resolve()).undelivered)  # nothing that a user sets
 
 
 def tracking_uri(repository: Path) -> str:
@@ -34,7 +38,8 @@ def tracking_uri(repository: Path) -> str:
 
 def stage_variables(repository: Path, **more: str) -> dict[str, str]:
     """What a stage's command must know of its run; plain names, so that a task could run elsewhere."""
-    return {TRACKING_URI_VARIABLE: tracking_uri(repository), **more}
+    undelivered = str(Place(repository.resolve()).undelivered)  # outlives a clone that the stage works in
+    return {TRACKING_URI_VARIABLE: tracking_uri(repository), UNDELIVERED_VARIABLE: undelivered, **more}
 
 
 def stage_environment(variables: dict[str, str]) -> dict[str, str]:

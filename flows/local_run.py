@@ -15,7 +15,7 @@ import click
 
 from components.errors import ProximalError
 from flows.environment import set_environment
-from flows.server import API_VARIABLE, start_local_server
+from flows.server import API_VARIABLE, away, start_local_server
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -54,14 +54,21 @@ def run_flow(flow: Any, **parameters: Any) -> Any:
         ProximalError: it was refused.
         SystemExit: it failed, or was interrupted; what there is to say has been said.
     """
-    from flows.outcome import PipelineFailure
+    import httpx
+
+    from flows.outcome import PipelineFailure, unheard
 
     kept = (
         "interrupted: finished stages are kept, and a cycle goes on after its last iteration; "
         "the same command goes on from there"
     )
     with _interruptible(kept), _at_the_desk():
-        state = flow(**parameters, return_state=True)
+        try:
+            state = flow(**parameters, return_state=True)
+        except httpx.HTTPError as fault:
+            _say(f"warning: Prefect's server does not answer ({fault}), and shows this run as not ended")
+            if (state := unheard()) is None:
+                raise away(fault) from fault
     result = state.result(raise_on_failure=False)
     if not isinstance(result, Exception):
         return result
@@ -125,11 +132,14 @@ def _at_the_desk() -> Iterator[None]:
 
 def _quiet_engine() -> None:
     """Leave out of the terminal what Prefect's engine and DVC's bars say; Prefect's own records keep it all."""
+    import httpx
+
     logging.getLogger("dvc.progress").setLevel(logging.CRITICAL)  # by it DVC decides whether bars are drawn
     logging.getLogger("dvc.rwlock").setLevel(logging.ERROR)  # that it cleared the locks of a run that was stopped
 
     def is_news(record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith(_ENGINE)
+        is_lost_server = bool(record.exc_info) and isinstance(record.exc_info[1], httpx.HTTPError)  # type: ignore[index]
+        return not is_lost_server and not record.getMessage().startswith(_ENGINE)
 
     for handler in logging.getLogger().handlers:
         handler.addFilter(is_news)

@@ -58,6 +58,20 @@ def failed(failure: ProximalError | PipelineFailure) -> State[Any]:
     return Failed(message=str(failure), data=failure)
 
 
+_CAME_TO: list[State[Any]] = []  # the flow runs of this process that have done their work, in its order
+
+
+def came_to(state: State[Any]) -> State[Any]:
+    """Keep what a flow run came to, which Prefect's server may not be there to hear."""
+    _CAME_TO.append(state)
+    return state
+
+
+def unheard() -> State[Any] | None:
+    """What the last flow run of this process came to; None where none has done its work."""
+    return _CAME_TO[-1] if _CAME_TO else None
+
+
 def outcome(stage: str, told: Status) -> Outcome:
     """What became of a stage that had changed, and was brought up to date."""
     if stage.endswith(".dvc"):

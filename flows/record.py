@@ -6,11 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from components.artifacts import read_json
 from components.config import load_params
 from components.place import Place
+from components.promotion.verdict import Verdict
+from flows.outcome import Outcome
+
+if TYPE_CHECKING:
+    from components.tracking.history import RunRecord
 
 
 @dataclass
@@ -32,16 +37,22 @@ def recorded(folder: Path, flow_run_id: str) -> Iterator[PipelineRun]:
 
     Raises:
         ConfigError: params.yaml is not valid; nothing is recorded then.
+        StoreAway: the tracking store does not answer at the start; later it is not waited for.
     """
     from components.tracking import finish_pipeline_run, start_pipeline_run
     from components.tracking.pipeline import was_idle
+    from components.tracking.store import StoreAway
 
     run = PipelineRun(start_pipeline_run(load_params(Place(folder).params), flow_run_id, folder))
     status: Literal["FINISHED", "FAILED", "KILLED"] = "KILLED"
     try:
         yield run
-        if not was_idle(run.run_id, run.stages):
-            _record_result(run.run_id, folder)
+        try:
+            was_in_vain = was_idle(run.run_id, run.stages)
+        except StoreAway:
+            was_in_vain = False
+        if not was_in_vain:
+            _record_result(run, folder)
         status = "FINISHED"
     except Exception:
         status = "FAILED"
@@ -60,49 +71,57 @@ def read_cost(folder: Path) -> dict[str, float]:
     """What the chosen policy took from the SFT policy on; empty in a pipeline that selects none.
 
     sampled_tokens and trained_tokens of its cycles, and the seconds that these took when they ran, on whatever
-    machine: MLflow has them from the runs that made the policies. No seconds where another store has a run.
+    machine: MLflow has them from the runs that made the policies. No seconds where another store has a run, or none
+    answers.
     """
-    from components.digests import digest
-    from components.tracking.history import find_maker
-
     place = Place(folder)
     if not (place.selection / "selection.json").exists():
         return {}
     selection = read_json(place.selection / "selection.json")
     policies = [place.alignment / str(cycle) / "policy" for cycle in range(1, selection["cycle"] + 1)]
-    makers = [find_maker({policy.relative_to(folder).as_posix(): digest(policy)}) for policy in policies]
+    makers = [_maker(policy, folder) for policy in policies]
     cost: dict[str, float] = dict(selection["cost"])
     seconds = [maker.metrics["cost/seconds"] for maker in makers if maker is not None]
     return cost | ({"seconds": sum(seconds)} if len(seconds) == len(policies) else {})
 
 
-def _record_result(run_id: str, folder: Path) -> None:
+def _maker(made: Path, folder: Path) -> RunRecord | None:
+    from components.digests import digest
+    from components.tracking.history import find_maker
+    from components.tracking.store import StoreAway
+
+    try:
+        return find_maker({made.relative_to(folder).as_posix(): digest(made)})
+    except StoreAway:
+        return None
+
+
+def _record_result(run: PipelineRun, folder: Path) -> None:
     """Figures, curves and cost, by which pipelines compare; the stage has told them where it ran in this one."""
     from components.evaluation.curves import training_rows
     from components.evaluation.recording import description, record_curves, record_figures
-    from components.tracking.history import get_run
-    from components.tracking.recorder import RecordedRun
+    from components.tracking.runs import PROMOTION, reopened
 
-    evaluation, recorded = read_evaluation(folder), get_run(run_id)
-    if evaluation is None or recorded is None:
+    evaluation = read_evaluation(folder)
+    if evaluation is None:
         return
-    place, run = Place(folder), RecordedRun(run_id, "pipeline")
-    if not any(name.startswith("eval/") for name in recorded.metrics):
-        record_figures(run, evaluation)
-        if (cycles := place.selection / "cycles.json").exists():
-            curves = [place.alignment / cycle / "curve.json" for cycle in load_params(place.params).cycles]
-            record_curves(run, training_rows(curves), read_json(cycles))
-    run.metrics({f"spent/{name}": value for name, value in read_cost(folder).items()})
-    run.describe(description(evaluation, recorded.tags.get("verdict"), _report_page(folder)))
-    run.flush()
+    place = Place(folder)
+    with reopened(run.run_id, "pipeline") as told:
+        if run.stages.get("evaluation") != Outcome.RAN:
+            record_figures(told, evaluation)
+            if (cycles := place.selection / "cycles.json").exists():
+                curves = [place.alignment / cycle / "curve.json" for cycle in load_params(place.params).cycles]
+                record_curves(told, training_rows(curves), read_json(cycles))
+        told.metrics({f"spent/{name}": value for name, value in read_cost(folder).items()})
+        verdict = Verdict.read(place.promotion).sentence() if PROMOTION in run.stages else None
+        told.describe(description(evaluation, verdict, _report_page(folder)))
 
 
 def _report_page(folder: Path) -> str | None:
     """Where MLflow shows the report; None where the run that made it is in another store."""
-    from components.digests import digest
-    from components.tracking.history import find_maker
-    from components.tracking.recorder import RecordedRun
+    from components.tracking import store
+    from components.tracking.pages import run_page
 
     report = Place(folder).evaluation / "report.html"
-    maker = find_maker({report.relative_to(folder).as_posix(): digest(report)})
-    return RecordedRun(maker.run_id, "evaluation").page(report.name) if maker else None
+    maker = _maker(report, folder)
+    return run_page(store.experiment_id(), maker.run_id, report.name) if maker else None

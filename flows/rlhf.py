@@ -24,7 +24,7 @@ from components.place import Place
 from flows.ending import ending
 from flows.environment import set_environment, stage_variables
 from flows.graph import read_stages, sort_lock
-from flows.outcome import PipelineFailure, failed
+from flows.outcome import PipelineFailure, came_to, failed
 from flows.processes import processes
 from flows.progress import followed
 from flows.record import read_cost, read_evaluation, recorded
@@ -105,9 +105,10 @@ def rlhf(
             told = ending(folder, repository, run.run_id, offered=promotion)
             evaluation = read_evaluation(folder)
             show_result(evaluation, told, repository)
-            return Completed(data=Result(run.stages, evaluation, read_cost(folder), told))
+            result = Result(run.stages, evaluation, read_cost(folder), told)
+        return came_to(Completed(data=result))
     except (ProximalError, PipelineFailure) as failure:
-        return failed(failure)
+        return came_to(failed(failure))
 
 
 def _computes_on_gpus(params: Params, folder: Path) -> bool:

@@ -19,6 +19,7 @@ from components.processes import free_port
 from flows.processes import signal_of, stop_all, supervised
 
 API_VARIABLE = "PREFECT_API_URL"
+START_VARIABLE = "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"
 _START = ("-m", "prefect", "server", "start", "--no-ui", "--host", "127.0.0.1")
 # Prefect's services that serve deployments, schedules, automations and workers: a run without a server has none.
 _UNUSED = (
@@ -49,14 +50,15 @@ class LocalServer:
         self._ending = False
 
     def wait(self) -> None:
-        """Return when the server answers; from then on, its end is the end of this process.
+        """Return when the server answers; from then on, the end of one of ours is the end of this process.
 
         Raises:
             EnvironmentFault: it ended, or does not answer in time.
         """
         if self._process is None:
+            _wait_for_named()
             return
-        deadline = time.monotonic() + float(os.environ["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"])
+        deadline = time.monotonic() + float(os.environ[START_VARIABLE])
         while self._process.poll() is None and time.monotonic() < deadline:
             try:
                 with urllib.request.urlopen(f"{os.environ[API_VARIABLE]}/health", timeout=5):
@@ -100,6 +102,32 @@ class LocalServer:
     def _last_lines(self) -> str:
         lines = [line for line in self._log.read_text(errors="replace").splitlines() if line.strip()]
         return "\n".join(lines[-3:]) or "no output"
+
+
+def _wait_for_named() -> None:
+    """Of a server that the user named; one that is started anew just now takes a while."""
+    deadline = time.monotonic() + float(os.environ[START_VARIABLE])
+    while True:
+        try:
+            with urllib.request.urlopen(f"{os.environ[API_VARIABLE]}/health", timeout=5):
+                return
+        except urllib.error.HTTPError:  # it answers; what it makes of a request of ours, Prefect says
+            return
+        except (urllib.error.URLError, TimeoutError, ConnectionError, ValueError) as fault:
+            if time.monotonic() > deadline:
+                raise away(fault) from fault
+            time.sleep(0.5)
+
+
+def away(fault: Exception) -> EnvironmentFault:
+    """What to say where the server does not answer that PREFECT_API_URL names."""
+    return EnvironmentFault(
+        "Prefect's server does not answer",
+        where=f"{API_VARIABLE}={os.environ[API_VARIABLE]}",
+        expected="a server that answers",
+        found=str(fault),
+        do=f"see that it runs and can be reached, or unset {API_VARIABLE}: a run brings a server of its own",
+    )
 
 
 @contextmanager

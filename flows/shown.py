@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import threading
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.client.orchestration import get_client
 from prefect.futures import PrefectFuture
@@ -17,6 +20,17 @@ from components.interface.terminal import Ending, way_to
 from components.measuring.metrics import WIN_RATE, interval_text, metrics_among
 from components.place import Place
 from components.repository import last_commit
+
+logger = logging.getLogger("prefect.proximal")
+
+
+@contextmanager
+def as_far_as_prefect_answers(what: str) -> Iterator[None]:
+    """What the pages show is no reason to stop: a server that is away misses it, and the run goes on."""
+    try:
+        yield
+    except httpx.HTTPError as fault:
+        logger.warning("Prefect's server does not answer (%s): its pages lack %s; the run goes on", fault, what)
 
 
 def name_run(folder: Path, overrides: Mapping[str, Any]) -> None:
@@ -30,19 +44,22 @@ def name_run(folder: Path, overrides: Mapping[str, Any]) -> None:
     others = [f"{key}={value}" for key, value in overrides.items() if key not in ("method", "seed")]
     name = " ".join([params.method, "seed", str(params.seed), commit, *others])
     tags = list(dict.fromkeys([*flow_run.tags, params.method, f"seed {params.seed}"]))
-    with get_client(sync_client=True) as client:
+    with as_far_as_prefect_answers("its name"), get_client(sync_client=True) as client:
         client.update_flow_run(flow_run.id, name=name, tags=tags)
 
 
 def show_progress(stages: Collection[PrefectFuture[Any]]) -> None:
     """From now on an artifact shows how many of these are done; one that failed, or was not run, is not."""
-    artifact: Any = create_progress_artifact(0.0, key="stages", description=f"the {len(stages)} stages that are done")
+    artifact: Any = None
+    with as_far_as_prefect_answers("its progress"):
+        what = f"the {len(stages)} stages that are done"
+        artifact = create_progress_artifact(0.0, key="stages", description=what)
     done, one_at_a_time = [], threading.Lock()
 
     def note(stage: PrefectFuture[Any]) -> None:
         stage.wait()  # it has ended; this reads how
-        if stage.state.is_completed():
-            with one_at_a_time:
+        if artifact is not None and stage.state.is_completed():
+            with one_at_a_time, as_far_as_prefect_answers("its progress"):
                 done.append(stage)
                 update_progress_artifact(artifact, 100.0 * len(done) / len(stages))
 
@@ -64,4 +81,5 @@ def show_result(evaluation: dict[str, Any] | None, ending: Ending, repository: P
     if ending.report is not None:
         lines.append(f"- report: `{repository / ending.report}`")
     lines.append(f"- run in MLflow: `{ending.run_id}`{way_to(ending.run_id)}")
-    create_markdown_artifact("\n".join(lines), key="result", description=verdict)
+    with as_far_as_prefect_answers("its result"):
+        create_markdown_artifact("\n".join(lines), key="result", description=verdict)

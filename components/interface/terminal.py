@@ -104,8 +104,13 @@ def _model(ending: Ending) -> str:
 
 def _run(run_id: str) -> str:
     from components.tracking.history import get_run
+    from components.tracking.store import StoreAway
 
-    if get_run(run_id) is None:
+    try:
+        is_kept = get_run(run_id) is not None
+    except StoreAway:
+        return f"{run_id}: MLflow does not answer; `proximal sync` tells it later what it missed"
+    if not is_kept:
         return "MLflow keeps none of this one: nothing had changed"
     return f"{run_id} in MLflow{way_to(run_id)}"
 

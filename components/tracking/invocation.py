@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from components.config import Params
-from components.errors import EnvironmentFault
 from components.tracking import store
 from components.tracking.history import search_tag
 from components.tracking.naming import run_name
-from components.tracking.pipeline import pipeline_tags
-from components.tracking.provenance import HOST, PID, STARTED, flatten
+from components.tracking.provenance import HOST, PID, STARTED, flatten, pipeline_tags
 from components.tracking.writing import create_run
 
 STAGE_VARIABLE = "DVC_STAGE"  # set by DVC for the command of a stage
@@ -47,43 +45,30 @@ def _experiment() -> dict[str, str]:
     return {"dvc_experiment": name} if name else {}
 
 
-@contextmanager
-def child_of_dvc(params: Params, root: Path) -> Iterator[str | None]:
-    """The run of the DVC command, open while one of its stages runs: nobody tells when the command has ended.
-
-    Gives its id, or None where DVC did not start this process.
-    """
+def invocation(params: Params, root: Path) -> dict[str, Any] | None:
+    """What the run of the DVC command that started this process is made of; None where DVC did not start it."""
     if (dvc := _dvc_tags()) is None:
-        yield None
-        return
-    parent, before = _open(params, dvc, root)
-    try:
-        yield parent
-    except BaseException as fault:
-        with suppress(EnvironmentFault):  # the stage's run has met the same, and said so
-            _close(parent, before, status_after(fault))
-        raise
-    _close(parent, before, "FINISHED")
+        return None
+    tags = pipeline_tags(params, root) | {"mlflow.source.name": "dvc", **_experiment(), **dvc}
+    return {"name": run_name(params, root), "tags": tags, "params": flatten(params.values())}
 
 
-def status_after(fault: BaseException) -> str:
-    """What a run that this ended is."""
-    return "FAILED" if isinstance(fault, Exception) else "KILLED"
+def open_parent(told: Mapping[str, Any]) -> tuple[str, str]:
+    """The run of this DVC command, made by its first stage, and its status before.
 
-
-def _open(params: Params, dvc: Mapping[str, str], root: Path) -> tuple[str, str]:
-    """The run of this DVC command, made by its first stage, and its status before."""
-    for run in search_tag(_INVOCATION, dvc[_INVOCATION]):
+    It is open while one of its stages runs: nobody tells when the command has ended.
+    """
+    tags = told["tags"]
+    for run in search_tag(_INVOCATION, tags[_INVOCATION]):
         # A number is given again, a start time is not; psutil derives it from the boot time, which may drift.
-        if abs(float(run.tags[STARTED]) - float(dvc[STARTED])) < 2.0:
+        if abs(float(run.tags[STARTED]) - float(tags[STARTED])) < 2.0:
             with store.tracking_faults():
                 store.client().update_run(run.run_id, status="RUNNING")
             return run.run_id, run.status
-    tags = pipeline_tags(params, root) | {"mlflow.source.name": "dvc", **_experiment(), **dvc}
-    return create_run(run_name(params, root), tags, flatten(params.values())), "RUNNING"
+    return create_run(told["name"], tags, told["params"]), "RUNNING"
 
 
-def _close(parent: str, before: str, status: str) -> None:
+def close_parent(parent: str, before: str, status: str) -> None:
     """What has failed stays so: DVC may go on with other stages."""
     with store.tracking_faults():
         store.client().set_terminated(parent, before if before in ("FAILED", "KILLED") else status)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -11,11 +12,12 @@ from components.tracking import store
 from components.tracking.dvc_files import locked_outputs
 from components.tracking.history import children, find_maker, get_run, search
 from components.tracking.naming import run_name
-from components.tracking.provenance import flatten, process_is_gone, provenance_tags
-from components.tracking.recorder import RecordedRun
+from components.tracking.provenance import PIPELINE, flatten, pipeline_tags, process_is_gone
+from components.tracking.runs import PROMOTION, reopened
+from components.tracking.store import StoreAway
+from components.tracking.sync import deliver_left
 from components.tracking.writing import create_run, log_texts
 
-STAGE, PROMOTION = "pipeline", "promotion"
 _UNCHANGED = "unchanged"
 
 
@@ -32,11 +34,6 @@ def start_pipeline_run(params: Params, flow_run_id: str, root: Path) -> str:
     return create_run(run_name(params, root), tags, flatten(params.values()))
 
 
-def pipeline_tags(params: Params, root: Path) -> dict[str, str]:
-    """What every pipeline's run says of itself, whoever runs it."""
-    return {"stage": STAGE, "method": params.method, "seed": str(params.seed), **provenance_tags(params, root)}
-
-
 def finish_pipeline_run(
     run_id: str, status: Literal["FINISHED", "FAILED", "KILLED"], stages: Mapping[str, str], root: Path
 ) -> None:
@@ -47,19 +44,26 @@ def finish_pipeline_run(
             of the run that made the stage's present outputs is put beside it, also when that was long ago.
         root: of the repository.
     """
-    if status == "FINISHED" and was_idle(run_id, stages):
-        _delete(run_id)
-    else:
-        log_texts(run_id, tags=_outcomes(stages, root))
-        RecordedRun(run_id, STAGE).end(status)
-    reconcile_dead_runs()
+    try:
+        if status == "FINISHED" and was_idle(run_id, stages):
+            _delete(run_id)
+            reconcile_dead_runs()
+            return
+        makers = _makers(stages, root)
+    except StoreAway:  # kept as what a run told: who made what is found by digests all the same
+        makers = {}
+    outcomes = {f"outcome:{_allowed(stage)}": outcome for stage, outcome in stages.items()}
+    with reopened(run_id, PIPELINE) as run:
+        run.tags(outcomes | makers)
+        run.end(status)
+    with suppress(StoreAway):
+        reconcile_dead_runs()
 
 
-def _outcomes(stages: Mapping[str, str], root: Path) -> dict[str, str]:
+def _makers(stages: Mapping[str, str], root: Path) -> dict[str, str]:
     locked = locked_outputs(root / "dvc.lock")
     tags: dict[str, str] = {}
-    for stage, outcome in stages.items():
-        tags[f"outcome:{_allowed(stage)}"] = outcome
+    for stage in stages:
         outputs = locked.get(stage, {})
         if outputs and all((root / path).exists() for path in outputs):
             maker = find_maker(outputs)
@@ -85,7 +89,11 @@ def _delete(run_id: str) -> None:
 
 
 def reconcile_dead_runs() -> list[str]:
-    """End as KILLED the runs whose process died on this host without a word; returns their ids."""
+    """End as KILLED the runs whose process died on this host without a word; returns their ids.
+
+    What they had told before is delivered first.
+    """
+    deliver_left()
     dead = [run.run_id for run in search("attributes.status = 'RUNNING'") if process_is_gone(run.tags)]
     for run_id in dead:
         log_texts(run_id, tags={"error": "the process ended without a word (killed, or the machine stopped)"})

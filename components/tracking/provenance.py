@@ -16,6 +16,7 @@ from components.digests import digest_of_values, tree_digests
 from components.tracking.dvc_files import pinned_data
 
 _STATUS = ("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude,glob)**/dvc.lock")
+PIPELINE = "pipeline"  # the `stage` of a whole pipeline's run
 HOST, PID, STARTED = "process_host", "process_pid", "process_started"
 
 
@@ -38,6 +39,11 @@ def provenance_tags(params: Params, root: Path) -> dict[str, str]:
         PID: str(os.getpid()),
         STARTED: str(psutil.Process().create_time()),
     }
+
+
+def pipeline_tags(params: Params, root: Path) -> dict[str, str]:
+    """What every pipeline's run says of itself, whoever runs it."""
+    return {"stage": PIPELINE, "method": params.method, "seed": str(params.seed), **provenance_tags(params, root)}
 
 
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, str]:

@@ -1,25 +1,22 @@
-"""What a stage tells of itself, and how that is written to MLflow."""
+"""What a stage tells of itself, and how that is written down for MLflow."""
 
 from __future__ import annotations
 
 import json
+import math
+import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Literal
 
 from components.digests import digest
 from components.tracking import store
 from components.tracking.history import tagged
+from components.tracking.journal import Journal
 from components.tracking.pages import run_page
 from components.tracking.provenance import content_digests
-from components.tracking.writing import log_texts
 
-if TYPE_CHECKING:
-    from mlflow.entities import Metric
-
-_METRICS_AT_ONCE = 1000  # MLflow's limit
-_SECONDS_BETWEEN_WRITES = 1.0
 _DESCRIPTION = "mlflow.note.content"
 
 
@@ -27,13 +24,17 @@ class StageRun:
     """What a stage tells of itself. This class keeps nothing: every process but the first gets it.
 
     Args:
-        run_id: of the run; the first process has it alone, and so it is with the inputs.
-        inputs: path -> digest of all that the stage reads, of folders with all that is in them.
+        inputs: path -> digest of all that the stage reads, of folders with all that is in them; the first process
+            has them alone.
     """
 
-    def __init__(self, run_id: str = "", inputs: Mapping[str, str] | None = None) -> None:
-        self.run_id = run_id
+    def __init__(self, inputs: Mapping[str, str] | None = None) -> None:
         self.inputs = dict(inputs or {})
+
+    @property
+    def run_id(self) -> str:
+        """Of the run; the first process has it alone."""
+        return ""
 
     @property
     def pipeline(self) -> StageRun:
@@ -74,89 +75,80 @@ class StageRun:
 
 
 class RecordedRun(StageRun):
-    """What a stage tells of itself, written to MLflow; metrics wait up to a second to go together."""
+    """What a stage tells of itself, added to its journal; `courier` brings that to MLflow.
+
+    Args:
+        of: "pipeline" where what is told is of the pipeline's run, else of the journal's own.
+    """
 
     def __init__(
         self,
-        run_id: str,
+        journal: Journal,
         stage: str,
         inputs: Mapping[str, str] | None = None,
         root: Path = Path(),
-        parent: str | None = None,
+        of: Literal["pipeline"] | None = None,
     ) -> None:
-        super().__init__(run_id, inputs)
-        self._root = root
-        self._stage = stage
-        self._pipeline = StageRun() if parent is None else RecordedRun(parent, "pipeline")
-        self._waiting: list[Metric] = []
-        self._written = time.monotonic()
+        super().__init__(inputs=inputs)
+        self.journal, self._stage, self._root, self._of = journal, stage, root, of
+
+    @property
+    def run_id(self) -> str:
+        """Empty as long as MLflow has not heard of it."""
+        run: str = self.journal.state.get("parent" if self._of else "run", "")
+        return run
 
     @property
     def pipeline(self) -> StageRun:
-        return self._pipeline
+        return self if self._of else RecordedRun(self.journal, "pipeline", of="pipeline")
 
     def metrics(self, values: Mapping[str, float], step: int = 0) -> None:
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        self._waiting += [Metric(name, float(value), now, step) for name, value in values.items()]
-        if time.monotonic() - self._written > _SECONDS_BETWEEN_WRITES:
-            self.flush()
-
-    def flush(self) -> None:
-        """Send the metrics that wait."""
-        if isinstance(self._pipeline, RecordedRun):
-            self._pipeline.flush()
-        waiting, self._waiting = self._waiting, []
-        with store.tracking_faults():
-            for start in range(0, len(waiting), _METRICS_AT_ONCE):
-                store.client().log_batch(self.run_id, metrics=waiting[start : start + _METRICS_AT_ONCE])
-        self._written = time.monotonic()
+        self._add(metrics={name: float(value) for name, value in values.items()}, step=step, at=now())
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        columns = dict.fromkeys(column for row in rows for column in row)
-        with store.tracking_faults():
-            store.client().log_table(
-                self.run_id, {column: [row.get(column) for row in rows] for column in columns}, name
-            )
+        columns = list(dict.fromkeys(column for row in rows for column in row))
+        cells = [[_cell(row.get(column)) for column in columns] for row in rows]
+        with tempfile.TemporaryDirectory() as scratch:
+            path = Path(scratch) / name
+            path.write_text(json.dumps({"columns": columns, "data": cells}, ensure_ascii=False), encoding="utf-8")
+            self._add(file=self.journal.keep(path), to=None, table=True)
 
     def figure(self, path: Path) -> None:
-        with store.tracking_faults():
-            store.client().log_artifact(self.run_id, str(path), "figures")
+        self._add(file=self.journal.keep(path), to="figures", table=False)
 
     def artifact(self, path: Path) -> None:
-        with store.tracking_faults():
-            store.client().log_artifact(self.run_id, str(path))
+        self._add(file=self.journal.keep(path), to=None, table=False)
 
     def dataset(self, name: str, path: Path) -> None:
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
         profile = {"rows": path.read_bytes().count(b"\n")} if path.suffix == ".jsonl" else {}
-        entity = Dataset(
-            name,
-            digest(path),
-            source_type="local",
-            source=json.dumps({"uri": path.as_posix()}),
-            profile=json.dumps(profile),
-        )
-        with store.tracking_faults():
-            context = [InputTag("mlflow.data.context", self._stage)]
-            store.client().log_inputs(self.run_id, [DatasetInput(entity, context)])
+        told = {"name": name, "digest": digest(path), "path": path.as_posix(), "profile": profile}
+        self._add(dataset=told | {"stage": self._stage})
 
     def outputs(self, paths: Iterable[Path]) -> None:
         self.tags(tagged("out", content_digests(paths, self._root)))
 
     def tags(self, values: Mapping[str, str]) -> None:
-        log_texts(self.run_id, tags=values)
+        self._add(tags=dict(values))
 
     def page(self, artifact: str | None = None) -> str:
-        return run_page(store.experiment_id(), self.run_id, artifact)
+        return run_page(store.experiment_id(), self.run_id, artifact) if self.run_id else ""
 
     def describe(self, markdown: str) -> None:
-        log_texts(self.run_id, tags={_DESCRIPTION: markdown})
+        self.tags({_DESCRIPTION: markdown})
 
     def end(self, status: str) -> None:
-        """Send what waits and close the run."""
-        self.flush()
-        with store.tracking_faults():
-            store.client().set_terminated(self.run_id, status)
+        """Close the run; nothing is told after that."""
+        self._add(end=status, at=now())
+
+    def _add(self, **entry: Any) -> None:
+        self.journal.add(entry | ({"of": self._of} if self._of else {}))
+
+
+def now() -> int:
+    """As MLflow has its times: milliseconds since 1970."""
+    return int(time.time() * 1000)
+
+
+def _cell(value: Any) -> Any:
+    """A value of a table, which is JSON: that has no number for what is none."""
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,10 +1,10 @@
-"""One MLflow run for one stage: a child of the pipeline's run, written by the first process only."""
+"""One MLflow run for one stage: a child of the pipeline's run, told of by the first process only."""
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
-import sys
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -13,16 +13,25 @@ from types import FrameType
 
 from components.config import Params
 from components.digests import require_input
-from components.errors import ConfigError, EnvironmentFault
+from components.errors import ConfigError
 from components.tracking import store
+from components.tracking.courier import Courier
+from components.tracking.delivery import deliver
 from components.tracking.history import tagged
-from components.tracking.invocation import STAGE_VARIABLE, child_of_dvc, status_after
+from components.tracking.invocation import STAGE_VARIABLE, invocation
+from components.tracking.journal import Entry, Journal
 from components.tracking.provenance import content_digests, flatten, provenance_tags
-from components.tracking.recorder import RecordedRun, StageRun
+from components.tracking.recorder import RecordedRun, StageRun, now
+from components.tracking.store import StoreAway
 from components.tracking.verification import verify_inputs
-from components.tracking.writing import create_run
 
 PARENT_VARIABLE = "PROXIMAL_PARENT_RUN_ID"
+PROMOTION = "promotion"  # moves aliases in the registry, so that it cannot do without the store
+# How long a stage that has ended waits for a store that is away; after a fault, less than a run grants it to end.
+_AT_THE_END_S = 10.0
+_AFTER_A_FAULT_S = 3.0
+
+logger = logging.getLogger("proximal")
 
 
 @contextmanager
@@ -32,7 +41,8 @@ def stage_run(
     """Record a stage, until the end of the block, as a child of $PROXIMAL_PARENT_RUN_ID or of the DVC command's run.
 
     The run ends FINISHED, FAILED on an exception, or KILLED on SystemExit, KeyboardInterrupt and SIGTERM; the
-    exception goes on. In processes other than rank 0 nothing is recorded.
+    exception goes on. In processes other than rank 0 nothing is recorded. A tracking store that does not answer stops
+    nothing but a promotion: what is told is kept in `journal.folder()` until it does.
 
     Args:
         root: of the repository: inputs and outputs are named from there on.
@@ -40,7 +50,7 @@ def stage_run(
     Raises:
         ArtifactError: an input does not exist, or is not what the stage that made it left.
         ConfigError: the parent run is not in this tracking store.
-        EnvironmentFault: the tracking store fails.
+        EnvironmentFault: the tracking store fails, or does not answer a promotion.
     """
     if os.environ.get("RANK", "0") != "0":
         for path in inputs:  # the first process finds it missing, too, and whoever is quicker says the same
@@ -48,18 +58,75 @@ def stage_run(
         yield StageRun()
         return
     read = _checked(stage, inputs, root)
-    parent_of_flow = os.environ.get(PARENT_VARIABLE)
-    if parent_of_flow:
-        _require_run(parent_of_flow)
-    with nullcontext(parent_of_flow) if parent_of_flow else child_of_dvc(params, root) as parent:
-        run = RecordedRun(_create(stage, params, read, cycle, parent, root), stage, read, root, parent)
+    needs_store = stage == PROMOTION
+    with nullcontext() if needs_store else store.impatient():
+        parent = os.environ.get(PARENT_VARIABLE)
+        opening = _opening(stage, params, read, cycle, parent, root)
+        journal = Journal.begin(opening["name"], **({"parent": parent} if parent else {}))
+        away = _open(journal, opening, needs_store=needs_store)
+        run, courier = RecordedRun(journal, stage, read, root), Courier(journal, away)
+        courier.start()
         try:
             with _sigterm_raises():
                 yield run
         except BaseException as fault:
-            _end_badly(run, status_after(fault), store.first_line(fault))
+            run.tags({"error": store.first_line(fault)})
+            run.end("FAILED" if isinstance(fault, Exception) else "KILLED")
+            if not courier.end(_AFTER_A_FAULT_S):
+                _warn(journal, courier)
             raise
         run.end("FINISHED")
+        if not courier.end(_AT_THE_END_S):
+            _warn(journal, courier)
+
+
+@contextmanager
+def reopened(run_id: str, name: str) -> Iterator[RecordedRun]:
+    """Tell more of a run that is there already; what the tracking store does not take now is kept."""
+    with store.impatient():
+        journal = Journal.begin(name, run=run_id)
+        courier = Courier(journal)
+        courier.start()
+        yield RecordedRun(journal, name)
+        if not courier.end(_AT_THE_END_S):
+            _warn(journal, courier)
+
+
+def _open(journal: Journal, opening: Entry, *, needs_store: bool) -> StoreAway | None:
+    """Open the run, now if the tracking store answers.
+
+    Raises:
+        StoreAway: it does not, and the stage cannot do without.
+        EnvironmentFault: it is there and refuses.
+    """
+    try:
+        journal.add({"open": opening})
+        if parent := journal.state.get("parent"):
+            _require_run(parent)
+        deliver(journal)
+    except StoreAway as away:
+        if not needs_store:
+            return away
+        journal.close(remove=True)
+        raise StoreAway(
+            "the candidate cannot be offered for promotion: the model registry does not answer",
+            where=away.where,
+            expected=away.expected,
+            found=away.found,
+            do="see that the server can be reached; all else of this run is kept: the next `proximal run` offers it",
+        ) from away
+    except BaseException:
+        journal.close(remove=True)
+        raise
+    return None
+
+
+def _warn(journal: Journal, courier: Courier) -> None:
+    fault = courier.fault
+    logger.warning(
+        "%s: MLflow does not have all of this run: %s; it is kept in %s, and `proximal sync` delivers it",
+        *(journal.name, f"{fault.what} ({fault.where})" if fault else f"{store.name()} is slow", journal.path),
+    )
 
 
 def _checked(stage: str, inputs: Iterable[Path], root: Path) -> dict[str, str]:
@@ -71,9 +138,10 @@ def _checked(stage: str, inputs: Iterable[Path], root: Path) -> dict[str, str]:
     return read
 
 
-def _create(
+def _opening(
     stage: str, params: Params, read: Mapping[str, str], cycle: int | None, parent: str | None, root: Path
-) -> str:
+) -> Entry:
+    """All that the run is opened with."""
     values = params.values()
     section = values["method"] if stage == "alignment" else stage
     tags = {
@@ -85,10 +153,13 @@ def _create(
         **provenance_tags(params, root),
         **tagged("in", read),
     }
-    if parent is not None:
-        tags |= {"mlflow.parentRunId": parent, "parent_run_id": parent}
-    name = stage if cycle is None else f"{stage}-{cycle}"
-    return create_run(name, tags, flatten({"seed": values["seed"], section: values[section]}))
+    return {
+        "name": stage if cycle is None else f"{stage}-{cycle}",
+        "tags": tags,
+        "params": flatten({"seed": values["seed"], section: values[section]}),
+        "at": now(),
+        "invocation": None if parent else invocation(params, root),
+    }
 
 
 def _require_run(run_id: str) -> None:
@@ -107,15 +178,6 @@ def _require_run(run_id: str) -> None:
                 found=run_id,
                 do="give the pipeline and its stages the same MLFLOW_TRACKING_URI, or unset the variable",
             ) from fault
-
-
-def _end_badly(run: RecordedRun, status: str, error: str) -> None:
-    """Close a run without covering what went wrong, even when the store is what went wrong (a full disk)."""
-    try:
-        run.tags({"error": error})
-        run.end(status)
-    except EnvironmentFault as fault:
-        print(f"warning: run {run.run_id} stays open in MLflow: {fault}", file=sys.stderr, flush=True)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from components.disk import disk_faults
 from components.errors import ConfigError, EnvironmentFault
@@ -22,6 +23,16 @@ if TYPE_CHECKING:
 EXPERIMENT = "proximal"
 _URI_VARIABLE = "MLFLOW_TRACKING_URI"
 _SQLITE = "sqlite:///"
+# Answers of a server, or of what stands before it, that another try may not get.
+_AWAY = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED")
+_TRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
+# MLflow tries again at once, then after 6, 12, 24 and 48 seconds: a server that is away for a minute is waited for.
+_PATIENCE = {_TRIES: "5", "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "3"}
+_hasty = {"caller": False, "spent": False}  # who asks once only: a caller that comes again, all after a wait in vain
+
+
+class StoreAway(EnvironmentFault):
+    """The tracking server, or its database, does not answer: another time it may."""
 
 
 def tracking_uri() -> str:
@@ -30,7 +41,7 @@ def tracking_uri() -> str:
     Raises:
         ConfigError: a relative sqlite path: a stage that starts elsewhere would fill another database.
     """
-    uri = os.environ.get(_URI_VARIABLE) or f"{_SQLITE}{_repository() / 'mlflow.db'}"
+    uri = os.environ.get(_URI_VARIABLE) or f"{_SQLITE}{repository() / 'mlflow.db'}"
     if uri.startswith(_SQLITE) and not Path(uri.removeprefix(_SQLITE)).is_absolute():
         raise ConfigError(
             "the tracking store is given by a relative path",
@@ -42,7 +53,7 @@ def tracking_uri() -> str:
     return uri
 
 
-def _repository() -> Path:
+def repository() -> Path:
     """The present folder; where it is a temporary one of DVC's (REPOSITORY/.dvc/tmp/exps/...), the repository."""
     here = Path.cwd()
     for folder in here.parents:
@@ -87,23 +98,81 @@ def tracking_faults() -> Iterator[None]:
     """Turn what MLflow or its database raises into an error that names the store.
 
     Raises:
-        EnvironmentFault: the store is unreachable, damaged, full, or of another MLflow version.
+        StoreAway: the server, or its database, does not answer.
+        EnvironmentFault: the store is damaged, full, of another MLflow version, or refuses what it is told.
     """
     _load_mlflow()
     from mlflow.exceptions import MlflowException
+    from requests.exceptions import RequestException
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
         with disk_faults(_sqlite_file(tracking_uri()) or Path.cwd()):
             yield
-    except (MlflowException, SQLAlchemyError) as fault:
+        _be_hasty(spent=False)
+    except (MlflowException, RequestException, SQLAlchemyError) as fault:
+        if _is_away(fault):
+            _be_hasty(spent=True)
+            raise StoreAway(
+                "the tracking store does not answer",
+                where=name(),
+                expected="a server that answers",
+                found=first_line(fault),
+                do="see that it runs and can be reached (MLFLOW_TRACKING_URI)",
+            ) from fault
         raise EnvironmentFault(
             "the tracking store failed",
-            where=tracking_uri(),
+            where=name(),
             expected="an MLflow store that answers",
             found=first_line(fault),
             do="see that it is reachable, has room and fits this MLflow version (`mlflow db upgrade`)",
         ) from fault
+
+
+def _is_away(fault: Exception) -> bool:
+    """Not where the database is a file: who cannot read that now cannot read it later."""
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import InterfaceError, OperationalError
+
+    if _sqlite_file(tracking_uri()) is not None:
+        return False
+    if isinstance(fault, MlflowException):
+        return fault.error_code in _AWAY
+    answered = getattr(fault, "response", None)  # of an upload
+    refused = answered is not None and answered.status_code < 500
+    return isinstance(fault, OSError | OperationalError | InterfaceError) and not refused
+
+
+@contextmanager
+def impatient() -> Iterator[None]:
+    """Ask once, and let the caller come again: for who has other work meanwhile."""
+    _load_mlflow()
+    before = _hasty["caller"]
+    _be_hasty(caller=True)
+    try:
+        yield
+    finally:
+        _be_hasty(caller=before)
+
+
+def _be_hasty(**why: bool) -> None:
+    if why.items() <= _hasty.items():
+        return
+    _hasty.update(why)
+    os.environ[_TRIES] = "0" if any(_hasty.values()) else _chosen_tries()
+
+
+@cache
+def _chosen_tries() -> str:
+    """The user's number of tries, or ours; asked for the first time before it is changed."""
+    return os.environ[_TRIES]
+
+
+def name() -> str:
+    """The store without what gives access to it: for messages and files."""
+    uri = tracking_uri()
+    parts = urlsplit(uri)
+    return uri if "@" not in parts.netloc else parts._replace(netloc=parts.netloc.rpartition("@")[2], query="").geturl()
 
 
 def first_line(fault: BaseException) -> str:
@@ -137,6 +206,9 @@ def _load_mlflow() -> None:
     """Import MLflow, silent and with its telemetry off."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
+    for variable, value in _PATIENCE.items():
+        os.environ.setdefault(variable, value)
+    _chosen_tries()
     with _garbage_collector_off():
         import mlflow  # noqa: F401
     for talkative in ("mlflow", "alembic"):  # importing MLflow sets its own level

@@ -19,7 +19,7 @@ _FAMILIES = (
 _SINGLE = frozenset(
     {
         *("process_host", "process_pid", "process_started", "dvc_invocation"),
-        *("data_md5", "params_sha256", "prefect_flow_run_id", "parent_run_id"),
+        *("data_md5", "params_sha256", "prefect_flow_run_id", "parent_run_id", "journal"),
         *("policy_digest", "promotion_run_id", "grounds", "gain_low", "gain_high", "gain_low_asked"),
     }
 )

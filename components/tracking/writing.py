@@ -10,10 +10,14 @@ from components.tracking.tag_names import all_stored
 _TAGS_AT_ONCE = 100  # MLflow's limit, of params too
 
 
-def create_run(name: str, tags: Mapping[str, str], params: Mapping[str, str]) -> str:
-    """A new run with its tags and params; returns its id."""
+def create_run(name: str, tags: Mapping[str, str], params: Mapping[str, str], started: int | None = None) -> str:
+    """A new run with its tags and params; returns its id.
+
+    Args:
+        started: in milliseconds since 1970; None for now.
+    """
     with store.tracking_faults():
-        run = store.client().create_run(store.experiment_id(), tags=all_stored(tags), run_name=name)
+        run = store.client().create_run(store.experiment_id(), started, all_stored(tags), name)
     log_texts(run.info.run_id, params=params)
     return str(run.info.run_id)
 

@@ -41,6 +41,8 @@ if does.get("detached_child"):  # as a training launcher starts its workers
 if does.get("waits_once") and not Path("waited").exists():  # for a test that ends it
     Path("waited").touch()
     time.sleep(600)
+while "waits_for" in does and not Path(does["waits_for"]).exists():
+    time.sleep(0.1)
 for line in does.get("prints", []):
     print(line, file=sys.stderr, end="", flush=True)
 time.sleep(does.get("seconds", 0))

@@ -78,4 +78,5 @@ def test_two_processes_make_the_database_at_once(tmp_path: Path, monkeypatch: py
     assert {run.data.metrics["loss"] for run in found} == {1.0}
     assert Path(found[0].info.artifact_uri).is_relative_to(tmp_path / "mlartifacts")
     left = {path.name for path in tmp_path.iterdir()} - {"mlartifacts"}
-    assert left == {"mlflow.db", "mlflow.db.lock"}
+    assert left == {"mlflow.db", "mlflow.db.lock", ".work"}
+    assert list((tmp_path / ".work" / "undelivered").iterdir()) == []
