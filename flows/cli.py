@@ -13,6 +13,7 @@ import click
 from components import status_file
 from components.errors import USER_ERROR_STATUS, ProximalError
 from flows import completion, output
+from flows.champions import CHAMPIONS
 from flows.data import bring_absent_data, data
 from flows.local_run import run_flow, start
 from flows.looking import LOOKING
@@ -155,7 +156,7 @@ def prepare() -> None:
     start(require_repository())
 
 
-for command in (*LOOKING, data):
+for command in (*LOOKING, *CHAMPIONS, data):
     commands.add_command(command)
 
 

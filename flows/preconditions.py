@@ -124,6 +124,7 @@ def require_sound(repository: Path, overrides: Mapping[str, Any]) -> None:
     from components.config.shares import TRAINING_STAGES, require_shares
     from components.measuring.rubric import load_rubric
     from components.place import Place
+    from components.promotion.suites import require_suites
     from components.scoring.require import require_scorers
 
     params = load_params(Place(repository).params, overrides)
@@ -132,6 +133,7 @@ def require_sound(repository: Path, overrides: Mapping[str, Any]) -> None:
         require_shares(stage, params, config)
     load_rubric(params.data)
     require_scorers(params, Place(repository))
+    require_suites(params.promotion.suites, repository)
     if not config.use_cpu or config.fsdp_config is not None:
         from components.training.requirements import require_devices, require_layer_classes  # torch takes seconds
 
