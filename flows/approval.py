@@ -69,7 +69,7 @@ def answered() -> State[Any] | None:
         ArtifactError: another champion has come since.
         ConfigError: the time to answer is over.
     """
-    if (flow_run.run_count or 1) < 2:
+    if not flow_run.deployment_id:
         return None
     from components.promotion.approval import answer, asked_by, verdict_on
 
