@@ -17,7 +17,7 @@ from prefect.client.schemas.objects import State
 from prefect.exceptions import NotPausedError, ObjectNotFound
 from prefect.flow_runs import resume_flow_run, suspend_flow_run
 from prefect.input import RunInput
-from prefect.runtime import flow_run
+from prefect.runtime import deployment, flow_run
 from prefect.states import Completed
 from pydantic import Field
 
@@ -58,7 +58,7 @@ def ask(settings: Approval, told: Ending, evaluation: dict[str, Any] | None) -> 
         f"...`, `proximal reject {verdict.version} --reason ...`; until {verdict.until}",
     ]
     create_markdown_artifact("\n".join(lines), key=KEY, description=verdict.sentence())
-    if flow_run.deployment_id:
+    if deployment.id:
         suspend_flow_run(Answer, timeout=round(settings.timeout_hours * 3600), key=KEY)  # this never returns
 
 
@@ -69,7 +69,7 @@ def answered() -> State[Any] | None:
         ArtifactError: another champion has come since.
         ConfigError: the time to answer is over.
     """
-    if not flow_run.deployment_id:
+    if not deployment.id:
         return None
     from components.promotion.approval import answer, asked_by, verdict_on
 

@@ -71,7 +71,11 @@ def trace(reference: str, root: Path) -> Lineage:
     Raises:
         ArtifactError: no such model, alias or version.
     """
-    version = find_version(reference)
+    return trace_version(find_version(reference), root)
+
+
+def trace_version(version: ModelVersion, root: Path) -> Lineage:
+    """The same of a version that was found before."""
     record = get_run(version.tags.get(PROMOTION_RUN, version.run_id))
     if record is None:  # its run was deleted; the version carries the same digests
         record = RunRecord(version.run_id, DELETED, _AFTER_ALL, {"stage": "promotion", **version.tags})
@@ -114,13 +118,19 @@ def _makers(record: RunRecord, inputs: dict[str, str]) -> tuple[list[RunRecord],
 
 
 def _raw_file(path: str, md5: str, root: Path) -> RawFile:
+    content = content_of(path, md5, root)
+    if content is None:
+        return RawFile(path, md5, None, "not here: `dvc pull` may bring it")
+    return RawFile(path, md5, _rows(content, path), IN_PLACE if content == root / path else "DVC's cache")
+
+
+def content_of(path: str, md5: str, root: Path) -> Path | None:
+    """Where the content of a raw file of any version lies: in data/, or in DVC's cache; None where it is not here."""
     present = root / path
     if present.is_file() and digest(present) == md5:
-        return RawFile(path, md5, _rows(present, path), IN_PLACE)
+        return present
     cached = cached_file(dvc_cache(root), md5)
-    if cached.is_file():
-        return RawFile(path, md5, _rows(cached, path), "DVC's cache")
-    return RawFile(path, md5, None, "not here: `dvc pull` may bring it")
+    return cached if cached.is_file() else None
 
 
 def _rows(path: Path, name: str) -> int | None:

@@ -80,8 +80,12 @@ def decisions_on(name: str, split: str) -> int:
 
 def all_versions(name: str | None = None) -> list[ModelVersion]:
     """All versions that there are, of one model or of all; a model's first one first."""
-    found = [ModelVersion(each.name, int(each.version), each.run_id or "", tags, ()) for each, tags in _versions(name)]
+    found = [_plain(each, tags) for each, tags in _versions(name)]
     return sorted(found, key=lambda version: (version.name, version.number))
+
+
+def _plain(found: Any, tags: dict[str, str]) -> ModelVersion:
+    return ModelVersion(found.name, int(found.version), found.run_id or "", tags, tuple(sorted(found.aliases or ())))
 
 
 def tags_of_model(name: str) -> dict[str, str]:
