@@ -64,7 +64,9 @@ def forget(names: tuple[str, ...], yes: bool, as_json: bool) -> None:
         click.echo("\n".join(["models that saw them:" if saw else "no registered model saw them"]
                              + [f"  {each.line()}" for each in saw]))  # fmt: skip
         if any(each.unknown for each in saw):
-            click.echo("`dvc fetch --all-commits data.dvc` brings all versions of the data that remotes have: ask again")
+            click.echo(
+                "`dvc fetch --all-commits data.dvc` brings all versions of the data that remotes have: ask again"
+            )
         if commit:
             click.echo(PURGE)
         elif found:

@@ -12,7 +12,7 @@ from components.measuring.metrics import Metric
 from components.promotion.candidate import on_its_own
 from components.promotion.decision import Decision
 from components.promotion.floors import SUITES, by_suite, floor_line
-from components.promotion.report import description
+from components.promotion.report import NOT_ASKED, description
 from components.promotion.verdict import measured_nothing
 from components.tracking.dvc_files import locked_outputs
 from components.tracking.history import RunRecord
@@ -27,6 +27,7 @@ from components.tracking.registry import (
     set_tags,
 )
 
+_OF_A_DECISION = {"suites": "none", "approval": NOT_ASKED}  # tags that not every decision writes
 _PROVENANCE = ("git_commit", "git_dirty", "data_md5", "params_sha256", "prefect_flow_run_id", "parent_run_id")
 
 
@@ -45,6 +46,8 @@ def enter(
         known: the version that has these files.
         figures: by which MLflow compares models.
     """
+    if known is not None:  # it is decided anew, and keeps nothing of before
+        tags = {name: value for name, value in _OF_A_DECISION.items() if name in known.tags} | dict(tags)
     told = description(tags, metric, tracked.page())
     if known is None:
         name, run = params.promotion.registered_model, tracked.pipeline.run_id

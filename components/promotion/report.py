@@ -9,6 +9,8 @@ from components.promotion.decision import Decision, Limits, demand, percent
 from components.promotion.floors import by_suite, floor_line
 from components.tracking.registry import ModelVersion
 
+NOT_ASKED = "not asked"  # what a version says that was asked about once, and is decided anew
+
 
 def title(version: ModelVersion) -> str:
     """E.g. "policy version 3"."""
@@ -39,7 +41,7 @@ def description(tags: Mapping[str, str], metric: Metric, run: str) -> str:
         f"{tags['decision'].capitalize()} against {tags['opponent']}{because}. [The run that decided]({run})",
         "",
         f"Cycle {tags['cycle']}; try {tags['try']}.",
-        *(["", f"Approval: {tags['approval']}."] if "approval" in tags else []),
+        *(["", f"Approval: {tags['approval']}."] if tags.get("approval", NOT_ASKED) != NOT_ASKED else []),
         *(["", "| | |", "|:--|:--|", *rows] if measured else []),
     ]
     return "\n".join(lines)
