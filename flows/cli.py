@@ -15,6 +15,7 @@ from components.errors import USER_ERROR_STATUS, ProximalError
 from flows import completion, output
 from flows.champions import CHAMPIONS
 from flows.data import bring_absent_data, data
+from flows.forgetting import forget
 from flows.local_run import run_flow, start
 from flows.looking import LOOKING
 from flows.preconditions import (
@@ -156,6 +157,7 @@ def prepare() -> None:
     start(require_repository())
 
 
+data.add_command(forget)
 for command in (*LOOKING, *CHAMPIONS, data):
     commands.add_command(command)
 

@@ -100,7 +100,8 @@ def add(
             with new_version(repository) as version:
                 added = add_data(sources, place.data, params, _columns(columns), revision, splits, to)
                 rows = sum(each.rows for each in added)
-                version.publish(rows, ", ".join(each.source.file for each in added if each.rows))
+                files = ", ".join(each.source.file for each in added if each.rows)
+                version.publish(rows, f"{rows} more rows of data: {files}")
         if as_json:
             tell({"added": [each.plain() for each in added], "rows": rows, **version.plain()})
             return

@@ -10,11 +10,13 @@ from flows.environment import set_environment
 from flows.preconditions import require_repository
 
 PURGE = """\
-The history keeps them: older versions of the data, and what was made from them, stay in DVC's cache and remote, and
-names and answers in MLflow's runs. To purge them, in this order:
-  proximal run                                 makes anew all that was made from these rows
-  git commit dvc.lock -m "..."                 so that this commit needs nothing of before
-  dvc gc --workspace --cloud --not-in-remote   no: see below
+older versions of the data, and what was made from them, stay in DVC's cache and remote; to purge them, in this order:
+  proximal run
+  git commit dvc.lock -m "made anew"
+  dvc gc --workspace --cloud
+the first two make all anew that was made from these rows, so that this commit needs nothing of before; the last one
+deletes, here and in the remote, all that this commit does not need: results of other branches and experiments, too.
+MLflow's runs keep answers and samples, and versions that saw the rows their weights: delete those that must not stay.\
 """
 
 

@@ -24,7 +24,7 @@ PIN = "data.dvc"
 
 @dataclass
 class Version:
-    """What became of the rows that were added.
+    """What became of the rows that came or went.
 
     Args:
         api: of the Prefect server that is told; None where there is none.
@@ -40,8 +40,12 @@ class Version:
     commit: str = ""
     _said: list[str] = field(default_factory=list)
 
-    def publish(self, rows: int, files: str) -> None:
-        """Pin, push and commit what data/ holds now; does nothing where no row was added.
+    def publish(self, rows: int, message: str) -> None:
+        """Pin, push and commit what data/ holds now; does nothing where no row came or went.
+
+        Args:
+            rows: how many came or went.
+            message: of the commit.
 
         Raises:
             EnvironmentFault: DVC or git cannot.
@@ -55,7 +59,6 @@ class Version:
         if self.remote:
             _run(self.repository, sys.executable, "-m", "dvc", "--quiet", "push", PIN)
         # With the path alone: what else is staged stays staged, and is no part of the commit.
-        message = f"{rows} more rows of data: {files}"
         _run(self.repository, "git", "commit", "--quiet", "--only", "--message", message, "--", PIN)
         self.commit = _run(self.repository, "git", "rev-parse", "HEAD")
         self._said = [f"data.dvc: committed as {self.commit[:12]}"]
@@ -91,7 +94,7 @@ class Version:
 
 @contextmanager
 def new_version(repository: Path) -> Iterator[Version]:
-    """The block adds to data/ and publishes; what fails before the commit leaves data/ and data.dvc as they were.
+    """The block changes data/ and publishes; what fails before the commit leaves data/ and data.dvc as they were.
 
     Raises:
         ConfigError: data/ and data.dvc are not as the last commit has them, whose version this one follows.
@@ -107,16 +110,18 @@ def new_version(repository: Path) -> Iterator[Version]:
     pinned = pin.read_bytes()
     kept = Path(tempfile.mkdtemp(prefix="data-", dir=Place(repository).work))
     try:
-        for path in folder.glob("*.jsonl"):
-            link_or_copy(str(path), str(kept / path.name))  # no rows are copied: files are replaced, never written into
+        files = [path.relative_to(folder) for path in folder.rglob("*") if path.is_file()]
+        for file in files:
+            (kept / file).parent.mkdir(parents=True, exist_ok=True)
+            link_or_copy(str(folder / file), str(kept / file))  # no rows are copied: files are replaced
         try:
             yield version
         except BaseException:
             if not version.commit:
-                for path in folder.glob("*.jsonl"):
+                for path in [path for path in folder.rglob("*") if path.is_file()]:
                     path.unlink()
-                for path in kept.iterdir():
-                    os.replace(path, folder / path.name)
+                for file in files:
+                    os.replace(kept / file, folder / file)
                 pin.write_bytes(pinned)
             raise
     finally:

@@ -17,6 +17,7 @@ from components.tracking.registry import PROMOTION_RUN, ModelVersion, find_versi
 
 DELETED = "DELETED"  # the status of a run that is there no more
 IN_PLACE = "in data/"  # where a raw file is that nobody has changed or removed
+_MADE = Place().selection.parts[:1]  # where all outputs of stages lie
 _AFTER_ALL = 2**62  # a start time later than every run's
 
 
@@ -90,7 +91,8 @@ def _step(record: RunRecord, root: Path, known: dict[str, Step]) -> Step:
         for path, md5 in record.inputs.items():
             if path in raw and not md5.endswith(".dir"):
                 step.raw_files.append(_raw_file(path, md5, root))
-        made = {path: value for path, value in record.inputs.items() if path not in raw}
+        # What lies elsewhere was brought, and made by no run: the prompts of a suite, a checker.
+        made = {path: value for path, value in record.inputs.items() if Path(path).parts[:1] == _MADE}
         makers, step.broken = _makers(record, made)
         step.made_from = [_step(maker, root, known) for maker in makers]
     return known[record.run_id]
