@@ -59,6 +59,10 @@ def _launch(stage: str, cycle: int | None) -> None:
     load_rubric(params.data)  # one that cannot be used is refused before anything is trained
     require_scorers(params, Place())
     require_shares(stage, params, config)
+    if stage == "promotion":
+        from components.promotion.suites import require_suites
+
+        require_suites(params.promotion.suites, Place().root)
     if stage in TRAINING_STAGES and params.generation.engine != "own":
         from components.engines.vllm_require import require_engine
 

@@ -116,9 +116,11 @@ def task_of(
         inputs = door.Inputs(prompts, report, policy, candidate, *scorers, *of_cycles, selected, table, files)
         out = place.evaluation
         return Task(inputs, out, partial(door.run, params, inputs, out))
+    files_of_suites = _import("components.promotion.suites").files_of_suites
     metrics = (scorer / "metrics.json" for scorer in (place.reward_model, place.judge))
     records, page = (place.evaluation / name for name in ("records.jsonl", "report.html"))
-    inputs = door.Inputs(candidate, selected, records, prompts, place.frozen, *metrics, page, files)
+    suites = files_of_suites(params.promotion.suites, place.root)
+    inputs = door.Inputs(candidate, selected, records, prompts, place.frozen, *metrics, page, files, suites)
     kept = {"folder": place.promotion, "lock": place.root / "dvc.lock"}
     return Task(inputs, None, partial(door.run, params, inputs, **kept, start=partial(_start, config)))
 

@@ -13,7 +13,9 @@ import click
 from components import status_file
 from components.errors import USER_ERROR_STATUS, ProximalError
 from flows import completion, output
+from flows.champions import CHAMPIONS
 from flows.data import bring_absent_data, data
+from flows.forgetting import forget
 from flows.local_run import run_flow, start
 from flows.looking import LOOKING
 from flows.preconditions import (
@@ -156,7 +158,8 @@ def prepare() -> None:
     start(require_repository())
 
 
-for command in (*LOOKING, data, sync):
+data.add_command(forget)
+for command in (*LOOKING, *CHAMPIONS, data, sync):
     commands.add_command(command)
 
 

@@ -95,6 +95,14 @@ def require_committed(repository: Path) -> None:
             expected="no changes",
             do="commit them, or `git stash`",
         )
+    require_pinned_data(repository)
+
+
+def require_pinned_data(repository: Path) -> None:
+    """
+    Raises:
+        ConfigError: data/ holds other than what data.dvc pins.
+    """
     from components.digests import digest
     from components.place import Place
     from components.tracking.dvc_files import pinned_data
@@ -102,7 +110,7 @@ def require_committed(repository: Path) -> None:
     data, pinned = Place(repository).data, pinned_data(repository)
     if pinned is not None and data.is_dir() and any(data.iterdir()) and (found := digest(data)) != pinned:
         raise ConfigError(
-            "a run in a clone uses the data that data.dvc pins, and data/ holds other",
+            "data/ holds other than what data.dvc pins, and clones would not have it",
             where=str(data),
             expected=pinned,
             found=found,
@@ -124,6 +132,7 @@ def require_sound(repository: Path, overrides: Mapping[str, Any]) -> None:
     from components.config.shares import TRAINING_STAGES, require_shares
     from components.measuring.rubric import load_rubric
     from components.place import Place
+    from components.promotion.suites import require_suites
     from components.scoring.require import require_scorers
 
     params = load_params(Place(repository).params, overrides)
@@ -132,6 +141,7 @@ def require_sound(repository: Path, overrides: Mapping[str, Any]) -> None:
         require_shares(stage, params, config)
     load_rubric(params.data)
     require_scorers(params, Place(repository))
+    require_suites(params.promotion.suites, repository)
     if not config.use_cpu or config.fsdp_config is not None:
         from components.training.requirements import require_devices, require_layer_classes  # torch takes seconds
 

@@ -21,6 +21,8 @@ from components.config.accelerate import accelerate_config
 from components.errors import ProximalError
 from components.interface.terminal import Ending
 from components.place import Place
+from components.promotion.champions import require_champion
+from flows.approval import answered, ask
 from flows.ending import ending
 from flows.environment import set_environment, stage_variables
 from flows.graph import read_stages, sort_lock
@@ -73,6 +75,8 @@ def rlhf(
     repository = repository.resolve()
     set_environment(repository)  # a worker's process has not done it
     try:
+        if (end := answered()) is not None:
+            return end
         with (
             orderly(),
             _place(repository, revision, overrides or {}) as folder,
@@ -84,6 +88,8 @@ def rlhf(
                 repository, PROXIMAL_PARENT_RUN_ID=run.run_id, PROXIMAL_FLOW_RUN_ID=str(flow_run.id)
             )
             params = load_params(Place(folder).params)
+            if promotion:
+                require_champion(params.promotion.registered_model)
             graph, shares_gpus = read_stages(folder), _computes_on_gpus(params, folder)
             limits = params.orchestration.timeout_minutes
             stages: dict[str, PrefectFuture[Any]] = {}
@@ -106,6 +112,7 @@ def rlhf(
             evaluation = read_evaluation(folder)
             show_result(evaluation, told, repository)
             result = Result(run.stages, evaluation, read_cost(folder), told)
+        ask(params.orchestration.approval, told, evaluation)
         return came_to(Completed(data=result))
     except (ProximalError, PipelineFailure) as failure:
         return came_to(failed(failure))

@@ -71,15 +71,21 @@ def show_result(evaluation: dict[str, Any] | None, ending: Ending, repository: P
     """An artifact named by the verdict: the figures that it rests on, the report and the way to MLflow's run."""
     verdict = ending.verdict.sentence() if ending.verdict else "Not offered for promotion"
     lines = [*(f"- warning: {warning}" for warning in ending.warnings), ""]
-    if evaluation:
-        lines += ["| held-out prompts | SFT | candidate | difference |", "|---|---:|---:|---:|"]
-        for metric in metrics_among(evaluation["candidate"]):
-            cells = [interval_text(evaluation[side][metric.name], metric) for side in ("sft", "candidate")]
-            cells.append(interval_text(evaluation["difference"][metric.name], metric, "+"))
-            lines.append(f"| {' | '.join([metric.label, *cells])} |")
-        lines += [f"| {WIN_RATE.label} | | {interval_text(evaluation['win_rate'], WIN_RATE)} | |", ""]
+    lines += figures_of(evaluation)
     if ending.report is not None:
         lines.append(f"- report: `{repository / ending.report}`")
     lines.append(f"- run in MLflow: `{ending.run_id}`{way_to(ending.run_id)}")
     with as_far_as_prefect_answers("its result"):
         create_markdown_artifact("\n".join(lines), key="result", description=verdict)
+
+
+def figures_of(evaluation: dict[str, Any] | None) -> list[str]:
+    """SFT against the candidate as a table in Markdown; nothing where nothing was measured."""
+    if evaluation is None:
+        return []
+    lines = ["| held-out prompts | SFT | candidate | difference |", "|---|---:|---:|---:|"]
+    for metric in metrics_among(evaluation["candidate"]):
+        cells = [interval_text(evaluation[side][metric.name], metric) for side in ("sft", "candidate")]
+        cells.append(interval_text(evaluation["difference"][metric.name], metric, "+"))
+        lines.append(f"| {' | '.join([metric.label, *cells])} |")
+    return [*lines, f"| {WIN_RATE.label} | | {interval_text(evaluation['win_rate'], WIN_RATE)} | |", ""]

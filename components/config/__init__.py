@@ -22,7 +22,7 @@ from components.config.generation import Generation, Own, Vllm, VllmAtUrl, VllmS
 from components.config.measuring import CycleStart, Evaluation, Measurement, Promotion, Selection
 from components.config.models import LanguageModel, ScratchModel
 from components.config.online import OnlineDpo
-from components.config.orchestration import Orchestration, TimeoutMinutes
+from components.config.orchestration import Approval, Orchestration, TimeoutMinutes
 from components.config.params import MethodSettings, Params, Shared
 from components.config.policy_gradient import (
     CriticFree,
@@ -37,6 +37,7 @@ from components.config.reading import load_params, parse_params
 from components.config.training import Optimisation, RewardModel, Sft
 
 __all__ = [
+    "Approval",
     "BestOfN",
     "ComparisonMethod",
     "Compute",

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from components.config.base import Count, Positive, Section
+from components.config.base import Count, NotNegative, Positive, Section
+from components.config.scoring import FunctionName
 
 
 class CycleStart(Section):
@@ -37,6 +38,23 @@ class Evaluation(Section):
     shown_samples: Count
 
 
+class CheckedSuite(Section):
+    """A prompt set of one's own, and a function that checks the answers: what must not fall.
+
+    Refused is a candidate whose difference to the opponent lies below 0 with its whole interval.
+    """
+
+    source: Literal["checker"]
+    prompts: Annotated[str, Field(min_length=1)]  # JSONL: id, prompt or messages, and columns for the checker
+    checker: FunctionName  # (prompts, responses, **columns) -> a number each, more is better
+    batch_size: Count  # responses in a call of the checker
+    timeout_seconds: Positive  # of a call
+    max_fall: NotNegative | None  # a number: a fall of the mean beyond it refuses as well, sure or not
+
+
+Suite = CheckedSuite
+
+
 class Promotion(Section):
     """What a candidate must do to become the champion."""
 
@@ -45,3 +63,6 @@ class Promotion(Section):
     max_kl_nats_per_sequence: Positive
     max_length_ratio: Positive
     allow_weak_judge: bool  # whether a judge may decide that loses to "the longer answer wins", or to chance
+    suites: dict[
+        Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Suite
+    ]  # what must not fall, by names of one's own

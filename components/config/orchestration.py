@@ -23,7 +23,15 @@ class TimeoutMinutes(Section):
         return limit
 
 
+class Approval(Section):
+    """Whether people have the last word on what the gate would promote."""
+
+    required: bool
+    timeout_hours: Positive  # without an answer by then, the candidate stays one
+
+
 class Orchestration(Section):
     """How a run is operated."""
 
+    approval: Approval  # of a candidate that passed the gate, before it becomes champion
     timeout_minutes: TimeoutMinutes  # of a stage, which keeps what it has stored for the next run to go on with

@@ -11,6 +11,7 @@ from pydantic import Field, TypeAdapter, model_validator
 from components.config.base import Count, Positive, Section, contradiction
 
 Weight = Annotated[float, Field(allow_inf_nan=False)]
+FunctionName = Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")]  # module:function
 
 
 class Trained(Section):
@@ -38,7 +39,7 @@ class Function(Section):
 
     source: Literal["function"]
     weight: Weight
-    function: Annotated[str, Field(pattern=r"^[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*$")]
+    function: FunctionName
     batch_size: Count  # responses in a call
     timeout_seconds: Positive  # of a call
 

@@ -90,7 +90,7 @@ def verdict_text(verdict: Verdict | None) -> Fitting:
         style = "bold yellow"
     else:
         lines = verdict.lines()
-        style = "bold green" if verdict.is_champion else "bold red"
+        style = "bold green" if verdict.is_champion else "bold yellow" if verdict.is_asked else "bold red"
     return Fitting(Text(" ".join(lines), style), Text("\n  ".join(lines), style))
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from statistics import fmean
 
@@ -18,8 +19,19 @@ from components.seeding import derive_seed
 from components.tracking.registry import ModelVersion, fetch_policy
 
 
+@contextmanager
+def fetched(champion: ModelVersion) -> Iterator[Path]:
+    """The champion's policy in a folder of its own, for a while.
+
+    Raises:
+        ArtifactError: its files are gone.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        yield fetch_policy(champion, Path(scratch))
+
+
 def measure_champion(
-    champion: ModelVersion,
+    folder: Path,
     folders: ModelFolders,
     shared: Shared,
     candidate: Sequence[Record],
@@ -29,10 +41,11 @@ def measure_champion(
     """What counts, of the champion on the prompts of the candidate's records: prompt id -> mean over its samples.
 
     Args:
+        folder: of its policy.
         rows: the prompts with all their columns.
 
     Raises:
-        ArtifactError: the champion's files are gone or damaged.
+        ArtifactError: the champion's files are damaged.
     """
     asked = {record.prompt_id for record in candidate}
     prompts = [row for row in rows if row.id in asked]
@@ -45,13 +58,11 @@ def measure_champion(
             do="run `dvc repro`, which measures it again",
         )
     samples = shared.measurement.test_samples_per_prompt
-    with tempfile.TemporaryDirectory() as scratch:
-        folder = fetch_policy(champion, Path(scratch))
-        if not unlike_tokens(folder, folders.reference):
-            from components.measuring.measure import TEST_STREAM, measure_policy
+    if not unlike_tokens(folder, folders.reference):
+        from components.measuring.measure import TEST_STREAM, measure_policy
 
-            return prompt_means(measure_policy(folder, folders, shared, prompts, samples, TEST_STREAM), metric.name)
-        values = _measure_by_text(folder, folders, shared, prompts * samples, metric)
+        return prompt_means(measure_policy(folder, folders, shared, prompts, samples, TEST_STREAM), metric.name)
+    values = _measure_by_text(folder, folders, shared, prompts * samples, metric)
     return {row.id: fmean(values[number :: len(prompts)]) for number, row in enumerate(prompts)}
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from components.errors import DataError
 from components.measuring.intervals import FEW_PROMPTS, Interval, mean_interval, paired_interval
 from components.measuring.metrics import KL, RESPONSE_TOKENS, Metric, interval_text, number
 from components.measuring.records import Record, means, prompt_means
+from components.promotion.floors import Floor
 
 
 @dataclass(frozen=True)
@@ -122,6 +123,18 @@ def _no_rise(gain: Interval, asked_low: float, prompts: int, limits: Limits) -> 
         return f"{name} does not rise beyond its interval: {shown}"
     low = number(asked_low, limits.metric, "+")
     return f"{name} rises by {shown}, not surely enough: {demand(limits)} is {low}, not above 0"
+
+
+def with_floors(decision: Decision, floors: Sequence[Floor]) -> Decision:
+    """The same with what the suites found: each that fell is one more reason."""
+    fell = tuple(reason for floor in floors if (reason := floor.reason))
+    figures = {name: value for floor in floors for name, value in floor.figures.items()}
+    return replace(
+        decision,
+        promoted=decision.promoted and not fell,
+        reasons=(*decision.reasons, *fell),
+        figures=decision.figures | figures,
+    )
 
 
 def demand(limits: Limits) -> str:

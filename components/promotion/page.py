@@ -9,8 +9,19 @@ from pathlib import Path
 
 from components.artifacts import atomic_write_text
 from components.config import Promotion
-from components.measuring.metrics import metric_that_counts
-from components.promotion.verdict import ALREADY_CHAMPION, ALREADY_REFUSED, PROMOTED, REFUSED, Verdict
+from components.promotion.floors import by_suite, floor_line
+from components.promotion.verdict import (
+    ALREADY_ASKED,
+    ALREADY_CHAMPION,
+    ALREADY_REFUSED,
+    AWAITING,
+    BLOCKED,
+    PROMOTED,
+    REFUSED,
+    Verdict,
+    figures_in,
+    metric_of,
+)
 from components.reports.numbers import bounds, signed, unsigned
 from components.reports.page import render_page, with_part
 from components.tracking.attachments import address, params_of
@@ -24,6 +35,9 @@ _CAME_TO = {
     REFUSED: "Refused: {} stays a candidate",
     ALREADY_CHAMPION: "Already champion: {} is this very policy",
     ALREADY_REFUSED: "Already refused: {} stays a candidate",
+    AWAITING: "Awaiting approval: {} passed the gate",
+    ALREADY_ASKED: "Awaiting approval: {} passed the gate",
+    BLOCKED: "Already rolled back: {} stays a candidate",
 }
 
 
@@ -56,15 +70,16 @@ def write_page(
         record: the run of this promotion.
         params: of this run by dotted names.
     """
-    decided_now = verdict.decision in (PROMOTED, REFUSED)
+    decided_now = verdict.decision in (PROMOTED, REFUSED, AWAITING)
     against = champion if verdict.decision != ALREADY_CHAMPION else None
     part = render_page(
         TEMPLATE,
         title=_CAME_TO[verdict.decision].format(f"{version.name} version {version.number}"),
         is_champion=verdict.is_champion,
+        word="champion" if verdict.is_champion else "awaiting approval" if verdict.is_asked else "refused",
         decided_now=decided_now,
         tags=version.tags,
-        reasons=[] if verdict.is_champion else verdict.reasons,
+        reasons=[] if verdict.is_champion or verdict.is_asked else verdict.reasons,
         conditions=conditions(version.tags, limits),
         origin=_origin(version, record),
         run_address=address(record.run_id),
@@ -78,13 +93,13 @@ def write_page(
 
 def conditions(tags: Mapping[str, str], limits: Promotion) -> list[Condition]:
     """What had to hold and what was found, from the tags of a registered version."""
-    metric = metric_that_counts({name.removeprefix("candidate_") for name in tags if name.startswith("candidate_")})
+    metric = metric_of(tags)
     rows = (
         ("gain", f"{metric.label} of the candidate less that of {tags['opponent']}", "above 0, beyond its interval"),
         ("kl", "KL to SFT, nats per sequence", f"at most {limits.max_kl_nats_per_sequence:g}"),
         ("length_ratio", "Mean length over that of SFT", f"at most {limits.max_length_ratio:g}"),
     )
-    figures = {name: float(value) for name, value in tags.items() if _is_number(value)}
+    figures = figures_in(tags)
     if "gain" not in figures:
         return [Condition(label, "not measured", limit, None) for _, label, limit in rows]
     ends = {"low": figures["gain_low"], "high": figures["gain_high"]}
@@ -100,7 +115,18 @@ def conditions(tags: Mapping[str, str], limits: Promotion) -> list[Condition]:
         "kl": figures["kl"] <= limits.max_kl_nats_per_sequence,
         "length_ratio": figures["length_ratio"] <= limits.max_length_ratio,
     }
-    return [Condition(label, found[name], limit, met[name]) for name, label, limit in rows]
+    return [
+        *(Condition(label, found[name], limit, met[name]) for name, label, limit in rows),
+        *(_floor(name, measured, limits) for name, measured in by_suite(figures).items()),
+    ]
+
+
+def _floor(name: str, measured: Mapping[str, float], limits: Promotion) -> Condition:
+    suite = limits.suites.get(name)  # params may have changed since
+    least = suite.max_fall if suite is not None else None
+    limit = "no fall beyond its interval" + (f", nor by more than {least:g}" if least is not None else "")
+    met = not measured["gain_high"] < 0.0 and (least is None or not measured["gain"] < -least)
+    return Condition(f"Suite {name}, candidate against the opponent", floor_line(name, measured), limit, met)
 
 
 def differing(champion: Mapping[str, str], candidate: Mapping[str, str]) -> list[tuple[str, str, str]] | None:
@@ -132,11 +158,3 @@ def _origin(version: ModelVersion, record: RunRecord) -> list[tuple[str, str]]:
         "Prefect flow run": tags.get("prefect_flow_run_id", ""),
     }
     return [(name, value) for name, value in told.items() if value]
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True

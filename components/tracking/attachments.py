@@ -14,6 +14,11 @@ def attach(run_id: str, path: Path) -> None:
         store.client().log_artifact(run_id, str(path))
 
 
+def page_in_mlflow(run_id: str) -> str:
+    """The page of a run, for a link from another of MLflow's pages."""
+    return run_page(store.experiment_id(), run_id)
+
+
 def address(run_id: str) -> str:
     """The page of a run; see `store.server_url`."""
     return f"{store.server_url()}/{run_page(store.experiment_id(), run_id)}"

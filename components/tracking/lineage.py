@@ -17,6 +17,7 @@ from components.tracking.registry import PROMOTION_RUN, ModelVersion, find_versi
 
 DELETED = "DELETED"  # the status of a run that is there no more
 IN_PLACE = "in data/"  # where a raw file is that nobody has changed or removed
+_MADE = Place().selection.parts[:1]  # where all outputs of stages lie
 _AFTER_ALL = 2**62  # a start time later than every run's
 
 
@@ -71,7 +72,11 @@ def trace(reference: str, root: Path) -> Lineage:
     Raises:
         ArtifactError: no such model, alias or version.
     """
-    version = find_version(reference)
+    return trace_version(find_version(reference), root)
+
+
+def trace_version(version: ModelVersion, root: Path) -> Lineage:
+    """The same of a version that was found before."""
     record = get_run(version.tags.get(PROMOTION_RUN, version.run_id))
     if record is None:  # its run was deleted; the version carries the same digests
         record = RunRecord(version.run_id, DELETED, _AFTER_ALL, {"stage": "promotion", **version.tags})
@@ -86,7 +91,8 @@ def _step(record: RunRecord, root: Path, known: dict[str, Step]) -> Step:
         for path, md5 in record.inputs.items():
             if path in raw and not md5.endswith(".dir"):
                 step.raw_files.append(_raw_file(path, md5, root))
-        made = {path: value for path, value in record.inputs.items() if path not in raw}
+        # What lies elsewhere was brought, and made by no run: the prompts of a suite, a checker.
+        made = {path: value for path, value in record.inputs.items() if Path(path).parts[:1] == _MADE}
         makers, step.broken = _makers(record, made)
         step.made_from = [_step(maker, root, known) for maker in makers]
     return known[record.run_id]
@@ -114,13 +120,19 @@ def _makers(record: RunRecord, inputs: dict[str, str]) -> tuple[list[RunRecord],
 
 
 def _raw_file(path: str, md5: str, root: Path) -> RawFile:
+    content = content_of(path, md5, root)
+    if content is None:
+        return RawFile(path, md5, None, "not here: `dvc pull` may bring it")
+    return RawFile(path, md5, _rows(content, path), IN_PLACE if content == root / path else "DVC's cache")
+
+
+def content_of(path: str, md5: str, root: Path) -> Path | None:
+    """Where the content of a raw file of any version lies: in data/, or in DVC's cache; None where it is not here."""
     present = root / path
     if present.is_file() and digest(present) == md5:
-        return RawFile(path, md5, _rows(present, path), IN_PLACE)
+        return present
     cached = cached_file(dvc_cache(root), md5)
-    if cached.is_file():
-        return RawFile(path, md5, _rows(cached, path), "DVC's cache")
-    return RawFile(path, md5, None, "not here: `dvc pull` may bring it")
+    return cached if cached.is_file() else None
 
 
 def _rows(path: Path, name: str) -> int | None:

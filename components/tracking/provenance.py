@@ -33,7 +33,7 @@ def provenance_tags(params: Params, root: Path) -> dict[str, str]:
         "git_dirty": str(bool(_git(root, *_STATUS))).lower(),
         "mlflow.source.git.commit": commit,
         "data_md5": pinned_data(root) or "none",
-        "params_sha256": digest_of_values(params.model_dump(mode="json")),
+        "params_sha256": digest_of_values(params.model_dump(mode="json", exclude={"orchestration"})),
         "prefect_flow_run_id": os.environ.get("PROXIMAL_FLOW_RUN_ID", ""),
         HOST: socket.gethostname(),
         PID: str(os.getpid()),

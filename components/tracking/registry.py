@@ -78,10 +78,26 @@ def decisions_on(name: str, split: str) -> int:
     return sum(int(tags.get(DECISIONS_ON + split, 0)) for _, tags in _versions(name))
 
 
-def _versions(name: str) -> list[tuple[Any, dict[str, str]]]:
-    """All versions of a model, with their plain tags."""
+def all_versions(name: str | None = None) -> list[ModelVersion]:
+    """All versions that there are, of one model or of all; a model's first one first."""
+    found = [_plain(each, tags) for each, tags in _versions(name)]
+    return sorted(found, key=lambda version: (version.name, version.number))
+
+
+def _plain(found: Any, tags: dict[str, str]) -> ModelVersion:
+    return ModelVersion(found.name, int(found.version), found.run_id or "", tags, tuple(sorted(found.aliases or ())))
+
+
+def tags_of_model(name: str) -> dict[str, str]:
+    """The tags of a registered model, which outlive its versions; none where there is no such model."""
+    model = _model(name)
+    return {} if model is None else dict(model.tags)
+
+
+def _versions(name: str | None) -> list[tuple[Any, dict[str, str]]]:
+    """All versions, with their plain tags."""
     with store.tracking_faults():
-        found = store.client().search_model_versions(f"name = '{name}'")
+        found = store.client().search_model_versions(f"name = '{name}'" if name else None)
     return [(version, all_plain(version.tags)) for version in found]
 
 
@@ -89,6 +105,12 @@ def set_alias(version: ModelVersion, alias: str) -> None:
     """Point an alias to a version, away from any other."""
     with store.tracking_faults():
         store.client().set_registered_model_alias(version.name, alias, str(version.number))
+
+
+def drop_alias(name: str, alias: str) -> None:
+    """Take an alias away, if it is there."""
+    with store.tracking_faults():
+        store.client().delete_registered_model_alias(name, alias)
 
 
 def set_tags(version: ModelVersion, tags: Mapping[str, str]) -> None:
@@ -125,10 +147,24 @@ def fetch_policy(version: ModelVersion, folder: Path) -> Path:
             where=f"{version.name} version {version.number}: {location}",
             expected=f"a model with one folder below {_DATA}/",
             found=" ".join(str(fault).split())[:200],
-            do=f"restore that folder, or take the alias away: "
-            f"MlflowClient().delete_registered_model_alias({version.name!r}, {CHAMPION!r})",
+            do="restore that folder; or, of a champion, `proximal rollback` makes the version before it champion again "
+            "(`--to sft`: none, the next candidate is held against the SFT policy)",
         ) from fault
     return policy
+
+
+def has_files(version: ModelVersion) -> bool:
+    """Whether a version's policy lies in the artifact store; it is not read."""
+    from mlflow.artifacts import list_artifacts
+    from mlflow.exceptions import MlflowException
+
+    with store.tracking_faults():
+        location = store.client().get_model_version_download_uri(version.name, str(version.number))
+    try:
+        found = list_artifacts(artifact_uri=f"{location}/{_DATA}", tracking_uri=store.tracking_uri())
+    except (MlflowException, OSError):  # as `fetch_policy` meets it
+        return False
+    return any(each.is_dir for each in found)
 
 
 def _model(name: str) -> RegisteredModel | None:

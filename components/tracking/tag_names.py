@@ -13,14 +13,14 @@ from collections.abc import Mapping
 OUT_OF_SIGHT = "mlflow.proximal."
 _PACKED = "digests"
 _FAMILIES = (
-    *("in:", "out:", "checkpoint:", "made_by:", "outcome:", "decisions_on:"),
+    *("in:", "out:", "checkpoint:", "made_by:", "outcome:", "decisions_on:", "asked_by:", "suites/"),
     *("candidate_", "opponent_"),  # figures of a registered version, whose description has them
 )
 _SINGLE = frozenset(
     {
         *("process_host", "process_pid", "process_started", "dvc_invocation"),
         *("data_md5", "params_sha256", "prefect_flow_run_id", "parent_run_id", "journal"),
-        *("policy_digest", "promotion_run_id", "grounds", "gain_low", "gain_high", "gain_low_asked"),
+        *("policy_digest", "promotion_run_id", "grounds", "gain_low", "gain_high", "gain_low_asked", "approval_until"),
     }
 )
 

@@ -17,7 +17,7 @@ from components.measuring.measure import TEST_STREAM, measure_policy
 from components.measuring.metrics import JUDGE
 from components.measuring.records import prompt_means, read_records
 from components.place import Place
-from components.promotion.champion import measure_champion
+from components.promotion.champion import fetched, measure_champion
 from components.stages import perform
 from components.tracking import store as tracking_store
 from components.tracking.registry import version_at
@@ -65,7 +65,8 @@ def test_a_champion_that_chooses_among_responses_is_measured_as_it_answers(works
     prompts = [Prompt(row.prompt_id, row.prompt, kind="known") for row in candidate]
     samples = params.measurement.test_samples_per_prompt
     records = measure_policy(models / "policy_4", Place().frozen, params.shared, prompts, samples, TEST_STREAM)
-    found = measure_champion(champion, Place().frozen, params.shared, candidate, prompts, JUDGE)
+    with fetched(champion) as folder:
+        found = measure_champion(folder, Place().frozen, params.shared, candidate, prompts, JUDGE)
     assert found == prompt_means(records, "judge")
     plain = measure_policy(models / "policy_1", Place().frozen, params.shared, prompts, samples, TEST_STREAM)
     assert all(record.reward >= other.reward - 1e-5 for record, other in zip(records, plain, strict=True))

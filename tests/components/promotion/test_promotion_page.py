@@ -20,7 +20,12 @@ from components.tracking.registry import find_version, version_at
 from components.tracking.runs import PARENT_VARIABLE
 
 LIMITS = Promotion(
-    registered_model="m", min_prompts=2, max_kl_nats_per_sequence=6.0, max_length_ratio=1.5, allow_weak_judge=False
+    registered_model="m",
+    min_prompts=2,
+    max_kl_nats_per_sequence=6.0,
+    max_length_ratio=1.5,
+    allow_weak_judge=False,
+    suites={},
 )
 TAGS = {"opponent": "the SFT policy", "candidate_gold": "0.7", "gain": "0.2110", "gain_low": "0.1780"} | {
     "gain_high": "0.2440", "gain_low_asked": "0.1753", "kl": "1.7204", "length_ratio": "1.1591"
