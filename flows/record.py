@@ -25,22 +25,28 @@ class PipelineRun:
     run_id: str
     stages: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def was_idle(self) -> bool:
+        """Whether there was nothing to do, once all stages have ended."""
+        from components.tracking.pipeline import was_idle
+
+        return was_idle(self.run_id, self.stages)
+
 
 @contextmanager
 def recorded(folder: Path, flow_run_id: str) -> Iterator[PipelineRun]:
-    """Record a pipeline run in MLflow.
+    """Record a pipeline run in MLflow, unless there was nothing to do.
 
     Raises:
         ConfigError: params.yaml is not valid; nothing is recorded then.
     """
     from components.tracking import finish_pipeline_run, start_pipeline_run
-    from components.tracking.pipeline import was_idle
 
     run = PipelineRun(start_pipeline_run(load_params(Place(folder).params), flow_run_id, folder))
     status: Literal["FINISHED", "FAILED", "KILLED"] = "KILLED"
     try:
         yield run
-        if not was_idle(run.run_id, run.stages):
+        if not run.was_idle:
             _record_result(run.run_id, folder)
         status = "FINISHED"
     except Exception:

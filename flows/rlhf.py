@@ -36,6 +36,7 @@ from flows.workspace import RUNS, whole_repository, workspace
 # Stages that need nothing of each other run side by side on CPUs: the reward model and the judge. GPUs have room for
 # the models of one stage, so that there each waits for the one before.
 CONCURRENT_STAGES = 2
+IDLE = "Nothing to do"  # the name of the final state; infra/automations.yaml has it
 
 
 @dataclass(frozen=True)
@@ -98,10 +99,11 @@ def rlhf(
                 show_progress(stages.values())
                 conclude(stages, run.stages)
             sort_lock(folder, graph)
-            told = ending(folder, repository, run.run_id, offered=promotion)
+            told = ending(folder, repository, run.run_id, offered=promotion, idle=run.was_idle)
             evaluation = read_evaluation(folder)
             show_result(evaluation, told, repository)
-            return Completed(data=Result(run.stages, evaluation, read_cost(folder), told))
+            result = Result(run.stages, evaluation, read_cost(folder), told)
+            return Completed(name=IDLE if told.idle else "Completed", message=told.idle, data=result)
     except (ProximalError, PipelineFailure) as failure:
         return failed(failure)
 

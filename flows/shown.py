@@ -53,6 +53,8 @@ def show_progress(stages: Collection[PrefectFuture[Any]]) -> None:
 def show_result(evaluation: dict[str, Any] | None, ending: Ending, repository: Path) -> None:
     """An artifact named by the verdict: the figures that it rests on, the report and the way to MLflow's run."""
     verdict = ending.verdict.sentence() if ending.verdict else "Not offered for promotion"
+    if ending.idle:
+        verdict = f"Nothing to do: {ending.idle}"
     lines = [*(f"- warning: {warning}" for warning in ending.warnings), ""]
     if evaluation:
         lines += ["| held-out prompts | SFT | candidate | difference |", "|---|---:|---:|---:|"]
@@ -63,5 +65,6 @@ def show_result(evaluation: dict[str, Any] | None, ending: Ending, repository: P
         lines += [f"| {WIN_RATE.label} | | {interval_text(evaluation['win_rate'], WIN_RATE)} | |", ""]
     if ending.report is not None:
         lines.append(f"- report: `{repository / ending.report}`")
-    lines.append(f"- run in MLflow: `{ending.run_id}`{way_to(ending.run_id)}")
+    if not ending.idle:
+        lines.append(f"- run in MLflow: `{ending.run_id}`{way_to(ending.run_id)}")
     create_markdown_artifact("\n".join(lines), key="result", description=verdict)
