@@ -1,4 +1,4 @@
-"""Raw data: brought from where data.dvc pins it, or imported from files in any format."""
+"""Raw data: brought from where data.dvc pins it, imported from files in any format, or added to what is there."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import click
 from components.errors import ConfigError, EnvironmentFault
 from flows import output
 from flows.preconditions import require_repository
-
-PIN = "data.dvc"
+from flows.versions import PIN
 
 
 @click.group(short_help="Bring data in.")
@@ -61,6 +60,52 @@ def import_(
         if others:
             click.echo(f"data/ also holds {', '.join(others)}: the pipeline reads these, too; delete what it shall not")
         click.echo("data.dvc pins data/ as it is now; commit it")
+
+
+@data.command(short_help="Put more rows to the pinned ones, commit, and say so.")
+@click.argument("sources", nargs=-1, required=True, metavar="FILE_OR_NAME...")
+@click.option("--revision", help="Of a data set of the hub: a commit or tag.")
+@click.option("--split", "splits", multiple=True, 
+              help="Of a data set of the hub: this one alone; it may be given several times.")  # fmt: skip
+@click.option("--column", "columns", metavar="OURS=THEIRS", multiple=True,
+              help="Where the files name a column otherwise, e.g. prompt=question.")  # fmt: skip
+@click.option(
+    "--to", metavar="NAME.jsonl", help="The file of data/ for all rows; without it, those of the files' names."
+)
+@output.as_json
+def add(
+    sources: tuple[str, ...],
+    revision: str | None,
+    splits: tuple[str, ...],
+    columns: tuple[str, ...],
+    to: str | None,
+    as_json: bool,
+) -> None:
+    """Put the rows that data/ has not yet to its own, pin and push them, commit data.dvc, and tell Prefect's server.
+
+    All or nothing: what fails on the way leaves all as it was. Where PREFECT_API_URL names no server, none is told.
+    """
+    with output.answering(as_json) as tell:
+        repository = require_repository()
+        from components.config import load_params
+        from components.interface.adding import add_data
+        from components.place import Place
+        from flows.versions import new_version
+        from flows.workspace import whole_repository
+
+        place = Place(repository)
+        params = load_params(place.params)
+        with whole_repository(repository):
+            bring_absent_data(repository)
+            with new_version(repository) as version:
+                added = add_data(sources, place.data, params, _columns(columns), revision, splits, to)
+                rows = sum(each.rows for each in added)
+                version.publish(rows, ", ".join(each.source.file for each in added if each.rows))
+        if as_json:
+            tell({"added": [each.plain() for each in added], "rows": rows, **version.plain()})
+            return
+        click.echo("\n".join(line for each in added for line in each.lines()))
+        click.echo("\n".join(version.lines()))
 
 
 @data.command(short_help="Bring what data.dvc pins.")

@@ -95,6 +95,14 @@ def require_committed(repository: Path) -> None:
             expected="no changes",
             do="commit them, or `git stash`",
         )
+    require_pinned_data(repository)
+
+
+def require_pinned_data(repository: Path) -> None:
+    """
+    Raises:
+        ConfigError: data/ holds other than what data.dvc pins.
+    """
     from components.digests import digest
     from components.place import Place
     from components.tracking.dvc_files import pinned_data
@@ -102,7 +110,7 @@ def require_committed(repository: Path) -> None:
     data, pinned = Place(repository).data, pinned_data(repository)
     if pinned is not None and data.is_dir() and any(data.iterdir()) and (found := digest(data)) != pinned:
         raise ConfigError(
-            "a run in a clone uses the data that data.dvc pins, and data/ holds other",
+            "data/ holds other than what data.dvc pins, and clones would not have it",
             where=str(data),
             expected=pinned,
             found=found,

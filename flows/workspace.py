@@ -136,7 +136,8 @@ def _share_cache(repository: Path, folder: Path) -> None:
 
 def absent_data(folder: Path) -> list[str]:
     """The `.dvc` files of a repository that pin what is not there."""
-    pins = {pin: YAML(typ="safe").load(folder / pin) for pin in _git(folder, "ls-files", "*.dvc").splitlines()}
+    tracked = [pin for pin in _git(folder, "ls-files", "*.dvc").splitlines() if (folder / pin).exists()]
+    pins = {pin: YAML(typ="safe").load(folder / pin) for pin in tracked}
     return [
         pin
         for pin, content in pins.items()

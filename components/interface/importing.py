@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from components.artifacts import write_jsonl
 from components.config import Params
@@ -33,6 +33,7 @@ class Imported:
         path: the new file.
         rows: how many it has.
         faults: rows that the stage will quarantine, or that could not be mapped, by reason.
+        known: rows that were left out, because data/ has their content.
     """
 
     source: Source
@@ -40,12 +41,15 @@ class Imported:
     path: Path
     rows: int
     faults: Mapping[str, list[int]]
+    known: int = 0
 
     def lines(self) -> list[str]:
         """What there is to say of it."""
         told = [
             f"{self.source.file}: {self.rows:,} {self.role} ({self.source.format}; {self.source.kind}) -> {self.path}"
         ]
+        if self.known:
+            told.append(f"  {self.known:,} more are in data/ already")
         told += [f"  {count:,} rows are not used: {reason}" for reason, count in self.source.unused.items()]
         for reason, numbers in list(self.faults.items())[:SHOWN_REASONS]:
             named = ", ".join(map(str, numbers[:5])) + (", ..." if len(numbers) > 5 else "")
@@ -63,6 +67,7 @@ class Imported:
             "role": self.role,
             "path": str(self.path),
             "rows": self.rows,
+            "known": self.known,
             "unused": dict(self.source.unused),
             "faults": {reason: len(numbers) for reason, numbers in self.faults.items()},
         }
@@ -88,18 +93,46 @@ def import_data(
     Raises:
         ConfigError, DataError: what data_validation would refuse, no such file, or a file is there.
     """
-    raws = [raw for source in sources for raw in _read(source, revision, splits)]
+    raws = read_sources(sources, revision, splits)
     targets = _targets(raws, folder, replace)
+    imported = []
+    for role, source, rows, faults in checked(raws, params, columns):
+        write_jsonl(targets[source.file], rows)
+        imported.append(Imported(source, role, targets[source.file], len(rows), faults))
+    return imported
+
+
+def read_sources(sources: Sequence[str], revision: str | None, splits: Sequence[str]) -> list[RawFile]:
+    """The rows of files, folders and data sets of the hub as they are.
+
+    Raises:
+        DataError: no such file, or none that can be read.
+    """
+    return [raw for source in sources for raw in _read(source, revision, splits)]
+
+
+class CheckedFile(NamedTuple):
+    """The rows of one file as rows of ours, and what is wrong with some of them, by reason."""
+
+    role: FileName
+    source: Source
+    rows: list[Row]
+    faults: Mapping[str, list[int]]
+
+
+def checked(raws: Sequence[RawFile], params: Params, columns: Mapping[str, str]) -> Iterator[CheckedFile]:
+    """Each file mapped and checked as the stage data_validation does; all are checked before the first is given.
+
+    Raises:
+        ConfigError, DataError: what that stage would refuse.
+    """
     found = {role: raw for role, raw in by_role(raws, columns).items() if raw.derived_from is None}
     _, rejected = check_rows(found, params.data_validation, token_counter(params.language_model))
-    imported = []
     for role, raw in found.items():
         for source in raw.sources:
             rows = [_ordered(row) for row, file in zip(raw.rows, raw.files, strict=True) if file == source.file]
-            write_jsonl(targets[source.file], rows)
             faults = rows_by_reason([row for row in rejected if row.file == role and row.raw_file == source.file])
-            imported.append(Imported(source, role, targets[source.file], len(rows), faults))
-    return imported
+            yield CheckedFile(role, source, rows, faults)
 
 
 def others_in(folder: Path, imported: Collection[Imported]) -> list[str]:

@@ -38,7 +38,9 @@ def test_of_a_run_in_the_repository(tmp_path: Path) -> None:
     assert told.verdict == VERDICT
     assert told.report == Path("artifacts/promotion/report.html")
     # What promotion left before is not of a run without one.
-    assert ending(tmp_path, tmp_path, "abc", offered=False, idle=False).report == Path("artifacts/evaluation/report.html")
+    assert ending(tmp_path, tmp_path, "abc", offered=False, idle=False).report == Path(
+        "artifacts/evaluation/report.html"
+    )
 
 
 @pytest.mark.parametrize("has_run_before", [True, False])
