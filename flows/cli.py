@@ -22,6 +22,7 @@ from flows.preconditions import (
     require_repository,
     require_sound,
 )
+from flows.service import SERVICE
 from flows.version import print_version
 
 _EPILOG = """\b
@@ -155,7 +156,7 @@ def prepare() -> None:
     start(require_repository())
 
 
-for command in (*LOOKING, data):
+for command in (*LOOKING, *SERVICE, data):
     commands.add_command(command)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Collection, Mapping
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +12,16 @@ from prefect.artifacts import create_markdown_artifact, create_progress_artifact
 from prefect.client.orchestration import get_client
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
+from rich.console import Console
 
 from components.config import load_params
+from components.interface.comparison_tables import Figures, comparison_tables
 from components.interface.terminal import Ending, way_to
 from components.measuring.metrics import WIN_RATE, interval_text, metrics_among
 from components.place import Place
 from components.repository import last_commit
+
+_PAGE_COLUMNS = 400  # tables stay in one piece
 
 
 def name_run(folder: Path, overrides: Mapping[str, Any]) -> None:
@@ -57,14 +62,34 @@ def show_result(evaluation: dict[str, Any] | None, ending: Ending, repository: P
         verdict = f"Nothing to do: {ending.idle}"
     lines = [*(f"- warning: {warning}" for warning in ending.warnings), ""]
     if evaluation:
-        lines += ["| held-out prompts | SFT | candidate | difference |", "|---|---:|---:|---:|"]
-        for metric in metrics_among(evaluation["candidate"]):
-            cells = [interval_text(evaluation[side][metric.name], metric) for side in ("sft", "candidate")]
-            cells.append(interval_text(evaluation["difference"][metric.name], metric, "+"))
-            lines.append(f"| {' | '.join([metric.label, *cells])} |")
-        lines += [f"| {WIN_RATE.label} | | {interval_text(evaluation['win_rate'], WIN_RATE)} | |", ""]
+        lines += _figures(evaluation, "candidate")
     if ending.report is not None:
         lines.append(f"- report: `{repository / ending.report}`")
     if not ending.idle:
         lines.append(f"- run in MLflow: `{ending.run_id}`{way_to(ending.run_id)}")
     create_markdown_artifact("\n".join(lines), key="result", description=verdict)
+
+
+def show_evaluation(policy: str, evaluation: dict[str, Any]) -> None:
+    """An artifact with the figures of one policy."""
+    lines = _figures(evaluation, policy)
+    create_markdown_artifact("\n".join(lines), key="evaluation", description=f"{policy} against the SFT policy")
+
+
+def show_comparison(figures: Figures) -> None:
+    """An artifact with a table a seed."""
+    page = Console(file=StringIO(), width=_PAGE_COLUMNS, color_system=None)
+    for table in comparison_tables(figures):
+        page.print(table)
+    what = ", ".join(dict.fromkeys(method for method, _ in figures))
+    create_markdown_artifact(page.file.getvalue(), key="comparison", description=what)  # type: ignore[attr-defined]
+
+
+def _figures(evaluation: dict[str, Any], policy: str) -> list[str]:
+    """A table in Markdown."""
+    lines = [f"| held-out prompts | SFT | {policy} | difference |", "|---|---:|---:|---:|"]
+    for metric in metrics_among(evaluation["candidate"]):
+        cells = [interval_text(evaluation[side][metric.name], metric) for side in ("sft", "candidate")]
+        cells.append(interval_text(evaluation["difference"][metric.name], metric, "+"))
+        lines.append(f"| {' | '.join([metric.label, *cells])} |")
+    return [*lines, f"| {WIN_RATE.label} | | {interval_text(evaluation['win_rate'], WIN_RATE)} | |", ""]

@@ -20,13 +20,14 @@ from components import status_file
 from components.errors import USER_ERROR_STATUS, ArtifactError
 from components.status_file import Status
 from flows.environment import stage_environment
+from flows.gpus import held
 from flows.graph import Stage, has_changed
 from flows.outcome import Outcome, PipelineFailure, StageFailure, failure, outcome
 from flows.processes import processes_of
 from flows.talk import Talk
 from flows.transcript import Transcript
 
-PROMOTION = "promotion"
+PROMOTION, MEASUREMENT = "promotion", "measurement"
 
 
 def _is_worth_another_try(_task: Task[..., Any], _task_run: TaskRun, state: State[Any]) -> bool:
@@ -41,13 +42,14 @@ def _is_worth_another_try(_task: Task[..., Any], _task_run: TaskRun, state: Stat
     retry_delay_seconds=5,
     retry_condition_fn=_is_worth_another_try,
 )
-def run_stage(stage: Stage, folder: Path, variables: dict[str, str], upstream: list[Any]) -> State[Any]:
+def run_stage(stage: Stage, folder: Path, variables: dict[str, str], upstream: list[Any], gpus: int = 0) -> State[Any]:
     """Bring one stage up to date with `dvc repro --single-item`, or see that it is.
 
     Args:
         folder: the repository, or a clone.
         variables: what the stage's command must know of its run.
         upstream: the outcomes of the stages that it needs, given as futures.
+        gpus: how many it computes on; it waits until other runs have left as many.
     """
     with Talk(stage.name) as talk:
         anew = any(outcome is not Outcome.UNCHANGED for outcome in upstream)
@@ -58,7 +60,8 @@ def run_stage(stage: Stage, folder: Path, variables: dict[str, str], upstream: l
             return Completed(name="Unchanged", data=Outcome.CONFIRMED if anew else Outcome.UNCHANGED)
         # Two stages may start or end at once: DVC holds its lock then, and releases it while a command runs.
         command = [sys.executable, "-P", "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name]
-        return _run(stage.name, talk, command, folder, variables, stage.timeout_minutes)
+        with held(gpus):
+            return _run(stage.name, talk, command, folder, variables, stage.timeout_minutes)
 
 
 @task(
@@ -69,11 +72,22 @@ def run_stage(stage: Stage, folder: Path, variables: dict[str, str], upstream: l
     retry_delay_seconds=5,
     retry_condition_fn=_is_worth_another_try,
 )
-def promote(folder: Path, variables: dict[str, str], upstream: list[Any]) -> State[Any]:
+def promote(folder: Path, variables: dict[str, str], upstream: list[Any], gpus: int = 0) -> State[Any]:
     """Offer the candidate for promotion: no DVC stage, for the registry is outside of DVC's sight."""
     del upstream  # needed for the order only
-    with Talk(PROMOTION) as talk:
+    with Talk(PROMOTION) as talk, held(gpus):
         return _run(PROMOTION, talk, [sys.executable, "-m", "components.launch", PROMOTION], folder, variables, None)
+
+
+@task(name=MEASUREMENT, task_run_name=MEASUREMENT, cache_policy=NO_CACHE)
+def measure(
+    policy: str, out: Path, folder: Path, variables: dict[str, str], upstream: list[Any], gpus: int = 0
+) -> State[Any]:
+    """Measure a policy as `proximal evaluate POLICY --out OUT` does."""
+    del upstream  # needed for the order only
+    with Talk(MEASUREMENT) as talk, held(gpus):
+        command = [sys.executable, "-m", "flows.cli", "evaluate", "--out", str(out), "--", policy]
+        return _run(MEASUREMENT, talk, command, folder, variables, None)
 
 
 def promotion_after(stages: Sequence[Stage]) -> Stage:

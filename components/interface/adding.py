@@ -9,7 +9,9 @@ from pathlib import Path
 from components.artifacts import atomic_write_parts
 from components.config import Params
 from components.data.formats.base import Row
-from components.data.formats.detect import OWN
+from components.data.formats.demonstrations import DEMONSTRATIONS
+from components.data.formats.preferences import PREFERENCES
+from components.data.formats.prompts import PROMPTS
 from components.data_validation.containers import stem_of
 from components.data_validation.gathering import read_raw_files
 from components.data_validation.reading import RawFile
@@ -17,6 +19,8 @@ from components.data_validation.schemas import FileName
 from components.errors import ConfigError, DataError
 from components.interface.importing import CheckedFile, Imported, checked, read_sources
 
+# The format of what is written.
+_OWN = {"prompts": PROMPTS.name, "demonstrations": DEMONSTRATIONS.name, "comparisons": PREFERENCES.name}
 _NOT_CONTENT = ("id", "source")  # made up where a row brings none
 
 
@@ -100,7 +104,7 @@ def _require_fit(
         (role, source, raw) for role, raw in there.items() for source in raw.sources if source.file == target.name
     ]
     for role, source, raw in of_target:
-        own = OWN[file.role].name
+        own = _OWN[file.role]
         if role != file.role or source.kind != "JSONL" or source.format != own or params.data.columns:
             found = f"{role} ({source.format}; {source.kind})" + (", by data.columns" if params.data.columns else "")
             raise refusal("the file there has other rows", f"{file.role} ({own}; JSONL)", found)

@@ -30,7 +30,7 @@ FORMATS = (
     ALPACA,
     PROMPTS,
 )
-OWN: dict[str, Format] = {"prompts": PROMPTS, "demonstrations": DEMONSTRATIONS, "comparisons": PREFERENCES}
+_OWN: dict[str, Format] = {"prompts": PROMPTS, "demonstrations": DEMONSTRATIONS, "comparisons": PREFERENCES}
 _NEEDED: dict[str, tuple[str, ...]] = {
     "prompts": ("prompt",),
     "demonstrations": ("prompt", "response"),
@@ -75,14 +75,14 @@ def format_of(rows: Sequence[Row], numbers: Sequence[int], path: str, stem: str)
             do="put the rows of each format into a file of their own",
         )
     detected = next((each for each, _ in found.values()), None)
-    if stem in OWN and (detected is None or detected.role != stem):
+    if stem in _OWN and (detected is None or detected.role != stem):
         raise _lacks_columns(path, stem, columns)
     if detected is None:
         raise DataError(
             "the columns of a raw file fit no format",
             where=path,
             expected="; ".join(
-                f"{role}: " + ", or ".join(f"[{each.needs}]" for each in FORMATS if each.role == role) for role in OWN
+                f"{role}: " + ", or ".join(f"[{each.needs}]" for each in FORMATS if each.role == role) for role in _OWN
             ),
             found=f"columns {', '.join(sorted(map(str, columns)))}",
             do="say in data.columns of params.yaml (`--column OURS=THEIRS` of `proximal data import`) which column is "
@@ -104,13 +104,13 @@ def _lacks_columns(path: str, stem: str, columns: frozenset[str]) -> DataError:
 
 def _named(stem: str, columns: frozenset[str], rows: Sequence[Row]) -> Format | None:
     """Our own format, where a file is named for it and has its columns."""
-    if stem not in OWN or not columns.issuperset(_NEEDED[stem]):
+    if stem not in _OWN or not columns.issuperset(_NEEDED[stem]):
         return None
     if stem != "prompts" and columns.intersection(TURNS):
         return None
     if any(is_turns(row.get(column)) for row in rows for column in ("chosen", "response")):
         return None
-    return OWN[stem]
+    return _OWN[stem]
 
 
 def _lacks_answers(row: Row) -> bool:
