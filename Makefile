@@ -11,7 +11,7 @@ PYTEST_PROCESSES ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHON  # which Python .venv is made with: make PYTHON=...
 
-.PHONY: help setup run test test-vllm lint seeds bench smollm2 vllm ui clean venv
+.PHONY: help setup run test test-vllm lint seeds bench smollm2 vllm ui deploy serve-all clean venv
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,12 @@ vllm: .venv/.installed ## Install vLLM for CPUs into .venv-vllm, an environment 
 
 ui: setup ## Open the MLflow UI on this machine
 	@$(BIN)/proximal ui
+
+deploy: ## Register pools, deployments and automations on the Prefect server of PREFECT_API_URL
+	@$(BIN)/proximal deploy
+
+serve-all: .venv/.data .venv/.databases ## Start both servers and a worker, with everything registered, until Ctrl-C
+	@$(BIN)/proximal serve-all
 
 clean: ## Remove what runs leave behind: workspaces, records, databases; DVC's cache and data/ stay
 	rm -rf artifacts .work .prefect mlflow.db* mlartifacts .venv/.databases

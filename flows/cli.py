@@ -24,6 +24,7 @@ from flows.preconditions import (
     require_repository,
     require_sound,
 )
+from flows.service import SERVICE
 from flows.syncing import sync
 from flows.version import print_version
 
@@ -159,7 +160,7 @@ def prepare() -> None:
 
 
 data.add_command(forget)
-for command in (*LOOKING, *CHAMPIONS, data, sync):
+for command in (*LOOKING, *CHAMPIONS, *SERVICE, data, sync):
     commands.add_command(command)
 
 

@@ -6,20 +6,24 @@ import shutil
 from pathlib import Path
 
 from components.artifacts import read_json
+from components.config import load_params
 from components.interface.terminal import Ending
 from components.measuring.health import warnings
 from components.measuring.records import read_records, signs_of
 from components.place import Place
+from components.promotion.report import title
 from components.promotion.verdict import Verdict
+from components.tracking.registry import CHAMPION, version_at
 from flows.record import read_evaluation
 
 
-def ending(folder: Path, repository: Path, run_id: str, *, offered: bool) -> Ending:
+def ending(folder: Path, repository: Path, run_id: str, *, offered: bool, idle: bool) -> Ending:
     """Gather it.
 
     Args:
         folder: where the run worked: the repository, or a clone whose report is copied out of it.
         offered: the candidate was offered for promotion in this run.
+        idle: there was nothing to do.
     """
     is_clone = folder != repository
     report = _report(Place(folder), offered)
@@ -30,12 +34,20 @@ def ending(folder: Path, repository: Path, run_id: str, *, offered: bool) -> End
     policy = Place(folder).selection / "policy"
     return Ending(
         run_id=run_id,
+        idle=_idle(Place(folder)) if idle else None,
         verdict=Verdict.read(Place(folder).promotion) if offered else None,
         warnings=_warnings(Place(folder)),
         report=report.relative_to(repository) if report is not None else None,
         model=policy.relative_to(repository) if policy.exists() and not is_clone else None,
         before=read_evaluation(repository) if is_clone else None,
     )
+
+
+def _idle(place: Place) -> str:
+    name = load_params(place.params).promotion.registered_model
+    champion = version_at(name, CHAMPION)
+    stands = f"{title(champion)} is the champion" if champion else f"{name} has no champion yet"
+    return f"nothing has changed since these results were made; {stands}"
 
 
 def _report(place: Place, offered: bool) -> Path | None:

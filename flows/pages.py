@@ -12,7 +12,13 @@ import click
 from flows.environment import tracking_uri
 from flows.server import API_VARIABLE, WITHOUT_SERVICES
 
-_HOST = "127.0.0.1"
+HOST = "127.0.0.1"
+# Few look: one process, none for jobs that nothing here asks for, and no word of what it is made of.
+MLFLOW_QUIET = {
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "PYTHONWARNINGS": "ignore",
+}
 
 
 def serve_mlflow(repository: Path, port: int) -> None:
@@ -24,13 +30,16 @@ def serve_mlflow(repository: Path, port: int) -> None:
         click.echo(f"MLflow: {page}")
         return
     click.echo(f"MLflow: {page} (Ctrl-C ends it)", err=True)
-    # One person looks: one process, none for jobs that nothing here asks for, and no word of what it is made of.
-    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_LOGGING_LEVEL": "ERROR", "PYTHONWARNINGS": "ignore"}
-    for name, value in quiet.items():
+    for name, value in MLFLOW_QUIET.items():
         os.environ.setdefault(name, value)
+    _become(*mlflow_command(store, port))
+
+
+def mlflow_command(store: str, port: int) -> tuple[str, ...]:
+    """The module, with its arguments, that is MLflow's server over a store on this machine."""
     stores = ("--backend-store-uri", store, "--registry-store-uri", store)
-    server = ("--host", _HOST, "--port", str(port), "--workers", "1", "--uvicorn-opts", "--log-level warning")
-    _become("mlflow", "ui", *stores, *server)
+    server = ("--host", HOST, "--port", str(port), "--workers", "1", "--uvicorn-opts", "--log-level warning")
+    return ("mlflow", "server", *stores, *server)
 
 
 def serve_prefect(port: int) -> None:
@@ -41,10 +50,10 @@ def serve_prefect(port: int) -> None:
     if named := os.environ.get(API_VARIABLE):
         click.echo(f"Prefect: {named.removesuffix('/api')} ({API_VARIABLE} names that server)")
         return
-    os.environ[API_VARIABLE] = f"http://{_HOST}:{port}/api"  # for the pages, too, which ask it
+    os.environ[API_VARIABLE] = f"http://{HOST}:{port}/api"  # for the pages, too, which ask it
     os.environ.update(WITHOUT_SERVICES)
-    click.echo(f"Prefect: http://{_HOST}:{port} (Ctrl-C ends it)", err=True)
-    _become("prefect", "server", "start", "--host", _HOST, "--port", str(port))
+    click.echo(f"Prefect: http://{HOST}:{port} (Ctrl-C ends it)", err=True)
+    _become("prefect", "server", "start", "--host", HOST, "--port", str(port))
 
 
 def _become(*module_and_arguments: str) -> NoReturn:

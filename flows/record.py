@@ -30,28 +30,33 @@ class PipelineRun:
     run_id: str
     stages: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def was_idle(self) -> bool:
+        """Whether there was nothing to do, once all stages have ended; taken for work where nobody can tell."""
+        from components.tracking.pipeline import was_idle
+        from components.tracking.store import StoreAway
+
+        try:
+            return was_idle(self.run_id, self.stages)
+        except StoreAway:
+            return False
+
 
 @contextmanager
 def recorded(folder: Path, flow_run_id: str) -> Iterator[PipelineRun]:
-    """Record a pipeline run in MLflow.
+    """Record a pipeline run in MLflow, unless there was nothing to do.
 
     Raises:
         ConfigError: params.yaml is not valid; nothing is recorded then.
         StoreAway: the tracking store does not answer at the start; later it is not waited for.
     """
     from components.tracking import finish_pipeline_run, start_pipeline_run
-    from components.tracking.pipeline import was_idle
-    from components.tracking.store import StoreAway
 
     run = PipelineRun(start_pipeline_run(load_params(Place(folder).params), flow_run_id, folder))
     status: Literal["FINISHED", "FAILED", "KILLED"] = "KILLED"
     try:
         yield run
-        try:
-            was_in_vain = was_idle(run.run_id, run.stages)
-        except StoreAway:
-            was_in_vain = False
-        if not was_in_vain:
+        if not run.was_idle:
             _record_result(run, folder)
         status = "FINISHED"
     except Exception:

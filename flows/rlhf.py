@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,13 +9,11 @@ from typing import Any
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
-from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
 from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from components.config import Params, load_params
-from components.config.accelerate import accelerate_config
+from components.config import load_params
 from components.errors import ProximalError
 from components.interface.terminal import Ending
 from components.place import Place
@@ -25,6 +21,7 @@ from components.promotion.champions import require_champion
 from flows.approval import answered, ask
 from flows.ending import ending
 from flows.environment import set_environment, stage_variables
+from flows.gpus import gpus_of
 from flows.graph import read_stages, sort_lock
 from flows.outcome import PipelineFailure, came_to, failed
 from flows.processes import processes
@@ -33,11 +30,12 @@ from flows.record import read_cost, read_evaluation, recorded
 from flows.server import orderly
 from flows.shown import name_run, show_progress, show_result
 from flows.stages import PROMOTION, conclude, promote, promotion_after, run_stage
-from flows.workspace import RUNS, whole_repository, workspace
+from flows.workspace import place_of_run
 
 # Stages that need nothing of each other run side by side on CPUs: the reward model and the judge. GPUs have room for
 # the models of one stage, so that there each waits for the one before.
 CONCURRENT_STAGES = 2
+IDLE = "Nothing to do"  # the name of the final state; infra/automations.yaml has it
 
 
 @dataclass(frozen=True)
@@ -63,6 +61,7 @@ def rlhf(
     revision: str | None = None,
     overrides: dict[str, Any] | None = None,
     promotion: bool = True,
+    more_cycles: int = 0,
 ) -> State[Any]:
     """From raw preferences to a promoted model: what has changed since the last run, and nothing else.
 
@@ -71,6 +70,8 @@ def rlhf(
         revision: run this git revision in a clone of its own; without it, run in the repository itself.
         overrides: values for dotted keys of params.yaml in that clone.
         promotion: offer the result for promotion.
+        more_cycles: in a clone, go on for so many cycles after those of params.yaml, from the policy and the state of
+            the last one. They stay in DVC's cache: a later run that is asked for more of them begins after them.
     """
     repository = repository.resolve()
     set_environment(repository)  # a worker's process has not done it
@@ -79,53 +80,40 @@ def rlhf(
             return end
         with (
             orderly(),
-            _place(repository, revision, overrides or {}) as folder,
+            place_of_run(repository, str(flow_run.id), revision, overrides, more_cycles) as folder,
             recorded(folder, str(flow_run.id)) as run,
             processes(str(flow_run.id)),
         ):
-            name_run(folder, overrides or {})
+            name_run(folder, {**(overrides or {}), **({"more_cycles": more_cycles} if more_cycles else {})})
             variables = stage_variables(
                 repository, PROXIMAL_PARENT_RUN_ID=run.run_id, PROXIMAL_FLOW_RUN_ID=str(flow_run.id)
             )
             params = load_params(Place(folder).params)
             if promotion:
                 require_champion(params.promotion.registered_model)
-            graph, shares_gpus = read_stages(folder), _computes_on_gpus(params, folder)
+            graph, gpus = read_stages(folder), gpus_of(folder)
             limits = params.orchestration.timeout_minutes
             stages: dict[str, PrefectFuture[Any]] = {}
             last = promotion_after(graph)
             with followed(str(flow_run.id), [*graph, *([last] if promotion else [])], repository):
                 for stage in graph:
                     upstream = [stages[name] for name in stage.upstream]
-                    before = list(stages.values())[-1:] if shares_gpus else []
+                    before = list(stages.values())[-1:] if gpus else []
                     limit = limits.of(stage.name)
                     stages[stage.name] = run_stage.submit(
-                        stage, folder, variables, upstream, limit, wait_for=before, return_state=False
+                        stage, folder, variables, upstream, limit, gpus, wait_for=before, return_state=False
                     )
                 if promotion:
                     upstream = [stages[name] for name in last.upstream]
-                    stages[PROMOTION] = promote.submit(folder, variables, upstream, limits.promotion)
+                    stages[PROMOTION] = promote.submit(folder, variables, upstream, limits.promotion, gpus)
                 show_progress(stages.values())
                 conclude(stages, run.stages)
             sort_lock(folder, graph)
-            told = ending(folder, repository, run.run_id, offered=promotion)
+            told = ending(folder, repository, run.run_id, offered=promotion, idle=run.was_idle)
             evaluation = read_evaluation(folder)
             show_result(evaluation, told, repository)
             result = Result(run.stages, evaluation, read_cost(folder), told)
         ask(params.orchestration.approval, told, evaluation)
-        return came_to(Completed(data=result))
+        return came_to(Completed(name=IDLE if told.idle else "Completed", message=told.idle, data=result))
     except (ProximalError, PipelineFailure) as failure:
         return came_to(failed(failure))
-
-
-def _computes_on_gpus(params: Params, folder: Path) -> bool:
-    """Raises: ConfigError, the Accelerate config that they name is not valid."""
-    return not accelerate_config(folder / params.compute.accelerate_config).use_cpu
-
-
-def _place(repository: Path, revision: str | None, overrides: Mapping[str, Any]) -> AbstractContextManager[Path]:
-    if revision is None and not overrides:
-        return whole_repository(repository)
-    name = str(flow_run.id)
-    get_run_logger().info("works in %s, which stays there if the run fails", repository / RUNS / name)
-    return workspace(repository, name=name, revision=revision or "HEAD", overrides=overrides)

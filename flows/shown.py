@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +15,16 @@ from prefect.artifacts import create_markdown_artifact, create_progress_artifact
 from prefect.client.orchestration import get_client
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
+from rich.console import Console
 
 from components.config import load_params
+from components.interface.comparison_tables import Figures, comparison_tables
 from components.interface.terminal import Ending, way_to
 from components.measuring.metrics import WIN_RATE, interval_text, metrics_among
 from components.place import Place
 from components.repository import last_commit
+
+_PAGE_COLUMNS = 400  # tables stay in one piece
 
 logger = logging.getLogger("prefect.proximal")
 
@@ -70,20 +75,43 @@ def show_progress(stages: Collection[PrefectFuture[Any]]) -> None:
 def show_result(evaluation: dict[str, Any] | None, ending: Ending, repository: Path) -> None:
     """An artifact named by the verdict: the figures that it rests on, the report and the way to MLflow's run."""
     verdict = ending.verdict.sentence() if ending.verdict else "Not offered for promotion"
+    if ending.idle:
+        verdict = f"Nothing to do: {ending.idle}"
     lines = [*(f"- warning: {warning}" for warning in ending.warnings), ""]
     lines += figures_of(evaluation)
     if ending.report is not None:
         lines.append(f"- report: `{repository / ending.report}`")
-    lines.append(f"- run in MLflow: `{ending.run_id}`{way_to(ending.run_id)}")
+    if not ending.idle:
+        lines.append(f"- run in MLflow: `{ending.run_id}`{way_to(ending.run_id)}")
     with as_far_as_prefect_answers("its result"):
         create_markdown_artifact("\n".join(lines), key="result", description=verdict)
 
 
-def figures_of(evaluation: dict[str, Any] | None) -> list[str]:
-    """SFT against the candidate as a table in Markdown; nothing where nothing was measured."""
+def show_evaluation(policy: str, evaluation: dict[str, Any]) -> None:
+    """An artifact with the figures of one policy."""
+    with as_far_as_prefect_answers("its figures"):
+        create_markdown_artifact(
+            "\n".join(figures_of(evaluation, policy)),
+            key="evaluation",
+            description=f"{policy} against the SFT policy",
+        )
+
+
+def show_comparison(figures: Figures) -> None:
+    """An artifact with a table a seed."""
+    page = Console(file=StringIO(), width=_PAGE_COLUMNS, color_system=None)
+    for table in comparison_tables(figures):
+        page.print(table)
+    what = ", ".join(dict.fromkeys(method for method, _ in figures))
+    with as_far_as_prefect_answers("the comparison"):
+        create_markdown_artifact(page.file.getvalue(), key="comparison", description=what)  # type: ignore[attr-defined]
+
+
+def figures_of(evaluation: dict[str, Any] | None, policy: str = "candidate") -> list[str]:
+    """SFT against a policy as a table in Markdown; nothing where nothing was measured."""
     if evaluation is None:
         return []
-    lines = ["| held-out prompts | SFT | candidate | difference |", "|---|---:|---:|---:|"]
+    lines = [f"| held-out prompts | SFT | {policy} | difference |", "|---|---:|---:|---:|"]
     for metric in metrics_among(evaluation["candidate"]):
         cells = [interval_text(evaluation[side][metric.name], metric) for side in ("sft", "candidate")]
         cells.append(interval_text(evaluation["difference"][metric.name], metric, "+"))

@@ -20,13 +20,14 @@ from components import status_file
 from components.errors import USER_ERROR_STATUS, ArtifactError
 from components.status_file import Status
 from flows.environment import stage_environment
+from flows.gpus import held
 from flows.graph import Stage, has_changed
 from flows.outcome import Outcome, PipelineFailure, StageFailure, failure, outcome
 from flows.processes import processes_of
 from flows.talk import Talk
 from flows.transcript import Transcript
 
-PROMOTION = "promotion"
+PROMOTION, MEASUREMENT = "promotion", "measurement"
 
 
 def _is_worth_another_try(_task: Task[..., Any], _task_run: TaskRun, state: State[Any]) -> bool:
@@ -42,7 +43,12 @@ def _is_worth_another_try(_task: Task[..., Any], _task_run: TaskRun, state: Stat
     retry_condition_fn=_is_worth_another_try,
 )
 def run_stage(
-    stage: Stage, folder: Path, variables: dict[str, str], upstream: list[Any], timeout_minutes: float | None = None
+    stage: Stage,
+    folder: Path,
+    variables: dict[str, str],
+    upstream: list[Any],
+    timeout_minutes: float | None = None,
+    gpus: int = 0,
 ) -> State[Any]:
     """Bring one stage up to date with `dvc repro --single-item`, or see that it is.
 
@@ -51,6 +57,7 @@ def run_stage(
         variables: what the stage's command must know of its run.
         upstream: the outcomes of the stages that it needs, given as futures.
         timeout_minutes: when it is ended; None for never.
+        gpus: how many it computes on; it waits until other runs have left as many.
     """
     with Talk(stage.name) as talk:
         anew = any(outcome is not Outcome.UNCHANGED for outcome in upstream)
@@ -61,7 +68,8 @@ def run_stage(
             return Completed(name="Unchanged", data=Outcome.CONFIRMED if anew else Outcome.UNCHANGED)
         # Two stages may start or end at once: DVC holds its lock then, and releases it while a command runs.
         command = [sys.executable, "-P", "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name]
-        return _run(stage.name, talk, command, folder, variables, timeout_minutes)
+        with held(gpus):
+            return _run(stage.name, talk, command, folder, variables, timeout_minutes)
 
 
 @task(
@@ -72,12 +80,25 @@ def run_stage(
     retry_delay_seconds=5,
     retry_condition_fn=_is_worth_another_try,
 )
-def promote(folder: Path, variables: dict[str, str], upstream: list[Any], timeout_minutes: float | None) -> State[Any]:
+def promote(
+    folder: Path, variables: dict[str, str], upstream: list[Any], timeout_minutes: float | None, gpus: int = 0
+) -> State[Any]:
     """Offer the candidate for promotion: no DVC stage, for the registry is outside of DVC's sight."""
     del upstream  # needed for the order only
-    with Talk(PROMOTION) as talk:
+    with Talk(PROMOTION) as talk, held(gpus):
         command = [sys.executable, "-m", "components.launch", PROMOTION]
         return _run(PROMOTION, talk, command, folder, variables, timeout_minutes)
+
+
+@task(name=MEASUREMENT, task_run_name=MEASUREMENT, cache_policy=NO_CACHE)
+def measure(
+    policy: str, out: Path, folder: Path, variables: dict[str, str], upstream: list[Any], gpus: int = 0
+) -> State[Any]:
+    """Measure a policy as `proximal evaluate POLICY --out OUT` does."""
+    del upstream  # needed for the order only
+    with Talk(MEASUREMENT) as talk, held(gpus):
+        command = [sys.executable, "-m", "flows.cli", "evaluate", "--out", str(out), "--", policy]
+        return _run(MEASUREMENT, talk, command, folder, variables, None)
 
 
 def promotion_after(stages: Sequence[Stage]) -> Stage:

@@ -6,20 +6,38 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 from ruamel.yaml import YAML
 
-from components.config import load_params
+from components.config import Params, load_params
 from components.config.reading import put
 from components.errors import ConfigError, EnvironmentFault
 from components.place import Place
 
 RUNS = Place().work / "runs"
 _LOCAL_CONFIG = Path(".dvc") / "config.local"
+
+
+def place_of_run(
+    repository: Path, name: str, revision: str | None, overrides: Mapping[str, Any] | None = None, more_cycles: int = 0
+) -> AbstractContextManager[Path]:
+    """Where a flow run works: the repository itself, or a clone where a revision or other params are asked for.
+
+    Args:
+        name, revision, overrides, more_cycles: as of `workspace`; with neither of the last three there is no clone.
+    """
+    if revision is None and not overrides and not more_cycles:
+        return whole_repository(repository)
+    from prefect.logging import get_run_logger  # commands without a flow need no Prefect
+
+    get_run_logger().info("works in %s, which stays there if the run fails", repository / RUNS / name)
+    return workspace(
+        repository, name=name, revision=revision or "HEAD", overrides=overrides or {}, more_cycles=more_cycles
+    )
 
 
 @contextmanager
@@ -47,7 +65,9 @@ def whole_repository(repository: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def workspace(repository: Path, *, name: str, revision: str, overrides: Mapping[str, Any]) -> Iterator[Path]:
+def workspace(
+    repository: Path, *, name: str, revision: str, overrides: Mapping[str, Any], more_cycles: int = 0
+) -> Iterator[Path]:
     """A clone of the repository at a revision, with its DVC cache; gone after success, kept after a failure.
 
     What the clone computes, the shared cache keeps: `dvc repro` of the same thing elsewhere restores it.
@@ -56,6 +76,7 @@ def workspace(repository: Path, *, name: str, revision: str, overrides: Mapping[
         name: of the folder below `.work/runs/`; no two runs may share it.
         revision: a commit, tag or branch; `origin/...` is fetched first.
         overrides: values for dotted keys of params.yaml, in the clone only.
+        more_cycles: how many cycles follow those of params.yaml, from the policy and the state of the last one.
 
     Raises:
         ConfigError: no such revision, no such key, or a value that cannot be.
@@ -68,6 +89,8 @@ def workspace(repository: Path, *, name: str, revision: str, overrides: Mapping[
     try:
         _git(repository, "clone", "--quiet", "--no-checkout", str(repository), str(folder))
         _git(folder, "checkout", "--quiet", "--detach", commit)
+        if more_cycles:
+            overrides = {**overrides, **_cycles_after(load_params(Place(folder).params, overrides), more_cycles)}
         if overrides:
             load_params(Place(folder).params, overrides)
             _override(Place(folder).params, overrides)
@@ -119,6 +142,14 @@ def _override(params_file: Path, overrides: Mapping[str, Any]) -> None:
     content = yaml.load(params_file)
     put(content, overrides, str(params_file))
     yaml.dump(content, params_file)
+
+
+def _cycles_after(params: Params, more: int) -> dict[str, Any]:
+    """Overrides for so many cycles beyond the last one."""
+    if more < 0:
+        raise ConfigError("there are no fewer cycles than those of params.yaml", where="more_cycles", found=str(more))
+    last = len(params.cycles)
+    return {f"cycles.{k}": {"start": f"artifacts/alignment/{k - 1}"} for k in range(last + 1, last + more + 1)}
 
 
 def _share_credentials(repository: Path, folder: Path) -> None:

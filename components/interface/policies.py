@@ -11,10 +11,12 @@ from components.errors import ArtifactError
 from components.models.adapter_origin import CONFIG_FILE
 from components.tracking.registry import fetch_policy, find_version
 
+_URI = "models:/"
+
 
 @contextmanager
 def policy_folder(policy: str) -> Iterator[Path]:
-    """Where a policy lies, for the block.
+    """Where a policy lies, for the block. MLflow's models:/NAME@ALIAS and models:/NAME/NUMBER are taken, too.
 
     Args:
         policy: a folder that a stage or a registered model holds, or NAME@ALIAS or NAME@NUMBER of a registered one.
@@ -22,6 +24,9 @@ def policy_folder(policy: str) -> Iterator[Path]:
     Raises:
         ArtifactError: there is none.
     """
+    if policy.startswith(_URI):
+        policy = policy.removeprefix(_URI)
+        policy = policy if "@" in policy else "@".join(policy.rsplit("/", 1))
     if "@" not in policy or Path(policy).exists():
         if not any(Path(policy, name).exists() for name in ("config.json", CONFIG_FILE)):
             raise ArtifactError(

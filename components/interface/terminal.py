@@ -27,6 +27,7 @@ class Ending:
         report: where the page for people lies.
         model: where the candidate's files lie; None where they are gone with a clone.
         before: of a run in a clone, the evaluation of the last run in the repository itself.
+        idle: why there was nothing to do, and who is the champion; None where there was.
     """
 
     run_id: str
@@ -35,6 +36,7 @@ class Ending:
     report: Path | None = None
     model: Path | None = None
     before: dict[str, Any] | None = None
+    idle: str | None = None
 
     def below(self, root: Path) -> Ending:
         """The same, its paths from the present folder on, which sees the repository at `root`."""
@@ -45,7 +47,8 @@ class Ending:
         """What scripts want of it, as plain values."""
         verdict = {**asdict(self.verdict), "sentence": self.verdict.sentence()} if self.verdict else None
         paths = {name: str(path) if path else None for name, path in (("report", self.report), ("model", self.model))}
-        return {"run_id": self.run_id, "verdict": verdict, "warnings": self.warnings, **paths}
+        run = {"run_id": None if self.idle else self.run_id, "nothing_to_do": self.idle}
+        return {**run, "verdict": verdict, "warnings": self.warnings, **paths}
 
 
 def show_result(repository: Path | None, evaluation: dict[str, Any] | None, ending: Ending | None = None) -> None:
@@ -75,7 +78,9 @@ def _show_ending(console: Console, ending: Ending, evaluation: dict[str, Any] | 
                 console.print(f"{metric.name} of {label}: {interval_text(figures['candidate'][metric.name], metric)}")
     for warning in ending.warnings:
         console.print(Text(f"warning: {warning}", style="yellow"))
-    if evaluation:
+    if ending.idle:
+        console.print(Text(f"NOTHING TO DO: {ending.idle}", style="bold green"))
+    if evaluation and not (ending.idle and ending.verdict is None):
         console.print(verdict_text(ending.verdict))
     if ending.report is not None:
         _line(console, "report", ending.report)

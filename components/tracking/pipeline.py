@@ -10,7 +10,7 @@ from typing import Literal
 from components.config import Params
 from components.tracking import store
 from components.tracking.dvc_files import locked_outputs
-from components.tracking.history import children, find_maker, get_run, search
+from components.tracking.history import RunRecord, children, find_maker, get_run, search, search_tag
 from components.tracking.naming import run_name
 from components.tracking.provenance import PIPELINE, flatten, pipeline_tags, process_is_gone
 from components.tracking.runs import PROMOTION, reopened
@@ -19,6 +19,7 @@ from components.tracking.sync import deliver_left
 from components.tracking.writing import create_run, log_texts
 
 _UNCHANGED = "unchanged"
+_THERE = {_UNCHANGED, "restored", "confirmed"}  # outcomes of a stage whose result was made before
 
 
 def start_pipeline_run(params: Params, flow_run_id: str, root: Path) -> str:
@@ -72,13 +73,25 @@ def _makers(stages: Mapping[str, str], root: Path) -> dict[str, str]:
 
 
 def was_idle(run_id: str, stages: Mapping[str, str]) -> bool:
-    """Whether every stage was unchanged, and promotion found its decision made before ("already champion")."""
-    if any(outcome != _UNCHANGED for stage, outcome in stages.items() if stage != PROMOTION):
-        return False
-    if PROMOTION not in stages:
-        return True
+    """Whether nothing was made, and promotion found its decision made before ("already champion").
+
+    In a clone every result is restored from DVC's cache. That is no news either, where a finished run of the same
+    params and data is in this store.
+    """
+    outcomes = {outcome for stage, outcome in stages.items() if stage != PROMOTION}
     run = get_run(run_id)
-    return run is not None and run.tags.get("decision", "").startswith("already")
+    if run is None or not outcomes <= _THERE:
+        return False
+    if PROMOTION in stages and not run.tags.get("decision", "").startswith("already"):
+        return False
+    return outcomes <= {_UNCHANGED} or _is_known(run)
+
+
+def _is_known(run: RunRecord) -> bool:
+    """Whether another pipeline of the same params and data came to its end."""
+    found = search_tag("params_sha256", run.tags["params_sha256"], " AND attributes.status = 'FINISHED'")
+    same = (other for other in found if other.run_id != run.run_id)
+    return any(all(other.tags.get(name) == run.tags[name] for name in ("stage", "data_md5")) for other in same)
 
 
 def _delete(run_id: str) -> None:

@@ -18,17 +18,24 @@ from components.errors import ConfigError
 from components.interface.seeds import SEEDS
 from flows.matrix import methods_there
 
-# Writes what `proximal run --figures` would, with the seed as gold, and notes that it ran.
-RUN = """
-import json, sys
+INTERVAL = {"mean": 0.5, "low": 0.4, "high": 0.6}
+SIDE = dict.fromkeys(("gold", "judge", "kl"), INTERVAL)
+EVALUATION = {"sft": SIDE, "candidate": SIDE, "difference": SIDE, "win_rate": INTERVAL}
+# Writes what `proximal run --figures` would, with the seed as the tokens that it took, and notes that it ran.
+RUN = f"""
+import json, os, sys
 from pathlib import Path
 
 method, seed, out = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
-with open("log.jsonl", "a") as log:
-    log.write(json.dumps({"stage": f"{method}-{seed}", "event": "begin"}) + "\\n")
+with open(os.environ.get("TINY_LOG", "log.jsonl"), "a") as log:
+    log.write(json.dumps({{"stage": f"{{method}}-{{seed}}", "event": "begin"}}) + "\\n")
 out.parent.mkdir(parents=True, exist_ok=True)
-out.write_text(json.dumps({"gold": seed}))
+out.write_text(json.dumps({{"evaluation": {EVALUATION}, "cost": {{"sampled_tokens": seed}}}}))
 """
+
+
+def content(seed: int) -> dict[str, Any]:
+    return {"evaluation": EVALUATION, "cost": {"sampled_tokens": seed}}
 
 
 @pytest.fixture
@@ -59,10 +66,10 @@ def run_compare(matrix: Tiny, prefect_api: str) -> Callable[..., Any]:
 
 
 def test_the_wanted_runs_are_made_once(matrix: Tiny, run_compare: Callable[..., Any]) -> None:
-    assert run_compare(["ppo"], [2]) == {("ppo", 2): {"gold": 2}}
+    assert run_compare(["ppo"], [2]) == {("ppo", 2): content(2)}
     assert matrix.began() == ["ppo-2"]
     figures = run_compare(["ppo", "dpo"], [2, 1])
-    assert figures == {(method, seed): {"gold": seed} for method in ("ppo", "dpo") for seed in (2, 1)}
+    assert figures == {(method, seed): content(seed) for method in ("ppo", "dpo") for seed in (2, 1)}
     assert sorted(matrix.began()) == ["dpo-1", "dpo-2", "ppo-1", "ppo-2"]
 
 
@@ -86,13 +93,6 @@ def test_the_shipped_matrix_has_every_method_and_the_seeds_of_readme() -> None:
 
 
 def test_the_command_answers_in_json_with_paths_from_below_the_root(matrix: Tiny, prefect_api: str) -> None:
-    interval = {"mean": 0.5, "low": 0.4, "high": 0.6}
-    side = dict.fromkeys(("gold", "judge", "kl"), interval)
-    evaluation = {"sft": side, "candidate": side, "difference": side, "win_rate": interval}
-    content = json.dumps({"evaluation": evaluation, "cost": {}})
-    script = RUN.replace('json.dumps({"gold": seed})', repr(content))
-    assert script != RUN
-    (matrix.folder / "run.py").write_text(script)
     below = matrix.folder / "compare"
     done = subprocess.run(
         [sys.executable, "-m", "flows.cli", "compare", "--method", "dpo", "--seed", "2", "--json"],
@@ -104,6 +104,6 @@ def test_the_command_answers_in_json_with_paths_from_below_the_root(matrix: Tiny
     )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
-    assert told["runs"] == [{"method": "dpo", "seed": 2, "evaluation": evaluation, "cost": {}}]
+    assert told["runs"] == [{"method": "dpo", "seed": 2, **content(2)}]
     assert told["plot"] == "../artifacts/compare/comparison.png" and (below / told["plot"]).exists()
     assert matrix.began() == ["dpo-2"]

@@ -33,7 +33,7 @@ def test_stages_run_in_graph_order_side_by_side_where_they_can_and_once(
 ) -> None:
     diamond(tiny)
     state = run_flow()
-    assert state.is_completed()
+    assert (state.type.value, state.name) == ("COMPLETED", "Completed")
     assert state.result().stages == {"data.dvc": "unchanged", **dict.fromkeys("abcd", "ran")}
     times = {(entry["stage"], entry["event"]): entry["time"] for entry in tiny.log()}
     assert times["a", "end"] <= min(times["b", "begin"], times["c", "begin"])
@@ -43,7 +43,10 @@ def test_stages_run_in_graph_order_side_by_side_where_they_can_and_once(
     assert len(parents) == 1 and None not in parents
 
     began = tiny.began()
-    assert run_flow().result().stages == dict.fromkeys(["data.dvc", *"abcd"], "unchanged")
+    again = run_flow()
+    assert again.result().stages == dict.fromkeys(["data.dvc", *"abcd"], "unchanged")
+    assert (again.type.value, again.name) == ("COMPLETED", "Nothing to do")
+    assert "policy has no champion yet" in again.message
     assert tiny.began() == began
 
 

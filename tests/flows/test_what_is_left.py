@@ -29,16 +29,18 @@ def fill(root: Path, ended: bool) -> Place:
 
 def test_of_a_run_in_the_repository(tmp_path: Path) -> None:
     place = fill(tmp_path, ended=True)
-    told = ending(tmp_path, tmp_path, "abc", offered=False)
+    told = ending(tmp_path, tmp_path, "abc", offered=False, idle=False)
     assert (told.verdict, told.warnings, told.before) == (None, [], None)
     assert told.report == Path("artifacts/evaluation/report.html")
     assert told.model == Path("artifacts/selection/policy")
     (place.promotion / "report.html").touch()
-    told = ending(tmp_path, tmp_path, "abc", offered=True)
+    told = ending(tmp_path, tmp_path, "abc", offered=True, idle=False)
     assert told.verdict == VERDICT
     assert told.report == Path("artifacts/promotion/report.html")
     # What promotion left before is not of a run without one.
-    assert ending(tmp_path, tmp_path, "abc", offered=False).report == Path("artifacts/evaluation/report.html")
+    assert ending(tmp_path, tmp_path, "abc", offered=False, idle=False).report == Path(
+        "artifacts/evaluation/report.html"
+    )
 
 
 @pytest.mark.parametrize("has_run_before", [True, False])
@@ -47,7 +49,7 @@ def test_of_a_run_in_a_clone_the_report_outlives_it(tmp_path: Path, has_run_befo
     fill(clone, ended=False)
     if has_run_before:
         write_json(Place(tmp_path).evaluation / "metrics.json", {"of": "here"})
-    told = ending(clone, tmp_path, "abc", offered=True)
+    told = ending(clone, tmp_path, "abc", offered=True, idle=False)
     assert told.report == Path(".work/reports/abc.html")
     assert (tmp_path / told.report).read_text() == "evaluation of clone"
     assert told.model is None
@@ -59,5 +61,5 @@ def test_of_a_run_in_a_clone_the_report_outlives_it(tmp_path: Path, has_run_befo
 
 
 def test_of_a_pipeline_that_does_not_evaluate(tmp_path: Path) -> None:
-    told = ending(tmp_path, tmp_path, "abc", offered=False)
+    told = ending(tmp_path, tmp_path, "abc", offered=False, idle=False)
     assert (told.report, told.model, told.warnings) == (None, None, [])

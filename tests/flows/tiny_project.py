@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,9 @@ class Tiny:
     def git(self, *arguments: str) -> str:
         identity = ("-c", "user.name=Test", "-c", "user.email=test@localhost")
         return run_command("git", *identity, *arguments, folder=self.folder)
+
+    def dvc(self, *arguments: str) -> str:
+        return run_command(sys.executable, "-m", "dvc", *arguments, folder=self.folder)
 
     def log(self) -> list[dict[str, Any]]:
         """What the stages noted since the project was made."""

@@ -74,6 +74,17 @@ def test_a_run_that_mlflow_has_not_kept_is_not_pointed_to(told: Any, run_id: str
         assert told(Ending(gone, PROMOTED))[-1] == "run:    MLflow keeps none of this one: nothing had changed"
 
 
+def test_a_run_with_nothing_to_do_says_so_and_who_is_the_champion(told: Any) -> None:
+    idle = "nothing has changed since these results were made; policy version 1 is the champion"
+    refused = Verdict("already refused", "policy", 2, "policy version 1", (FELL,))
+    lines = told(Ending("abc", refused, idle=idle))
+    start = lines.index(f"NOTHING TO DO: {idle}")
+    assert lines[start + 1].startswith("ALREADY REFUSED: policy version 2 stays a candidate")
+    assert not [line for line in told(Ending("abc", idle=idle)) if "NOT OFFERED" in line]
+    assert Ending("abc", idle=idle).plain()["nothing_to_do"] == idle
+    assert Ending("abc", idle=idle).plain()["run_id"] is None
+
+
 def test_a_refusal_says_why_and_against_whom(told: Any) -> None:
     *_, verdict, _, model, _ = told(Ending("abc", REFUSED, report=REPORT, model=MODEL))
     assert verdict == (

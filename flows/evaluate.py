@@ -1,0 +1,74 @@
+"""Any policy on the held-out prompts: the models that measure it are brought up to date, then it is measured."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.futures import PrefectFuture
+from prefect.runtime import flow_run
+from prefect.states import Completed
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from components.artifacts import read_json
+from components.errors import ProximalError
+from flows.environment import set_environment, stage_variables
+from flows.gpus import gpus_of
+from flows.graph import Stage, read_stages
+from flows.outcome import PipelineFailure, failed
+from flows.processes import processes
+from flows.progress import followed
+from flows.server import orderly
+from flows.shown import show_evaluation
+from flows.stages import MEASUREMENT, conclude, measure, run_stage
+from flows.workspace import place_of_run
+
+# What a policy is measured with; each is made of what comes before it.
+_MEASURE_WITH = ("sft", "reward_model", "judge")
+
+
+@flow(name="evaluate", flow_run_name="{policy}", task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]
+def evaluate(repository: Path, policy: str, revision: str | None = None) -> State[Any]:
+    """Measure a policy against the SFT policy on the held-out prompts, and show the figures as an artifact.
+
+    Args:
+        repository: as of `flows.rlhf.rlhf`, and so is revision.
+        policy: NAME@ALIAS, NAME@NUMBER or models:/... of a registered one, or a folder of the repository.
+    """
+    repository = repository.resolve()
+    set_environment(repository)
+    try:
+        with (
+            orderly(),
+            place_of_run(repository, str(flow_run.id), revision) as folder,
+            processes(str(flow_run.id)),
+            tempfile.TemporaryDirectory(prefix="proximal-") as scratch,
+        ):
+            variables, out = stage_variables(repository), Path(scratch) / "evaluation"
+            graph, gpus = _needed(read_stages(folder)), gpus_of(folder)
+            last = Stage(MEASUREMENT, _MEASURE_WITH, True, None, "the policy on the held-out prompts")
+            stages: dict[str, PrefectFuture[Any]] = {}
+            with followed(str(flow_run.id), [*graph, last], repository):
+                for stage in graph:
+                    upstream = [stages[name] for name in stage.upstream]
+                    stages[stage.name] = run_stage.submit(stage, folder, variables, upstream, gpus)
+                named = policy if "@" in policy or policy.startswith("models:") else str(repository / policy)
+                stages[MEASUREMENT] = measure.submit(named, out, folder, variables, list(stages.values()), gpus)
+                conclude(stages, {})
+            evaluation = read_json(out / "metrics.json")
+            show_evaluation(policy, evaluation)
+            return Completed(data=evaluation)
+    except (ProximalError, PipelineFailure) as failure:
+        return failed(failure)
+
+
+def _needed(graph: list[Stage]) -> list[Stage]:
+    """The stages whose models measure, and all before them."""
+    needed = set(_MEASURE_WITH)
+    for stage in reversed(graph):
+        if stage.name in needed:
+            needed.update(stage.upstream)
+    return [stage for stage in graph if stage.name in needed]
