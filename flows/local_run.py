@@ -15,6 +15,7 @@ import click
 
 from components.errors import ProximalError
 from flows.environment import set_environment
+from flows.left_open import end_dead_runs
 from flows.server import API_VARIABLE, start_local_server
 
 if TYPE_CHECKING:
@@ -45,6 +46,8 @@ def start(repository: Path) -> None:
         _quiet_engine()
         reconcile_dead_runs()
         server.wait()
+        if server.is_ours:
+            end_dead_runs(home)
 
 
 def run_flow(flow: Any, **parameters: Any) -> Any:

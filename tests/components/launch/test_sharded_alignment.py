@@ -16,7 +16,7 @@ import torch
 from launched import ROOT, SHARDED, ChangeParams, files
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
-from sharded_stages import INTERRUPTED, RESUMED
+from sharded_stages import INTERRUPTED, RESUMED, SFT
 
 from components.digests import digest
 from components.errors import ConfigError
@@ -26,6 +26,7 @@ from components.stages import perform
 # Shards of what rank 0 alone reads, and activations that are computed again.
 FRUGAL = {"accelerate_config": "infra/accelerate/frugal.yaml"}
 IN_STEP = SHARDED | {"gather_for_generation": False}
+STEPS = {"epochs": 10, "batch_size": 8, "microbatch_size": 4}
 CASES: dict[str, dict[str, Any]] = {
     "ppo": {"compute": FRUGAL},
     "ppo in step": {"compute": IN_STEP},
@@ -33,6 +34,8 @@ CASES: dict[str, dict[str, Any]] = {
     "dpo in step": {"compute": IN_STEP, "method": "dpo"},
     "grpo in step": {"compute": IN_STEP, "method": "grpo"},
     INTERRUPTED: {"compute": FRUGAL},
+    SFT: {"compute": FRUGAL, "sft": STEPS},
+    f"{SFT} {INTERRUPTED}": {"compute": FRUGAL, "sft": STEPS},
 }
 RUN = """
 import sys
@@ -65,7 +68,7 @@ def sharded(
     return folder
 
 
-@pytest.mark.parametrize("case", [name for name in CASES if name != INTERRUPTED])
+@pytest.mark.parametrize("case", [name for name in CASES if INTERRUPTED not in name and name != SFT])
 def test_a_policy_in_shards_becomes_what_one_process_makes_of_it(
     sharded: Path, world: Path, change_params: ChangeParams, case: str
 ) -> None:
@@ -94,6 +97,12 @@ def test_an_interrupted_cycle_in_shards_goes_on_to_the_same_bytes(sharded: Path)
     unbroken, resumed = (sharded / name / "artifacts" / "alignment" / "1" for name in ("ppo", RESUMED))
     assert not (sharded / INTERRUPTED / "artifacts" / "alignment").exists()
     assert digest(resumed) == digest(unbroken)
+
+
+def test_an_interrupted_fit_in_shards_goes_on_to_the_same_bytes(sharded: Path) -> None:
+    (folder,) = (path for path in (sharded / f"{SFT} {INTERRUPTED}" / ".work").iterdir() if path.is_dir())
+    assert len(json.loads((folder / "curve.json").read_text())) == 5
+    assert digest(sharded / f"{SFT} {RESUMED}" / "artifacts" / "sft") == digest(sharded / SFT / "artifacts" / "sft")
 
 
 def test_another_number_of_processes_goes_on_only_if_asked(
