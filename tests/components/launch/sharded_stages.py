@@ -17,7 +17,8 @@ from components.training import resumable
 from components.training.accelerator import start_accelerator
 from components.training.step import OptimizerStep
 
-# A folder of this name is left after two iterations, a copy of it goes on as RESUMED; with SFT before it, after 5 steps.
+# A folder of this name is left after two iterations, a copy of it goes on as RESUMED; with SFT before it, after 5
+# steps.
 INTERRUPTED = "interrupted"
 RESUMED = "resumed"
 SFT = "sft"
