@@ -36,6 +36,7 @@ def start(repository: Path) -> None:
     home = Path(os.environ["PREFECT_HOME"])
     is_first = API_VARIABLE not in os.environ and not (home / "prefect.db").exists()
     what = "making the databases of Prefect and MLflow, once" if is_first else "starting Prefect, DVC and MLflow"
+    killed: list[str] = []
     with _interruptible("interrupted before anything had begun"), _busy(f"{what} ..."):
         server = start_local_server(home)
         import dvc.repo  # noqa: F401  the flow reads the graph with it
@@ -47,7 +48,9 @@ def start(repository: Path) -> None:
         reconcile_dead_runs()
         server.wait()
         if server.is_ours:
-            end_dead_runs(home)
+            killed = end_dead_runs(home)
+    for name in killed:
+        _say(f"a run before this one was killed: {name}; what it finished is kept, and this one goes on from there")
 
 
 def run_flow(flow: Any, **parameters: Any) -> Any:
