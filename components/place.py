@@ -77,7 +77,7 @@ class Place:
 
     @property
     def work(self) -> Path:
-        """Iteration checkpoints of unfinished cycles: no stage's output; see components.alignment.work_folder."""
+        """Checkpoints of unfinished cycles and fits: no stage's output; see components.work_folder."""
         return self.root / ".work"
 
     @property

@@ -88,12 +88,14 @@ def task_of(
         if params.sft.epochs == 0 and demonstrations and not demonstrations.exists():
             demonstrations = None
         inputs, out = door.Inputs(demonstrations, clean / "prompts_train.jsonl"), place.sft
-        return Task(inputs, out, partial(door.run, params.sft, shared, inputs, out))
+        work = partial(door.run, params.sft, shared, inputs, out, work=place.work, compute=params.compute)
+        return Task(inputs, out, work)
     if stage in ("reward_model", "judge"):
         rows = (clean / f"comparisons_{stage}{part}.jsonl" for part in ("", "_heldout", "_heldout_pairs"))
         out, section = (place.judge, params.judge) if stage == "judge" else (place.reward_model, params.reward_model)
         inputs = door.Inputs(policy, *rows, clean / "prompts_train.jsonl", _files_of(section, place))
-        return Task(inputs, out, partial(door.run, section, shared, inputs, out, label=stage))
+        resume = {"work": place.work, "compute": params.compute}
+        return Task(inputs, out, partial(door.run, section, shared, inputs, out, label=stage, **resume))
     if stage == "alignment":
         return _alignment(door, params, place, cycle)
     cycles = [place.alignment / number for number in params.cycles]

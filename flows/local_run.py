@@ -15,6 +15,7 @@ import click
 
 from components.errors import ProximalError
 from flows.environment import set_environment
+from flows.left_open import end_dead_runs
 from flows.server import API_VARIABLE, away, start_local_server
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ def start(repository: Path) -> None:
     home = Path(os.environ["PREFECT_HOME"])
     is_first = API_VARIABLE not in os.environ and not (home / "prefect.db").exists()
     what = "making the databases of Prefect and MLflow, once" if is_first else "starting Prefect, DVC and MLflow"
+    killed: list[str] = []
     with _interruptible("interrupted before anything had begun"), _busy(f"{what} ..."):
         server = start_local_server(home)
         import dvc.repo  # noqa: F401  the flow reads the graph with it
@@ -45,6 +47,10 @@ def start(repository: Path) -> None:
         _quiet_engine()
         reconcile_dead_runs()
         server.wait()
+        if server.is_ours:
+            killed = end_dead_runs(home)
+    for name in killed:
+        _say(f"a run before this one was killed: {name}; what it finished is kept, and this one goes on from there")
 
 
 def run_flow(flow: Any, **parameters: Any) -> Any:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any
 from components import supervise
 
 _PATIENCE_S = 30.0  # longer than the supervisor's own grace period
+_LOOK_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -92,6 +94,18 @@ class Processes:
             process.terminate()
         for process in running:
             _wait(process)
+
+
+def end_with_parent() -> None:
+    """From now on the end of this process's parent ends it, in order: nobody could cancel a run without its worker."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(_LOOK_S)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def supervised() -> list[str]:

@@ -49,6 +49,11 @@ class LocalServer:
         self._process, self._log = process, log
         self._ending = False
 
+    @property
+    def is_ours(self) -> bool:
+        """Whether this process started it; else the user has named one."""
+        return self._process is not None
+
     def wait(self) -> None:
         """Return when the server answers; from then on, the end of one of ours is the end of this process.
 

@@ -18,7 +18,9 @@ from prefect.tasks import Task
 
 from components import status_file
 from components.errors import USER_ERROR_STATUS, ArtifactError
+from components.place import Place
 from components.status_file import Status
+from components.work_folder import KEPT_VARIABLE, remove_all
 from flows.environment import stage_environment
 from flows.gpus import held
 from flows.graph import Stage, has_changed
@@ -147,7 +149,7 @@ def _run(
         ended = processes_of(str(flow_run.id)).run(
             command,
             folder=folder,
-            environment=stage_environment({**variables, status_file.VARIABLE: str(file)}),
+            environment=stage_environment({**variables, status_file.VARIABLE: str(file), KEPT_VARIABLE: "1"}),
             timeout_s=timeout_minutes * 60 if timeout_minutes is not None else None,
             show=transcript,
         )
@@ -163,6 +165,7 @@ def _run(
     if became is Outcome.RESTORED and (damage := _damage(name, folder)) is not None:
         talk.fail(": restored, and damaged")
         return Failed(message=str(damage), data=damage)
+    remove_all(Place(folder).work, name)  # DVC has what was made: nothing is to go on any more
     talk.end(became)
     return Completed(name=became.capitalize(), data=became)
 

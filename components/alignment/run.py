@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
-from components.alignment import resumption, work_folder
+from components.alignment import resumption
 from components.alignment.loop import OPTIMIZER, run_cycle
 from components.alignment.method import CurveRow, Cycle, Job
 from components.alignment.methods import room_of
-from components.artifacts import atomic_folder, link_or_copy, read_json, recover_folder, write_json
+from components.artifacts import atomic_folder, link_or_copy, read_json, write_json
 from components.config import Compute, Method, MethodSettings, Shared
 from components.data.rows import Comparison, Prompt, read_rows
 from components.errors import DataError
@@ -30,6 +30,7 @@ from components.place import ModelFolders
 from components.self_checks import Checks
 from components.tracking import StageRun
 from components.training.accelerator import start_accelerator
+from components.work_folder import Work, ended, without_requests
 
 COSTS = ("sampled_tokens", "trained_tokens")
 
@@ -92,18 +93,17 @@ def run(
     else:
         cut = cut_fractions(codec, "alignment", [row.asked for row in prompts])
     content = {
-        "params": work_folder.without_requests(params),
+        "params": without_requests(params),
         "cycle": cycle,
         "precision": accelerator.mixed_precision,
         "processes": accelerator.num_processes,
         "inputs": tracked.inputs,
     }
     content = broadcast_object_list([content])[0]  # the first process has read the inputs' digests, for all
-    folder = work_folder.path(work, cycle, content)
+    waiting = Work(work, f"alignment-{cycle}", f"iterations of cycle {cycle}", content)
+    folder = waiting.folder
     if accelerator.is_main_process:
-        recover_folder(folder)
-        work_folder.take_over(folder, cycle, content, compute)
-        work_folder.tell_of_others(folder, cycle, content)
+        waiting.find(compute)
     accelerator.wait_for_everyone()
     tracked.dataset("prompts", inputs.prompts)
     tracked.dataset("comparisons", inputs.comparisons)
@@ -117,13 +117,13 @@ def run(
     def report(row: CurveRow) -> None:
         log(row)
         seconds_after[str(int(row["iteration"]))] = seconds_before + time.monotonic() - began
-        work_folder.write_record(folder, content, seconds_after)
+        waiting.write_record(seconds_after)
 
     # An interrupted cycle goes on: its run tells of the iterations before too, and of what they took.
     done: list[CurveRow] = list(read_json(folder / "curve.json")) if folder.exists() else []
     for row in done if accelerator.is_main_process else []:
         log(row)
-    seconds_after = work_folder.seconds_after(folder)
+    seconds_after = waiting.seconds_after()
     seconds_before = seconds_after.get(str(int(done[-1]["iteration"])), 0.0) if done else 0.0
     began = time.monotonic()
     checks = Checks(tracked.check, speaks=accelerator.is_main_process)
@@ -151,7 +151,7 @@ def run(
             shutil.copytree(folder, scratch, ignore=left_out, copy_function=link_or_copy, dirs_exist_ok=True)
             write_json(scratch / "metrics.json", metrics)
             write_records(scratch / "validation.jsonl", measured)  # for intervals between cycles, paired by prompt
-        work_folder.remove_all(work, cycle)
+        ended(work, waiting.name, [folder])
         warn(f"the policy of cycle {cycle}", signs_of(records), len(codec.tokenizer))
         tracked.metrics({f"validation/{name}": value for name, value in metrics["validation"].items()}, step=cycle)
         tracked.metrics({"cost/seconds": seconds} | {f"cost/{name}": value for name, value in cost.items()}, step=cycle)

@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from components.artifacts import atomic_folder, write_json
-from components.config import RewardModel, Shared
+from components.config import Compute, RewardModel, Shared
 from components.config.scoring import Stored
 from components.core.losses import bradley_terry_loss
 from components.data.rows import Comparison, Prompt, read_rows
@@ -41,7 +41,9 @@ from components.seeding import derive_seed, generator
 from components.tracking import StageRun
 from components.training.accelerator import start_accelerator
 from components.training.fit import Examples, fit
+from components.training.resumable import Resumable
 from components.training.sharding import frame_of, whole
+from components.work_folder import ended
 
 logger = logging.getLogger("proximal")
 
@@ -57,13 +59,25 @@ class Inputs(NamedTuple):
     files: tuple[Path, ...] = ()
 
 
-def run(settings: RewardModel, shared: Shared, inputs: Inputs, out: Path, tracked: StageRun, *, label: str) -> None:
+def run(
+    settings: RewardModel,
+    shared: Shared,
+    inputs: Inputs,
+    out: Path,
+    tracked: StageRun,
+    *,
+    label: str,
+    work: Path,
+    compute: Compute,
+) -> None:
     """Train what is to be trained of one scorer and write all of it, its quality and its calibration to `out`.
 
     It may have several members, which see the same rows and differ in the seed of their heads and of the order.
 
     Args:
         label: "reward_model" or "judge", which names its random numbers and its figures.
+        work: the folder for checkpoints of the fits.
+        compute: whether the work of another number of processes goes on.
     """
     heldout_rows, heldout_pairs = (read_rows(path, Comparison) for path in (inputs.heldout, inputs.heldout_pairs))
     accelerator = start_accelerator()
@@ -71,7 +85,8 @@ def run(settings: RewardModel, shared: Shared, inputs: Inputs, out: Path, tracke
     prompts = read_rows(inputs.prompts, Prompt)
     if accelerator.is_main_process:
         require_parts(settings, shared, prompts, label, device)
-    members, metrics = _train(accelerator, settings, shared, inputs, codec, tracked, label)
+    fits = _fits(accelerator, settings, shared, tracked, label, work, compute)
+    members, metrics = _train(accelerator, settings, shared, inputs, codec, tracked, label, fits)
     if not accelerator.is_main_process:
         return
     parts: Parts | None = None
@@ -100,7 +115,26 @@ def run(settings: RewardModel, shared: Shared, inputs: Inputs, out: Path, tracke
             write_json(model / SCORER_FILE, parts.content)
         write_json(folder / "metrics.json", metrics)
         write_json(folder / "calibration.json", calibration)
+    ended(work, label, [fit.folder for fit in fits])
     tracked.metrics({f"{label}/{name}": value for name, value in metrics.items()})
+
+
+def _fits(
+    accelerator: Accelerator,
+    settings: RewardModel,
+    shared: Shared,
+    tracked: StageRun,
+    label: str,
+    work: Path,
+    compute: Compute,
+) -> list[Resumable]:
+    """The fit of each member; none where no part is trained."""
+    values = {"seed": shared.seed, "language_model": shared.language_model.model_dump(mode="json")}
+    values[label] = settings.model_dump(mode="json")
+    names = [label, *(f"{label}_{number}" for number in range(2, settings.members + 1))]
+    return [
+        Resumable(accelerator, work, name, values, tracked.inputs, compute) for name in names if settings.is_trained
+    ]
 
 
 def _train(
@@ -111,6 +145,7 @@ def _train(
     codec: Codec,
     tracked: StageRun,
     label: str,
+    fits: list[Resumable],
 ) -> tuple[list[ScalarModel], dict[str, float]]:
     """Train the members on the comparisons; none where no part is trained.
 
@@ -150,6 +185,7 @@ def _train(
     examples = Examples(chosen_and_rejected, weights=torch.ones(len(rows)), lengths=longer_of_both)
     tracked.dataset("comparisons", inputs.comparisons)
     last_epochs: list[float] = []
+    seconds = 0.0
     for place, (own, member) in enumerate(zip(own_names, members, strict=True)):
         suffix = "".join(f"_{number}" for number in own)
 
@@ -157,7 +193,7 @@ def _train(
             tracked.metrics({name: loss}, step=step)
 
         frame = frame_of(accelerator, member)
-        losses = fit(
+        losses, taken = fit(
             accelerator,
             member,
             examples,
@@ -166,9 +202,12 @@ def _train(
             generator=generator(seed, label, *own),
             on_step=report,
             label=label,
+            resumable=fits[place],
         )
+        seconds += taken
         members[place] = whole(accelerator, member, frame)
         last_epochs += losses[-(len(losses) // settings.epochs) :]
+    tracked.metrics({"cost/seconds": seconds})
     metrics = {"comparisons": len(rows), "loss": sum(last_epochs) / len(last_epochs)}
     return members, metrics | cut | {"comparisons_cut_alike": read - len(rows)}
 

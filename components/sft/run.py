@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from components.artifacts import atomic_folder, write_json
-from components.config import Sft, Shared
+from components.config import Compute, Sft, Shared
 from components.data.rows import Demonstration, Prompt, read_rows
 from components.digests import digest
 from components.engines.preflight import require_attention, require_chunks, require_usable, require_usable_config
@@ -36,7 +36,9 @@ from components.sft.look import look
 from components.tracking import StageRun
 from components.training.accelerator import start_accelerator
 from components.training.fit import Examples, fit
+from components.training.resumable import Resumable
 from components.training.sharding import frame_of, whole
+from components.work_folder import ended
 
 logger = logging.getLogger("proximal")
 
@@ -53,10 +55,16 @@ class Inputs(NamedTuple):
     prompts: Path
 
 
-def run(settings: Sft, shared: Shared, inputs: Inputs, out: Path, tracked: StageRun) -> None:
+def run(
+    settings: Sft, shared: Shared, inputs: Inputs, out: Path, tracked: StageRun, *, work: Path, compute: Compute
+) -> None:
     """Read the clean demonstrations, train, and write the policy and its metrics to `out`.
 
     Without an epoch the checkpoint is the reference as it is, and no demonstrations are needed.
+
+    Args:
+        work: the folder for checkpoints of the fit.
+        compute: whether the work of another number of processes goes on.
 
     Raises:
         DataError: there is nothing to train on.
@@ -79,8 +87,12 @@ def run(settings: Sft, shared: Shared, inputs: Inputs, out: Path, tracked: Stage
     if inputs.demonstrations is not None:
         tracked.dataset("demonstrations", inputs.demonstrations)
     if settings.epochs:
-        policy, learned = _train(policy, codec, rows, settings, shared, tracked)
+        values = {"seed": shared.seed, "language_model": shared.language_model.model_dump(mode="json")}
+        values["sft"] = settings.model_dump(mode="json")
+        resumable = Resumable(accelerator, work, "sft", values, tracked.inputs, compute)
+        policy, learned = _train(policy, codec, rows, settings, shared, tracked, resumable)
     else:
+        resumable = None
         logger.info("sft.epochs is 0: the checkpoint is the reference as it is")
         learned = {"epochs": 0}
     if accelerator.is_main_process:
@@ -93,6 +105,7 @@ def run(settings: Sft, shared: Shared, inputs: Inputs, out: Path, tracked: Stage
         with atomic_folder(out) as folder:
             save_policy(policy, codec, folder / "policy")
             write_json(folder / "metrics.json", metrics)
+        ended(work, "sft", [resumable.folder] if resumable else [])
         tracked.metrics({f"sft/{name}": value for name, value in metrics.items()})
         signs = look(policy, codec, list(asked.values()), settings.microbatch_size, shared.seed)
         warn("the SFT policy", signs, len(codec.tokenizer))
@@ -101,7 +114,13 @@ def run(settings: Sft, shared: Shared, inputs: Inputs, out: Path, tracked: Stage
 
 
 def _train(
-    policy: nn.Module, codec: Codec, rows: list[Demonstration], settings: Sft, shared: Shared, tracked: StageRun
+    policy: nn.Module,
+    codec: Codec,
+    rows: list[Demonstration],
+    settings: Sft,
+    shared: Shared,
+    tracked: StageRun,
+    resumable: Resumable,
 ) -> tuple[nn.Module, dict[str, float]]:
     """Go through the demonstrations; the policy, whole on every process, and what came of it in numbers."""
     accelerator = start_accelerator()
@@ -114,7 +133,7 @@ def _train(
         return -response_logprobs(model, part, temperature=1.0).sum()
 
     frame = frame_of(accelerator, policy)
-    losses = fit(
+    losses, seconds = fit(
         accelerator,
         policy,
         Examples(sequences.rows, weights=sequences.response_mask.sum(dim=1), lengths=sequences.mask.sum(dim=1)),
@@ -123,7 +142,9 @@ def _train(
         generator=generator(shared.seed, "sft"),
         on_step=lambda step, loss: tracked.metrics({"train/loss": loss}, step=step),
         label="sft",
+        resumable=resumable,
     )
+    tracked.metrics({"cost/seconds": seconds})
     last_epoch = losses[-(len(losses) // settings.epochs) :]
     return whole(accelerator, policy, frame), {
         "loss": sum(last_epoch) / len(last_epoch),

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from components.config import Optimisation
 from components.errors import DataError
 from components.passes.sequences import Packed, Sequences
+from components.training.resumable import Resumable
 from components.training.schedule import ParameterGroup, make_optimizer, make_schedule, warmup_and_decay
 from components.training.step import Contribution, OptimizerStep, packed_for
 
@@ -37,6 +38,13 @@ class Examples(NamedTuple):
     lengths: Tensor
 
 
+class Fitted(NamedTuple):
+    """What a fit came to: the loss of every step, and the seconds that these took, before an interruption too."""
+
+    losses: list[float]
+    seconds: float
+
+
 def fit(
     accelerator: Accelerator,
     model: nn.Module,
@@ -46,7 +54,8 @@ def fit(
     generator: torch.Generator,
     on_step: Callable[[int, float], None],
     label: str,
-) -> list[float]:
+    resumable: Resumable | None = None,
+) -> Fitted:
     """Train `model` in place.
 
     Every optimiser step minimises sum(loss) / sum(weight) over the whole batch, whatever the microbatch size and the
@@ -56,8 +65,8 @@ def fit(
         loss_sum: the summed loss of the examples with these sequences.
         on_step: called with the step's number and loss.
         label: the section of params, for errors and progress.
-    Returns:
-        The loss of every step.
+        resumable: where checkpoints go, and the one that it goes on from; None: it cannot be interrupted. `on_step` is
+            told of the steps before, too.
     Raises:
         DataError: fewer examples than one batch.
         TrainingError: a loss or gradient that is not finite; the examples are named.
@@ -74,18 +83,25 @@ def fit(
         )
     total_steps = settings.epochs * steps_per_epoch
     factor = warmup_and_decay(total_steps, settings.warmup_fraction)
+    stored = resumable.load(model) if resumable else None
     groups = {"model": ParameterGroup(model.parameters(), settings.learning_rate, factor)}
     prepared, optimizer = accelerator.prepare(model, make_optimizer(groups, settings.weight_decay))
-    schedule = make_schedule(optimizer, groups)
+    if resumable and stored:
+        resumable.load_optimizer(model, optimizer, stored)
+    losses, seconds_before = (list(stored.losses), stored.seconds) if stored else ([], 0.0)
+    for step, loss in enumerate(losses):
+        on_step(step, loss)
+    done = len(losses)
+    schedule = make_schedule(optimizer, groups, done)
     take_step = OptimizerStep(
         accelerator, prepared, optimizer, settings.gradient_clip, {"gradient_norm": prepared}, label, "examples"
     )
     prepared.train()
-    losses: list[float] = []
     started = reported = time.monotonic()
     for epoch in range(settings.epochs):
         order = torch.randperm(count, generator=generator)
-        for batch in torch.split(order[: steps_per_epoch * settings.batch_size], settings.batch_size):
+        batches = torch.split(order[: steps_per_epoch * settings.batch_size], settings.batch_size)
+        for batch in batches[max(0, done - epoch * steps_per_epoch) :]:
             weight = examples.weights[batch].sum().to(accelerator.device)
 
             def contribution(rows: Tensor, weight: Tensor = weight) -> Contribution:
@@ -101,10 +117,12 @@ def fit(
             on_step(step, losses[-1])
             if accelerator.is_main_process and time.monotonic() - reported > _PROGRESS_SECONDS:
                 reported = time.monotonic()
-                rate = len(losses) / (reported - started)
+                rate = (len(losses) - done) / (reported - started)
                 logger.info(
                     "%s: step %d of %d, loss %.4f, %.0f s to go",
                     *(label, len(losses), total_steps, losses[-1], (total_steps - len(losses)) / rate),
                 )
+            if resumable and resumable.is_due(len(losses), total_steps):
+                resumable.store(model, optimizer, losses, seconds_before + time.monotonic() - started)
     model.eval()
-    return losses
+    return Fitted(losses, seconds_before + time.monotonic() - started)

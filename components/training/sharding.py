@@ -6,7 +6,7 @@ Where every process has the whole model anyway, all of this gives that model its
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, TypeVar
 
@@ -52,6 +52,38 @@ def whole(accelerator: Accelerator, trained: Model, frame: Model) -> Model:
     _fill(accelerator, trained, frame, everywhere=False)
     accelerator.free_memory()  # it would compare the weights of all models that it prepared, and cannot
     return frame.eval()
+
+
+def trained_weights(accelerator: Accelerator, model: nn.Module) -> dict[str, Tensor]:
+    """What training moves, whole, in main memory of the main process; empty in others, which all have to call it."""
+    weights: dict[str, Tensor] = {}
+    for name, weight in model.named_parameters():
+        if not weight.requires_grad:
+            continue
+        part: Any = weight.detach()
+        full = part.to(accelerator.device).full_tensor() if accelerator.is_fsdp2 else part
+        if accelerator.is_main_process:
+            weights[plain_name(name)] = full.cpu().contiguous()
+    return weights
+
+
+@torch.no_grad()
+def put_weights(accelerator: Accelerator, model: nn.Module, weights: Mapping[str, Tensor]) -> None:
+    """Give a model, before it is prepared for training, what `trained_weights` took of one.
+
+    Raises:
+        KeyError, ValueError: they are of another model.
+    """
+    own = {plain_name(name): weight for name, weight in model.named_parameters() if weight.requires_grad}
+    if unlike := own.keys() ^ weights.keys():
+        raise KeyError(f"{len(unlike)} names unlike this model's, such as {min(unlike)}")
+    for name, weight in own.items():
+        if weight.shape != weights[name].shape:
+            raise ValueError(f"{name} of shape {tuple(weights[name].shape)}, not {tuple(weight.shape)}")
+        if accelerator.is_fsdp2:
+            _replace(weight, weights[name])  # mapped from its file: sharding reads what each process keeps
+        else:
+            weight.copy_(weights[name])
 
 
 @contextmanager

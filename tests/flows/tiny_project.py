@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -121,3 +122,8 @@ def is_running(pid: int) -> bool:
         return bool(psutil.Process(pid).status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
+
+
+def longest_s() -> float:
+    """How long anything may be left: 15 seconds on a machine that has no more to do than it has cores."""
+    return 15.0 * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))

@@ -6,9 +6,9 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from components.alignment.method import Job
-from components.alignment.work_folder import engine_folder
 from components.engines.base import Engine
 from components.training.sharding import gathered
+from components.work_folder import engine_folder
 
 
 def engine_for(job: Job, policy: Any, frame: Any, prompts: list[list[int]], temperature: float) -> Engine | None:

@@ -17,7 +17,7 @@ import torch
 from launched import ROOT, SHARDED, ChangeParams, files
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
-from sharded_stages import INTERRUPTED, RESUMED
+from sharded_stages import INTERRUPTED, RESUMED, SFT
 
 from components.artifacts import read_jsonl
 from components.digests import digest
@@ -32,6 +32,7 @@ IN_STEP = SHARDED | {"gather_for_generation": False}
 BATCHES = {"measurement": {"batch_size": 3}}
 # Seven rollouts, and three pairs in batches of two.
 ONLINE = {"prompts_per_iteration": 3, "responses_per_prompt": 3, "missing_eos": "none"}
+STEPS = {"epochs": 10, "batch_size": 8, "microbatch_size": 4}
 CASES: dict[str, dict[str, Any]] = {
     "ppo": {"compute": FRUGAL},
     "ppo in step": {"compute": IN_STEP},
@@ -45,6 +46,8 @@ CASES: dict[str, dict[str, Any]] = {
     "q_learning in step": {"compute": IN_STEP, "method": "q_learning", **BATCHES},
     f"{INTERRUPTED}ppo": {"compute": FRUGAL},
     f"{INTERRUPTED}q_learning": {"compute": SHARDED, "method": "q_learning", **BATCHES},
+    SFT: {"compute": FRUGAL, "sft": STEPS},
+    f"{INTERRUPTED}{SFT}": {"compute": FRUGAL, "sft": STEPS},
 }
 RUN = """
 import sys
@@ -89,7 +92,7 @@ def sharded(
     return folder
 
 
-@pytest.mark.parametrize("case", [name for name in CASES if not name.startswith(INTERRUPTED)])
+@pytest.mark.parametrize("case", [name for name in CASES if not name.startswith(INTERRUPTED) and name != SFT])
 def test_a_policy_in_shards_becomes_what_one_process_makes_of_it(
     sharded: Path,
     world_of: Callable[[str], tuple[Path, dict[str, Any]]],
@@ -147,6 +150,12 @@ def test_an_interrupted_cycle_in_shards_goes_on_to_the_same_bytes(sharded: Path,
     unbroken, resumed = (sharded / name / "artifacts" / "alignment" / "1" for name in (case, f"{RESUMED}{case}"))
     assert not (sharded / f"{INTERRUPTED}{case}" / "artifacts" / "alignment").exists()
     assert digest(resumed) == digest(unbroken)
+
+
+def test_an_interrupted_fit_in_shards_goes_on_to_the_same_bytes(sharded: Path) -> None:
+    (folder,) = (path for path in (sharded / f"{INTERRUPTED}{SFT}" / ".work").iterdir() if path.is_dir())
+    assert len(json.loads((folder / "curve.json").read_text())) == 5
+    assert digest(sharded / f"{RESUMED}{SFT}" / "artifacts" / "sft") == digest(sharded / SFT / "artifacts" / "sft")
 
 
 def test_another_number_of_processes_goes_on_only_if_asked(
