@@ -33,7 +33,7 @@ STAGES = {
     "promotion": False,
 }
 _DOORS = {"judge": "reward_model"}  # the others have a package of their own name
-_AFTERWARDS = ("cycles", "selection", "evaluation", "promotion")  # sections that no cycle reads
+_AFTERWARDS = ("cycles", "selection", "evaluation", "promotion", "orchestration")  # sections that no cycle reads
 
 
 @dataclass(frozen=True)

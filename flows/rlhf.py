@@ -25,6 +25,7 @@ from flows.ending import ending
 from flows.environment import set_environment, stage_variables
 from flows.graph import read_stages, sort_lock
 from flows.outcome import PipelineFailure, failed
+from flows.pools import dispatches
 from flows.processes import processes
 from flows.progress import followed
 from flows.record import read_cost, read_evaluation, recorded
@@ -84,14 +85,22 @@ def rlhf(
                 repository, PROXIMAL_PARENT_RUN_ID=run.run_id, PROXIMAL_FLOW_RUN_ID=str(flow_run.id)
             )
             graph, shares_gpus = read_stages(folder), _computes_on_gpus(folder)
+            elsewhere = dispatches(load_params(Place(folder).params), graph, folder, repository, overrides or {})
             stages: dict[str, PrefectFuture[Any]] = {}
             last = promotion_after(graph)
             with followed(str(flow_run.id), [*graph, *([last] if promotion else [])], repository):
                 for stage in graph:
                     upstream = [stages[name] for name in stage.upstream]
-                    before = list(stages.values())[-1:] if shares_gpus else []
+                    here = [future for name, future in stages.items() if name not in elsewhere]
+                    before = here[-1:] if shares_gpus and stage.name not in elsewhere else []
                     stages[stage.name] = run_stage.submit(
-                        stage, folder, variables, upstream, wait_for=before, return_state=False
+                        stage,
+                        folder,
+                        variables,
+                        upstream,
+                        elsewhere.get(stage.name),
+                        wait_for=before,
+                        return_state=False,
                     )
                 if promotion:
                     stages[PROMOTION] = promote.submit(folder, variables, [stages[name] for name in last.upstream])

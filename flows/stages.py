@@ -19,6 +19,7 @@ from prefect.tasks import Task
 from components import status_file
 from components.errors import USER_ERROR_STATUS, ArtifactError
 from components.status_file import Status
+from flows.elsewhere import Dispatch, run_elsewhere
 from flows.environment import stage_environment
 from flows.graph import Stage, has_changed
 from flows.outcome import Outcome, PipelineFailure, StageFailure, failure, outcome
@@ -41,13 +42,16 @@ def _is_worth_another_try(_task: Task[..., Any], _task_run: TaskRun, state: Stat
     retry_delay_seconds=5,
     retry_condition_fn=_is_worth_another_try,
 )
-def run_stage(stage: Stage, folder: Path, variables: dict[str, str], upstream: list[Any]) -> State[Any]:
+def run_stage(
+    stage: Stage, folder: Path, variables: dict[str, str], upstream: list[Any], dispatch: Dispatch | None = None
+) -> State[Any]:
     """Bring one stage up to date with `dvc repro --single-item`, or see that it is.
 
     Args:
         folder: the repository, or a clone.
         variables: what the stage's command must know of its run.
         upstream: the outcomes of the stages that it needs, given as futures.
+        dispatch: where it runs, if not here.
     """
     with Talk(stage.name) as talk:
         anew = any(outcome is not Outcome.UNCHANGED for outcome in upstream)
@@ -56,9 +60,12 @@ def run_stage(stage: Stage, folder: Path, variables: dict[str, str], upstream: l
             talk.end(Outcome.UNCHANGED)
             # What comes after it may read what a stage before it has made, and has to look.
             return Completed(name="Unchanged", data=Outcome.CONFIRMED if anew else Outcome.UNCHANGED)
+        became = run_elsewhere(stage, talk, folder, variables, dispatch) if dispatch is not None else None
+        if isinstance(became, StageFailure):
+            return _failed(talk, became, stopped=False)
         # Two stages may start or end at once: DVC holds its lock then, and releases it while a command runs.
         command = [sys.executable, "-P", "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name]
-        return _run(stage.name, talk, command, folder, variables, stage.timeout_minutes)
+        return _run(stage.name, talk, command, folder, variables, stage.timeout_minutes, became)
 
 
 @task(
@@ -115,7 +122,9 @@ def _run(
     folder: Path,
     variables: dict[str, str],
     timeout_minutes: float | None,
+    elsewhere: Outcome | None = None,
 ) -> State[Any]:
+    """Run a stage's command to its end. What became of one that ran elsewhere is known, and its result is there."""
     transcript = Transcript(talk.line)
     with tempfile.TemporaryDirectory(prefix="proximal-") as scratch:
         file = Path(scratch) / "status"
@@ -130,16 +139,20 @@ def _run(
     if name == PROMOTION and told.exit_status is None:
         told = Status(began=True, exit_status=ended.status)  # no DVC in between
     if ended.status:
-        fault = failure(name, told, ended, transcript, timeout_minutes)
-        why = f": {fault.message}" if fault.environment else ""  # it is tried again: nobody else would tell
-        talk.fail(why, stopped=ended.stopped)
-        return Failed(message=str(fault), data=fault)
+        return _failed(talk, failure(name, told, ended, transcript, timeout_minutes), stopped=ended.stopped)
     became = outcome(name, told)
     if became is Outcome.RESTORED and (damage := _damage(name, folder)) is not None:
         talk.fail(": restored, and damaged")
         return Failed(message=str(damage), data=damage)
+    became = elsewhere or became
     talk.end(became)
     return Completed(name=became.capitalize(), data=became)
+
+
+def _failed(talk: Talk, fault: StageFailure, *, stopped: bool) -> State[Any]:
+    why = f": {fault.message}" if fault.environment else ""  # it is tried again: nobody else would tell
+    talk.fail(why, stopped=stopped)
+    return Failed(message=str(fault), data=fault)
 
 
 def _damage(name: str, folder: Path) -> StageFailure | None:

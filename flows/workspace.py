@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +47,9 @@ def whole_repository(repository: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def workspace(repository: Path, *, name: str, revision: str, overrides: Mapping[str, Any]) -> Iterator[Path]:
+def workspace(
+    repository: Path, *, name: str, revision: str, overrides: Mapping[str, Any], with_data: bool = True
+) -> Iterator[Path]:
     """A clone of the repository at a revision, with its DVC cache; gone after success, kept after a failure.
 
     What the clone computes, the shared cache keeps: `dvc repro` of the same thing elsewhere restores it.
@@ -56,6 +58,7 @@ def workspace(repository: Path, *, name: str, revision: str, overrides: Mapping[
         name: of the folder below `.work/runs/`; no two runs may share it.
         revision: a commit, tag or branch; `origin/...` is fetched first.
         overrides: values for dotted keys of params.yaml, in the clone only.
+        with_data: put the pinned data in place, too.
 
     Raises:
         ConfigError: no such revision, no such key, or a value that cannot be.
@@ -73,7 +76,8 @@ def workspace(repository: Path, *, name: str, revision: str, overrides: Mapping[
             _override(Place(folder).params, overrides)
         _share_credentials(repository, folder)
         _share_cache(repository, folder)
-        fill_in(folder, absent_data(folder))
+        if with_data:
+            fill_in(folder, absent_data(folder))
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)  # nothing has run in it: nothing to look into
         raise
@@ -84,6 +88,29 @@ def workspace(repository: Path, *, name: str, revision: str, overrides: Mapping[
         _share_cache(repository, folder)
         raise
     shutil.rmtree(folder)
+
+
+def bring_commit(repository: Path, commit: str) -> None:
+    """See that a repository has a commit; its origin is asked for one that it has not.
+
+    Raises:
+        ConfigError: neither has it.
+    """
+    try:
+        _commit(repository, commit)
+    except ConfigError:
+        with suppress(EnvironmentFault):
+            _git(repository, "fetch", "--quiet", "origin")
+    try:
+        _commit(repository, commit)
+    except ConfigError as fault:
+        raise ConfigError(
+            "this machine's repository has not the commit that the stage shall run at",
+            where=str(repository),
+            expected="a commit that is there, or at its origin",
+            found=commit,
+            do="`git push` it from where the run was started",
+        ) from fault
 
 
 def _git(folder: Path, *arguments: str) -> str:

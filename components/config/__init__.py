@@ -22,6 +22,7 @@ from components.config.generation import Generation, Own, Vllm, VllmAtUrl, VllmS
 from components.config.measuring import CycleStart, Evaluation, Measurement, Promotion, Selection
 from components.config.models import LanguageModel, ScratchModel
 from components.config.online import OnlineDpo
+from components.config.orchestration import Orchestration
 from components.config.params import MethodSettings, Params, Shared
 from components.config.policy_gradient import (
     CriticFree,
@@ -64,6 +65,7 @@ __all__ = [
     "PolicyGradient",
     "PolicyGradientMethod",
     "Positive",
+    "Orchestration",
     "Own",
     "Ppo",
     "PreferenceLoss",

@@ -15,6 +15,7 @@ from components.config.generation import Generation, Own
 from components.config.measuring import CycleStart, Evaluation, Measurement, Promotion, Selection
 from components.config.models import LanguageModel
 from components.config.online import OnlineDpo
+from components.config.orchestration import Orchestration
 from components.config.policy_gradient import Grpo, PolicyGradient, PolicyGradientMethod, Ppo, Rloo
 from components.config.scoring import Part, Rubric, Trained
 from components.config.training import RewardModel, Sft
@@ -59,6 +60,7 @@ class Params(Section):
     selection: Selection
     evaluation: Evaluation
     promotion: Promotion
+    orchestration: Orchestration
 
     @model_validator(mode="before")
     @classmethod

@@ -137,8 +137,8 @@ def write_evaluation(
     measured = with_intervals(cycles, validation, confidence)
     comparison, rubric = compare(sft, candidate, settings), load_rubric(params.data)
     pairs = all_pairs(sft, candidate)
-    # What comes after this stage has no part in it, and must not make it run again.
-    values = params.values(without=["promotion"])
+    # What comes after this stage, and how a run is operated, has no part in it and must not make it run again.
+    values = params.values(without=["promotion", "orchestration"])
     findings = Findings(
         comparison=comparison,
         by_kind=compare_by_kind(sft, candidate, settings),
