@@ -14,6 +14,8 @@ from components.status_file import Status
 from flows.processes import Ended, signal_of
 from flows.transcript import Transcript
 
+REFUSED = "Refused"  # the name of a final state
+
 
 class Outcome(StrEnum):
     """What a stage's task did."""
@@ -54,7 +56,7 @@ class PipelineFailure(Exception):
 def failed(failure: ProximalError | PipelineFailure) -> State[Any]:
     """The final state of a flow: FAILED is for us and the machine; what the user can mend is no alarm, but refused."""
     if isinstance(failure, ProximalError) or failure.status == USER_ERROR_STATUS:
-        return Cancelled(name="Refused", message=str(failure), data=failure)
+        return Cancelled(name=REFUSED, message=str(failure), data=failure)
     return Failed(message=str(failure), data=failure)
 
 
@@ -97,18 +99,19 @@ def failure(
         )
         return StageFailure(stage, 1, message)
     if name := signal_of(ended.status):
-        return _killed(stage, f"the process that ran it was killed by {name}")  # and the stage with it
+        return killed(stage, f"the process that ran it was killed by {name}")  # and the stage with it
     if not told.began or told.exit_status == 0:  # DVC did not start it, or could not take what it made
         return StageFailure(stage, USER_ERROR_STATUS, transcript.last_words_of_dvc())
     if told.exit_status is None:
-        return _killed(stage, "was killed")
+        return killed(stage, "was killed")
     if name := signal_of(told.exit_status):
-        return _killed(stage, f"was killed by {name}")
+        return killed(stage, f"was killed by {name}")
     status = USER_ERROR_STATUS if told.exit_status == USER_ERROR_STATUS else 1
     return StageFailure(stage, status, transcript.message())
 
 
-def _killed(stage: str, what: str) -> StageFailure:
+def killed(stage: str, what: str) -> StageFailure:
+    """A stage, or what asked for it, was killed: worth another try."""
     # Where memory is short, SIGKILL comes from the kernel; SIGTERM is somebody's.
     why = "somebody ended it: start the run again, which goes on from there" if "SIGTERM" in what else LESS_MEMORY
     return StageFailure(stage, 1, f"{what}; {why}", environment=True)

@@ -124,7 +124,7 @@ def require_sound(repository: Path, overrides: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: a key or value that cannot be, or an Accelerate config that would not be obeyed in every stage,
             or that asks for GPUs or layers that are not there, or a rubric, a reward function, a stored scorer or an
-            engine of rollouts that cannot be used.
+            engine of rollouts that cannot be used, or pools without the servers and the remote that they take.
         EnvironmentFault: an engine of rollouts does not answer.
     """
     from components.config import load_params
@@ -134,8 +134,10 @@ def require_sound(repository: Path, overrides: Mapping[str, Any]) -> None:
     from components.place import Place
     from components.promotion.suites import require_suites
     from components.scoring.require import require_scorers
+    from flows.pools import require_pools
 
     params = load_params(Place(repository).params, overrides)
+    require_pools(params, repository)
     config = accelerate_config(repository / params.compute.accelerate_config)
     for stage in TRAINING_STAGES:
         require_shares(stage, params, config)

@@ -24,6 +24,7 @@ from flows.environment import set_environment, stage_variables
 from flows.gpus import gpus_of
 from flows.graph import read_stages, sort_lock
 from flows.outcome import PipelineFailure, came_to, failed
+from flows.pools import dispatches
 from flows.processes import end_with_parent, processes
 from flows.progress import followed
 from flows.record import read_cost, read_evaluation, recorded
@@ -94,16 +95,20 @@ def rlhf(
             if promotion:
                 require_champion(params.promotion.registered_model)
             graph, gpus = read_stages(folder), gpus_of(folder)
+            elsewhere = dispatches(params, graph, folder, repository, overrides or {})
             limits = params.orchestration.timeout_minutes
             stages: dict[str, PrefectFuture[Any]] = {}
             last = promotion_after(graph)
             with followed(str(flow_run.id), [*graph, *([last] if promotion else [])], repository):
                 for stage in graph:
                     upstream = [stages[name] for name in stage.upstream]
-                    before = list(stages.values())[-1:] if gpus else []
-                    limit = limits.of(stage.name)
+                    here = [future for name, future in stages.items() if name not in elsewhere]
+                    before = here[-1:] if gpus and stage.name not in elsewhere else []
+                    limit, dispatch = limits.of(stage.name), elsewhere.get(stage.name)
                     stages[stage.name] = run_stage.submit(
-                        stage, folder, variables, upstream, limit, gpus, wait_for=before, return_state=False
+                        *(stage, folder, variables, upstream, limit, gpus, dispatch),
+                        wait_for=before,
+                        return_state=False,
                     )
                 if promotion:
                     upstream = [stages[name] for name in last.upstream]

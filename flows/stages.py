@@ -21,6 +21,7 @@ from components.errors import USER_ERROR_STATUS, ArtifactError
 from components.place import Place
 from components.status_file import Status
 from components.work_folder import KEPT_VARIABLE, remove_all
+from flows.elsewhere import Dispatch, run_elsewhere
 from flows.environment import stage_environment
 from flows.gpus import held
 from flows.graph import Stage, has_changed
@@ -51,6 +52,7 @@ def run_stage(
     upstream: list[Any],
     timeout_minutes: float | None = None,
     gpus: int = 0,
+    dispatch: Dispatch | None = None,
 ) -> State[Any]:
     """Bring one stage up to date with `dvc repro --single-item`, or see that it is.
 
@@ -60,6 +62,7 @@ def run_stage(
         upstream: the outcomes of the stages that it needs, given as futures.
         timeout_minutes: when it is ended; None for never.
         gpus: how many it computes on; it waits until other runs have left as many.
+        dispatch: where it runs, if not here.
     """
     with Talk(stage.name) as talk:
         anew = any(outcome is not Outcome.UNCHANGED for outcome in upstream)
@@ -68,10 +71,13 @@ def run_stage(
             talk.end(Outcome.UNCHANGED)
             # What comes after it may read what a stage before it has made, and has to look.
             return Completed(name="Unchanged", data=Outcome.CONFIRMED if anew else Outcome.UNCHANGED)
+        became = run_elsewhere(stage, talk, folder, variables, dispatch) if dispatch is not None else None
+        if isinstance(became, StageFailure):
+            return _failed(talk, became, stopped=False)
         # Two stages may start or end at once: DVC holds its lock then, and releases it while a command runs.
         command = [sys.executable, "-P", "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name]
-        with held(gpus):
-            return _run(stage.name, talk, command, folder, variables, timeout_minutes)
+        with held(gpus if dispatch is None else 0):
+            return _run(stage.name, talk, command, folder, variables, timeout_minutes, became)
 
 
 @task(
@@ -142,7 +148,9 @@ def _run(
     folder: Path,
     variables: dict[str, str],
     timeout_minutes: float | None,
+    elsewhere: Outcome | None = None,
 ) -> State[Any]:
+    """Run a stage's command to its end. What became of one that ran elsewhere is known, and its result is there."""
     transcript = Transcript(talk.line)
     with tempfile.TemporaryDirectory(prefix="proximal-") as scratch:
         file = Path(scratch) / "status"
@@ -157,17 +165,21 @@ def _run(
     if name == PROMOTION and told.exit_status is None:
         told = Status(began=True, exit_status=ended.status)  # no DVC in between
     if ended.status:
-        fault = failure(name, told, ended, transcript, timeout_minutes)
-        why = f": {fault.message}" if fault.environment else ""  # it is tried again: nobody else would tell
-        talk.fail(why, stopped=ended.stopped)
-        return Failed(message=str(fault), data=fault)
+        return _failed(talk, failure(name, told, ended, transcript, timeout_minutes), stopped=ended.stopped)
     became = outcome(name, told)
     if became is Outcome.RESTORED and (damage := _damage(name, folder)) is not None:
         talk.fail(": restored, and damaged")
         return Failed(message=str(damage), data=damage)
     remove_all(Place(folder).work, name)  # DVC has what was made: nothing is to go on any more
+    became = elsewhere or became
     talk.end(became)
     return Completed(name=became.capitalize(), data=became)
+
+
+def _failed(talk: Talk, fault: StageFailure, *, stopped: bool) -> State[Any]:
+    why = f": {fault.message}" if fault.environment else ""  # it is tried again: nobody else would tell
+    talk.fail(why, stopped=stopped)
+    return Failed(message=str(fault), data=fault)
 
 
 def _damage(name: str, folder: Path) -> StageFailure | None:

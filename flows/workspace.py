@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,13 @@ def whole_repository(repository: Path) -> Iterator[Path]:
 
 @contextmanager
 def workspace(
-    repository: Path, *, name: str, revision: str, overrides: Mapping[str, Any], more_cycles: int = 0
+    repository: Path,
+    *,
+    name: str,
+    revision: str,
+    overrides: Mapping[str, Any],
+    more_cycles: int = 0,
+    with_data: bool = True,
 ) -> Iterator[Path]:
     """A clone of the repository at a revision, with its DVC cache; gone after success, kept after a failure.
 
@@ -77,6 +83,7 @@ def workspace(
         revision: a commit, tag or branch; `origin/...` is fetched first.
         overrides: values for dotted keys of params.yaml, in the clone only.
         more_cycles: how many cycles follow those of params.yaml, from the policy and the state of the last one.
+        with_data: put the pinned data in place, too.
 
     Raises:
         ConfigError: no such revision, no such key, or a value that cannot be.
@@ -96,7 +103,8 @@ def workspace(
             _override(Place(folder).params, overrides)
         _share_credentials(repository, folder)
         _share_cache(repository, folder)
-        fill_in(folder, absent_data(folder))
+        if with_data:
+            fill_in(folder, absent_data(folder))
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)  # nothing has run in it: nothing to look into
         raise
@@ -107,6 +115,29 @@ def workspace(
         _share_cache(repository, folder)
         raise
     shutil.rmtree(folder)
+
+
+def bring_commit(repository: Path, commit: str) -> None:
+    """See that a repository has a commit; its origin is asked for one that it has not.
+
+    Raises:
+        ConfigError: neither has it.
+    """
+    try:
+        _commit(repository, commit)
+    except ConfigError:
+        with suppress(EnvironmentFault):
+            _git(repository, "fetch", "--quiet", "origin")
+    try:
+        _commit(repository, commit)
+    except ConfigError as fault:
+        raise ConfigError(
+            "this machine's repository has not the commit that the stage shall run at",
+            where=str(repository),
+            expected="a commit that is there, or at its origin",
+            found=commit,
+            do="`git push` it from where the run was started",
+        ) from fault
 
 
 def _git(folder: Path, *arguments: str) -> str:

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from components.config.base import Positive, Section
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from components.config.base import Positive, Section, contradiction
+
+Name = Annotated[str, Field(min_length=1)]
 
 
 class TimeoutMinutes(Section):
@@ -34,4 +40,17 @@ class Orchestration(Section):
     """How a run is operated."""
 
     approval: Approval  # of a candidate that passed the gate, before it becomes champion
+    pools: dict[Name, Name | None]  # a stage (alignment: all its cycles) and the work pool that it runs on; null: here
+    hand_over_remote: Name | None  # the DVC remote by which stages on other pools get their inputs and return results
     timeout_minutes: TimeoutMinutes  # of a stage, which keeps what it has stored for the next run to go on with
+
+    @model_validator(mode="after")
+    def other_pools_have_a_remote(self) -> Orchestration:
+        if any(self.pools.values()) and self.hand_over_remote is None:
+            rule = "the name of a DVC remote: stages on other pools are handed over by it"
+            raise contradiction("hand_over_remote", rule, None)
+        return self
+
+    def pool_of(self, stage: str) -> str | None:
+        """The pool of a stage by DVC's name, such as alignment@2; None where the flow runs."""
+        return self.pools.get(stage.partition("@")[0])
