@@ -11,7 +11,7 @@ PYTEST_PROCESSES ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHON  # which Python .venv is made with: make PYTHON=...
 
-.PHONY: help setup run test test-vllm lint seeds bench smollm2 vllm ui deploy serve-all clean venv
+.PHONY: help setup run test test-vllm test-deepspeed lint seeds bench smollm2 vllm deepspeed ui deploy serve-all clean venv
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ test: .venv/.installed-test .venv/.data lint ## Run lint and all tests, as .ci/r
 
 test-vllm: .venv/.installed-test vllm ## Run PPO with rollouts of a real vLLM on this machine's CPU
 	$(BIN)/pytest -s tests/components/vllm
+
+test-deepspeed: .venv/.installed-test deepspeed ## Run stages by DeepSpeed's ZeRO on two ranks of this machine's CPU
+	.venv-deepspeed/bin/python -m pytest tests/components/training/test_zero_step.py tests/components/launch/test_zero_stages.py
 
 lint: .venv/.installed-test ## Check style, types and the direction of imports
 	$(BIN)/ruff check .
@@ -43,6 +46,9 @@ smollm2: .venv/.installed ## Fetch SmolLM2-135M-Instruct, a small chat model, in
 
 vllm: .venv/.installed ## Install vLLM for CPUs into .venv-vllm, an environment of its own
 	@infra/make_vllm.sh
+
+deepspeed: .venv/.installed ## Install DeepSpeed into .venv-deepspeed, which sees all of .venv
+	@infra/make_deepspeed.sh
 
 ui: setup ## Open the MLflow UI on this machine
 	@$(BIN)/proximal ui

@@ -78,10 +78,16 @@ def _launch(stage: str, cycle: int | None) -> None:
 
 
 def _require_fit(params: Params, config: AccelerateConfig) -> None:
-    from components.training.requirements import require_devices, require_layer_classes  # they import torch
+    from components.training.requirements import require_deepspeed, require_devices, require_layer_classes
 
+    require_deepspeed(config)
     require_devices(config)
     require_layer_classes(params.language_model, config, Place().root)
+    if config.deepspeed_config is not None and not config.use_cpu:
+        logger.warning(
+            "%s: steps by DeepSpeed were tried on two CPU ranks, never on GPUs; hold a first run against FSDP's",
+            params.compute.accelerate_config,
+        )
 
 
 if __name__ == "__main__":

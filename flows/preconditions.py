@@ -144,9 +144,11 @@ def require_sound(repository: Path, overrides: Mapping[str, Any]) -> None:
     load_rubric(params.data)
     require_scorers(params, Place(repository))
     require_suites(params.promotion.suites, repository)
-    if not config.use_cpu or config.fsdp_config is not None:
-        from components.training.requirements import require_devices, require_layer_classes  # torch takes seconds
+    if not config.use_cpu or config.is_sharded:
+        # torch takes seconds
+        from components.training.requirements import require_deepspeed, require_devices, require_layer_classes
 
+        require_deepspeed(config)
         require_devices(config)
         require_layer_classes(params.language_model, config, repository)
     if params.generation.engine != "own":

@@ -20,6 +20,7 @@ from components.self_checks import FILE as CHECKS
 from components.training.optimizer_state import load_optimizer, optimizer_state
 from components.training.schedule import make_optimizer, make_schedule
 from components.training.sharding import frame_of, gathered
+from components.training.zero import prepare
 
 logger = logging.getLogger("proximal")
 OPTIMIZER = "optimizer.safetensors"  # in the work folder alone: every cycle begins with a new optimiser
@@ -54,8 +55,8 @@ def run_cycle(start: Callable[[Job, Source], Learner], job: Job) -> None:
     optimizer = schedule = frame = None
     if (trainable := learner.trainable()) is not None:
         frame = frame_of(accelerator, trainable.model)
-        model, optimizer = accelerator.prepare(
-            trainable.model, make_optimizer(trainable.groups, trainable.weight_decay)
+        model, optimizer = prepare(
+            accelerator, trainable.model, make_optimizer(trainable.groups, trainable.weight_decay)
         )
         if is_resumed:
             load_optimizer(folder / OPTIMIZER, trainable.model, optimizer)

@@ -12,11 +12,12 @@ from ruamel.yaml.error import YAMLError
 
 from components.config.base import Count, Section, contradiction
 from components.config.cpu import bfloat16_instructions
+from components.config.deepspeed import DeepSpeed
 from components.errors import ConfigError
 
 # Keys that `accelerate config` writes for what is not built here: taken where they ask for nothing.
 _NOT_BUILT = {
-    *("debug", "enable_cpu_affinity", "downcast_bf16", "deepspeed_config", "megatron_lm_config", "fp8_config"),
+    *("debug", "enable_cpu_affinity", "downcast_bf16", "megatron_lm_config", "fp8_config"),
     *("parallelism_config", "mpirun_config", "dynamo_config", "ipex_config", "commands", "command_file"),
     *("tpu_env", "tpu_name", "tpu_vm", "tpu_zone", "tpu_use_sudo", "tpu_use_cluster"),
 }
@@ -50,8 +51,9 @@ class AccelerateConfig(Section):
     use_cpu: bool
     mixed_precision: Literal["no", "bf16", "fp16", "auto"]
     num_processes: Count  # of all machines
-    distributed_type: Literal["NO", "MULTI_CPU", "MULTI_GPU", "FSDP"] | None = None
+    distributed_type: Literal["NO", "MULTI_CPU", "MULTI_GPU", "FSDP", "DEEPSPEED"] | None = None
     fsdp_config: Fsdp | None = None
+    deepspeed_config: DeepSpeed | None = None
     gpu_ids: str | None = None
     num_machines: Count = 1
     machine_rank: Annotated[int, Field(ge=0)] = 0
@@ -69,6 +71,11 @@ class AccelerateConfig(Section):
         return self._reason
 
     @property
+    def is_sharded(self) -> bool:
+        """Whether processes each keep a part of what is trained."""
+        return self.distributed_type in ("FSDP", "DEEPSPEED")
+
+    @property
     def processes_per_machine(self) -> int:
         return self.num_processes // self.num_machines
 
@@ -78,8 +85,9 @@ class AccelerateConfig(Section):
         if not isinstance(content, dict):
             return content
         taken = {key: value for key, value in content.items() if key not in _NOT_BUILT or value not in _NOTHING}
-        if taken.get("fsdp_config") == {}:
-            del taken["fsdp_config"]
+        for key in ("fsdp_config", "deepspeed_config"):
+            if taken.get(key) == {}:
+                del taken[key]
         if taken.get("gpu_ids") == "all":
             del taken["gpu_ids"]
         return taken
@@ -91,18 +99,19 @@ class AccelerateConfig(Section):
             raise contradiction("distributed_type", "MULTI_CPU goes with use_cpu true, MULTI_GPU with false", kind)
         if kind == "NO" and count > 1:
             raise contradiction("num_processes", "1 with distributed_type NO", count)
-        if kind == "FSDP" and count == 1:
-            raise contradiction("num_processes", "2 or more with distributed_type FSDP", count)
-        if self.mixed_precision == "fp16" and (cpu or kind == "FSDP"):
-            raise contradiction("mixed_precision", "no or bf16 with use_cpu true and with FSDP", "fp16")
+        if self.is_sharded and count == 1:
+            raise contradiction("num_processes", f"2 or more with distributed_type {kind}", count)
+        if self.mixed_precision == "fp16" and (cpu or self.is_sharded):
+            raise contradiction("mixed_precision", "no or bf16 with use_cpu true and with FSDP or DEEPSPEED", "fp16")
         if self.mixed_precision == "auto" and (not cpu or self.num_machines > 1):
             raise contradiction("mixed_precision", "no, bf16 or fp16: auto is for CPUs of one machine", "auto")
         if self.gpu_ids is not None and (cpu or len(self.gpu_ids.split(",")) < self.processes_per_machine):
             rule = f"none with use_cpu true, else one a process, {self.processes_per_machine} on a machine"
             raise contradiction("gpu_ids", rule, self.gpu_ids)
-        if (kind == "FSDP") != (self.fsdp_config is not None):
-            found = "given" if self.fsdp_config else "nothing"
-            raise contradiction("fsdp_config", "given with distributed_type FSDP, and only then", found)
+        for key, its_kind in (("fsdp_config", "FSDP"), ("deepspeed_config", "DEEPSPEED")):
+            if (kind == its_kind) != (getattr(self, key) is not None):
+                found = "given" if getattr(self, key) else "nothing"
+                raise contradiction(key, f"given with distributed_type {its_kind}, and only then", found)
         if cpu and self.fsdp_config and self.fsdp_config.fsdp_offload_params:
             raise contradiction("fsdp_config.fsdp_offload_params", "false with use_cpu true", True)
         return self
@@ -126,7 +135,7 @@ def accelerate_config(path: Path) -> AccelerateConfig:
 
     Raises:
         ConfigError: absent, without one of the keys needed here, or with a key or value that would not be obeyed, such
-            as those of DeepSpeed, Megatron or fp8.
+            as those of Megatron or fp8.
     """
     try:
         content = YAML(typ="safe").load(path)
@@ -163,15 +172,12 @@ def _refusal(path: Path, faults: list[Any]) -> ConfigError:
         )
         rules.append("this key" if missing else "no such key" if unknown else rule)
         found.append("no such key" if missing else value[:80])
-    do = "mend or take out these keys; infra/accelerate/ has examples"
-    if "'DEEPSPEED'" in found:
-        do = "take FSDP: DeepSpeed's engine clips and steps within its backward pass, which training does itself here"
     return ConfigError(
         "the Accelerate config asks for what is not done here, or contradicts itself",
         where=f"{path}: {', '.join(keys)}",
         expected="; ".join(rules),
         found="; ".join(found),
-        do=do,
+        do="mend or take out these keys; infra/accelerate/ has examples",
     )
 
 

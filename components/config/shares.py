@@ -20,7 +20,7 @@ def require_shares(stage: str, params: Params, config: AccelerateConfig) -> None
     Raises:
         ConfigError: the params do not give each of them its share, or the stage cannot train a model in shards.
     """
-    processes, sharded = config.num_processes, config.distributed_type == "FSDP"
+    processes, sharded = config.num_processes, config.is_sharded
     if stage not in TRAINING_STAGES or processes == 1:
         return
     section = params.method if stage == "alignment" else stage
@@ -31,7 +31,7 @@ def require_shares(stage: str, params: Params, config: AccelerateConfig) -> None
             where=f"language_model.adapter, with compute.accelerate_config {params.compute.accelerate_config}: "
             "distributed_type",
             expected="NO, MULTI_CPU or MULTI_GPU",
-            found="FSDP",
+            found=str(config.distributed_type),
             do="take MULTI_CPU or MULTI_GPU: each process holds the base once, and only adapters are exchanged; or set "
             "language_model.adapter: null",
         )
@@ -72,6 +72,14 @@ def _next(number: int, divisor: int) -> int:
 def _require_shards_of(params: Params, config: AccelerateConfig) -> None:
     """What alignment in shards is not built for. Raises: ConfigError."""
     where = f"with compute.accelerate_config {params.compute.accelerate_config}"
+    if params.method in ("q_learning", "online_dpo") and config.deepspeed_config is not None:
+        raise ConfigError(
+            f"{params.method} is not trained by DeepSpeed",
+            where=f"method, {where}: distributed_type",
+            expected="ppo, grpo, rloo, dpo or best_of_n with DEEPSPEED",
+            found=params.method,
+            do="take FSDP, which shards it, or another method",
+        )
     if config.fsdp_config is not None and config.fsdp_config.fsdp_offload_params:
         raise ConfigError(
             "a policy whose shards lie in main memory cannot be aligned",

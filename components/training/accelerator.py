@@ -13,6 +13,7 @@ from accelerate.utils import DistributedType, FullyShardedDataParallelPlugin
 
 from components.config.accelerate import AccelerateConfig, Fsdp
 from components.errors import EnvironmentFault
+from components.training.zero import plugin_for
 
 
 def start_accelerator(config: AccelerateConfig | None = None) -> Accelerator:
@@ -39,6 +40,10 @@ def start_accelerator(config: AccelerateConfig | None = None) -> Accelerator:
 
 def _configured(config: AccelerateConfig) -> Accelerator:
     # A stage that does not train is one process, which has nobody to share with.
+    if config.deepspeed_config is not None and "WORLD_SIZE" in os.environ:
+        accelerator = Accelerator(cpu=config.use_cpu, mixed_precision=config.mixed_precision)
+        accelerator.state.deepspeed_plugins = plugin_for(config.deepspeed_config, config.mixed_precision)
+        return accelerator
     sharded = config.fsdp_config if "WORLD_SIZE" in os.environ else None
     plugin = _fsdp_plugin(sharded, config.mixed_precision) if sharded is not None else None
     if not config.use_cpu or plugin is None:

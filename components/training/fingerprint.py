@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from components.training.sharding import plain_name
+from components.training.zero import my_share
 
 _AS_INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -24,10 +25,10 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> dict[str, int]:
         return {}
     sums, sharded = [], []
     for tensor in tensors.values():
-        is_sharded = isinstance(tensor, DTensor)
-        here: Tensor = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+        share = tensor.to_local() if isinstance(tensor, DTensor) else my_share(tensor)
+        here: Tensor = tensor if share is None else share
         sums.append(here.detach().view(_AS_INTEGERS[here.element_size()]).sum(dtype=torch.int64).reshape(1))
-        sharded.append(is_sharded)
+        sharded.append(share is not None)
     device = sums[0].device
     found = torch.cat([part.to(device) for part in sums])
     if any(sharded):

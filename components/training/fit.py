@@ -17,6 +17,7 @@ from components.passes.sequences import Packed, Sequences
 from components.training.resumable import Resumable
 from components.training.schedule import ParameterGroup, make_optimizer, make_schedule, warmup_and_decay
 from components.training.step import Contribution, OptimizerStep, packed_for
+from components.training.zero import prepare
 
 logger = logging.getLogger("proximal")
 _PROGRESS_SECONDS = 5.0
@@ -85,7 +86,7 @@ def fit(
     factor = warmup_and_decay(total_steps, settings.warmup_fraction)
     stored = resumable.load(model) if resumable else None
     groups = {"model": ParameterGroup(model.parameters(), settings.learning_rate, factor)}
-    prepared, optimizer = accelerator.prepare(model, make_optimizer(groups, settings.weight_decay))
+    prepared, optimizer = prepare(accelerator, model, make_optimizer(groups, settings.weight_decay))
     if resumable and stored:
         resumable.load_optimizer(model, optimizer, stored)
     losses, seconds_before = (list(stored.losses), stored.seconds) if stored else ([], 0.0)

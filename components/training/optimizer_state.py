@@ -21,9 +21,10 @@ from torch.distributed.checkpoint.state_dict import (
 
 from components.artifacts import reading
 from components.training.sharding import plain_name
+from components.training.zero import MOMENTS, engine_of, engine_state, load_engine_state
 
 _WHOLE = StateDictOptions(full_state_dict=True, cpu_offload=True)
-_KEPT = ("step", "exp_avg", "exp_avg_sq")  # of a weight, by Adam
+_KEPT = ("step", *MOMENTS)  # of a weight, by Adam
 
 
 def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
@@ -34,6 +35,8 @@ def optimizer_state(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[
     Args:
         model: not wrapped by Accelerate.
     """
+    if (engine := engine_of(optimizer)) is not None:
+        return engine_state(engine)
     whole: Mapping[str, Any] = get_optimizer_state_dict(model, _inner(optimizer), options=_WHOLE)
     state: Mapping[str, Mapping[str, Tensor]] = whole.get("state", {})
     return {f"{name}/{kind}": tensor for name, kept in state.items() for kind, tensor in kept.items()}
@@ -45,16 +48,25 @@ def load_optimizer(path: Path, model: nn.Module, optimizer: torch.optim.Optimize
     Raises:
         ArtifactError: the file is absent, corrupt, or of another model.
     """
+    engine = engine_of(optimizer)
     moved = {id(weight) for group in optimizer.param_groups for weight in group["params"]}
-    weights = {plain_name(name): weight for name, weight in model.named_parameters() if id(weight) in moved}
+    weights = {
+        plain_name(name): weight
+        for name, weight in model.named_parameters()
+        if (weight.requires_grad if engine is not None else id(weight) in moved)  # an engine steps flat ones
+    }
     with reading("optimiser state", path, "the state of this model's optimiser, whole"):
         tensors = load_file(path)
         expected = {f"{name}/{kind}" for name in weights for kind in _KEPT}
         if unlike := expected.symmetric_difference(tensors):
             raise KeyError(f"{len(unlike)} names unlike this model's, such as {min(unlike)}")
         for name, weight in weights.items():
-            if (found := tensors[f"{name}/exp_avg"].shape) != weight.shape:
-                raise ValueError(f"{name} of shape {tuple(found)}, not {tuple(weight.shape)}")
+            shape = getattr(weight, "ds_shape", weight.shape)
+            if (found := tensors[f"{name}/exp_avg"].shape) != shape:
+                raise ValueError(f"{name} of shape {tuple(found)}, not {tuple(shape)}")
+    if engine is not None:
+        load_engine_state(engine, tensors)
+        return
     groups = get_optimizer_state_dict(model, _inner(optimizer))["param_groups"]  # learning rates and the like, as made
     state: dict[str, Any] = {name: {kind: tensors[f"{name}/{kind}"] for kind in _KEPT} for name in weights}
     set_optimizer_state_dict(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,19 @@ from components.config.accelerate import AccelerateConfig
 from components.errors import ConfigError
 from components.models.checkpoint_tokenizer import bad_checkpoint
 from components.models.loading import scratch_shape
+
+
+def require_deepspeed(config: AccelerateConfig) -> None:
+    """See that DeepSpeed can be imported if the config asks for it. Raises: ConfigError."""
+    if config.deepspeed_config is None or importlib.util.find_spec("deepspeed") is not None:
+        return
+    raise ConfigError(
+        "the Accelerate config asks for DeepSpeed, which is not installed",
+        where="compute.accelerate_config: distributed_type DEEPSPEED",
+        expected="the package deepspeed beside torch",
+        found="none",
+        do="`pip install -c constraints.txt deepspeed`, or take FSDP, which shards the same and needs nothing more",
+    )
 
 
 def require_devices(config: AccelerateConfig) -> None:

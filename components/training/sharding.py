@@ -1,4 +1,4 @@
-"""A model that is trained in shards (FSDP2), whole: to be stored, or sampled from.
+"""A model that is trained in shards (FSDP2, ZeRO-3), whole: to be stored, or sampled from.
 
 Where every process has the whole model anyway, all of this gives that model itself.
 """
@@ -15,7 +15,14 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from components.training.zero import whole_weight, zero_stage
+
 Model = TypeVar("Model", bound=nn.Module)
+
+
+def in_shards(accelerator: Accelerator) -> bool:
+    """Whether each process keeps a part of the trained weights alone."""
+    return accelerator.is_fsdp2 or zero_stage(accelerator) == 3
 
 
 def placed(accelerator: Accelerator, model: Model) -> Model:
@@ -24,7 +31,7 @@ def placed(accelerator: Accelerator, model: Model) -> Model:
     One that is to be sharded stays where it is: its weights are mapped from their file, and sharding reads of each, in
     turn, what this process keeps.
     """
-    return model if accelerator.is_fsdp2 else model.to(accelerator.device)
+    return model if in_shards(accelerator) else model.to(accelerator.device)
 
 
 def frame_of(accelerator: Accelerator, model: Model) -> Model:
@@ -32,7 +39,7 @@ def frame_of(accelerator: Accelerator, model: Model) -> Model:
 
     To be called before training: sharding changes a model's class and weights in place.
     """
-    if not accelerator.is_fsdp2:
+    if not in_shards(accelerator):
         return model
     weightless: dict[int, Any] = {
         id(weight): nn.Parameter(torch.empty_like(weight, device="meta"), weight.requires_grad)
@@ -47,7 +54,7 @@ def whole(accelerator: Accelerator, trained: Model, frame: Model) -> Model:
     Args:
         frame: what `frame_of` gave before the training.
     """
-    if not accelerator.is_fsdp2:
+    if not in_shards(accelerator):
         return trained
     _fill(accelerator, trained, frame, everywhere=False)
     accelerator.free_memory()  # it would compare the weights of all models that it prepared, and cannot
@@ -60,8 +67,7 @@ def trained_weights(accelerator: Accelerator, model: nn.Module) -> dict[str, Ten
     for name, weight in model.named_parameters():
         if not weight.requires_grad:
             continue
-        part: Any = weight.detach()
-        full = part.to(accelerator.device).full_tensor() if accelerator.is_fsdp2 else part
+        full = _full(accelerator, weight) if in_shards(accelerator) else weight.detach()
         if accelerator.is_main_process:
             weights[plain_name(name)] = full.cpu().contiguous()
     return weights
@@ -80,7 +86,7 @@ def put_weights(accelerator: Accelerator, model: nn.Module, weights: Mapping[str
     for name, weight in own.items():
         if weight.shape != weights[name].shape:
             raise ValueError(f"{name} of shape {tuple(weights[name].shape)}, not {tuple(weight.shape)}")
-        if accelerator.is_fsdp2:
+        if in_shards(accelerator):
             _replace(weight, weights[name])  # mapped from its file: sharding reads what each process keeps
         else:
             weight.copy_(weights[name])
@@ -95,7 +101,7 @@ def gathered(accelerator: Accelerator, model: Model, frame: Model, *, everywhere
         everywhere: whole in every process, on its device and in what the model computes in; else in the main process,
             in main memory and as it is trained.
     """
-    if not accelerator.is_fsdp2:
+    if not in_shards(accelerator):
         yield model
         return
     weightless = {name: torch.empty_like(weight, device="meta") for name, weight in frame.named_parameters()}
@@ -117,7 +123,7 @@ def sampled_from(accelerator: Accelerator, trained: Any, frame: Any, *, gather: 
         gather: whether each process holds the whole policy meanwhile; if not, a layer is gathered when it is used.
     """
     policy = getattr(trained, "policy", trained)
-    if not accelerator.is_fsdp2:
+    if not in_shards(accelerator):
         return nullcontext(policy)
     if gather:
         return gathered(accelerator, policy, frame, everywhere=True)
@@ -131,7 +137,7 @@ def passed_through(accelerator: Accelerator, trained: nn.Module, policy: Any) ->
     Args:
         trained: what was sharded; see `sampled_from`.
     """
-    if not accelerator.is_fsdp2:
+    if not in_shards(accelerator):
         yield policy
         return
     inner = getattr(policy, "policy", policy)  # a guided one has it inside
@@ -216,16 +222,24 @@ def _fill(
 ) -> None:
     """Put the weights of a model in shards into its frame: in the main process, or everywhere."""
     parts = {plain_name(name): weight for name, weight in model.named_parameters()}
-    precision = accelerator.state.fsdp_plugin.mixed_precision_policy
+    precision = accelerator.state.fsdp_plugin.mixed_precision_policy if accelerator.is_fsdp2 else None
     dtype = precision.param_dtype if precision is not None and everywhere else None
     for name, weight in frame.named_parameters():
-        part: Any = parts[name].detach()
-        full = part.to(accelerator.device).full_tensor()  # from where shards may lie in main memory
+        part: Any = parts[name]
+        full = _full(accelerator, part)
         if everywhere or accelerator.is_main_process:
             place = torch.device("cpu") if to_store else accelerator.device
             _replace(weight, full.to(device=place, dtype=dtype or full.dtype))
     if not to_store and (everywhere or accelerator.is_main_process):
         frame.to(accelerator.device)  # and what is no weight
+
+
+def _full(accelerator: Accelerator, weight: Any) -> Tensor:
+    """Of all processes' shards, which may lie in main memory."""
+    if not accelerator.is_fsdp2:
+        return whole_weight(weight)
+    full: Tensor = weight.detach().to(accelerator.device).full_tensor()
+    return full
 
 
 def _replace(weight: nn.Parameter, by: Tensor) -> None:

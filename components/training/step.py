@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -18,6 +18,7 @@ from components.models.adapter_views import with_bases
 from components.models.holding import recomputes
 from components.passes.forward import prepared
 from components.passes.sequences import Packed, Sequences
+from components.training import zero
 
 _NAMED = 8  # of the examples that an error is about
 
@@ -135,27 +136,43 @@ class OptimizerStep:
                 number == len(microbatches),
                 number > len(microbatches) - idle,
             )  # only then do processes exchange their gradients
-            with contextlib.nullcontext() if is_last else accelerator.no_sync(self.model):
+            with self._microbatch(is_last):
                 added = _nothing_of(contribution(rows)) if is_idle else contribution(rows)
                 self._require_finite_objective(added, rows, where)
                 # Data parallelism averages gradients over the processes; each objective is a share of the whole.
-                accelerator.backward(added.objective * accelerator.num_processes)
+                objective = added.objective * accelerator.num_processes
+                self._engine.backward(objective) if self._engine is not None else accelerator.backward(objective)
             for name, figure in added.sums.items():
                 sums[name] = sums.get(name, torch.zeros_like(figure)) + figure
             for name, figure in added.largest.items():
                 largest[name] = torch.maximum(largest.get(name, figure), figure)
-        norms = {
-            name: float(accelerator.clip_grad_norm_(part.parameters(), self.gradient_clip))
-            for name, part in self.clipped.items()
-        }
+        norms = {name: self._clip(part) for name, part in self.clipped.items()}
         if not all(map(math.isfinite, norms.values())):
             found = ", ".join(f"norm of the gradient {norm}" for norm in norms.values())
             raise self._not_finite("a gradient", batch, where, found)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+        if self._engine is not None:
+            self._engine.step()
+        else:
+            self.optimizer.step()
+            self.optimizer.zero_grad()
         totals = accelerator.reduce(torch.stack(list(sums.values())), reduction="sum") / mean_over
         peaks = {name: float(accelerator.gather(figure.reshape(1)).max()) for name, figure in largest.items()}
         return {**dict(zip(sums, totals.tolist(), strict=True)), **norms, **peaks}
+
+    @property
+    def _engine(self) -> Any:
+        """DeepSpeed's, which has its own passes and steps; None without it."""
+        return self.model if zero.zero_stage(self.accelerator) else None
+
+    def _microbatch(self, is_last: bool) -> contextlib.AbstractContextManager[None]:
+        if self._engine is not None:
+            return zero.microbatch(self._engine, is_last=is_last)
+        return contextlib.nullcontext() if is_last else self.accelerator.no_sync(self.model)
+
+    def _clip(self, part: nn.Module) -> float:
+        if self._engine is not None:
+            return zero.clip(part, self.gradient_clip)
+        return float(self.accelerator.clip_grad_norm_(part.parameters(), self.gradient_clip))
 
     def _require_finite_objective(self, added: Contribution, rows: Tensor, where: str) -> None:
         if torch.isfinite(added.objective):

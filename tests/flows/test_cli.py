@@ -86,12 +86,12 @@ def test_a_command_line_that_says_nothing_is_the_users(project: Path, arguments:
 
 def test_what_the_processes_would_not_obey_is_refused_before_anything_starts(project: Path) -> None:
     config = project / "infra/accelerate/cpu_auto.yaml"
-    config.write_text(config.read_text().replace('"NO"', "DEEPSPEED"))
+    config.write_text(config.read_text().replace('"NO"', "MEGATRON_LM"))
     before = sorted(project.rglob("*"))
     done = proximal("run", folder=project)
     assert done.returncode == 2
     assert done.stderr.startswith("error: the Accelerate config asks for what is not done here")
-    assert "cpu_auto.yaml: distributed_type" in done.stderr and "DEEPSPEED" in done.stderr
+    assert "cpu_auto.yaml: distributed_type" in done.stderr and "MEGATRON_LM" in done.stderr
     assert sorted(project.rglob("*")) == before
 
 

@@ -1,4 +1,4 @@
-"""What a phase takes in one process of several: copies, or FSDP2's shards and what is gathered of them."""
+"""What a phase takes in one process of several: copies, or shards (FSDP2, ZeRO) and what is gathered of them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from components.config.shares import SHARED_STAGES, TRAINING_STAGES
 from components.interface.plan.roles import Phase
 
 _ANSWERS = ("rollouts", "generation")
+# DeepSpeed's defaults, in float32: reduce_bucket_size and stage3_max_live_parameters.
+_BUCKET, _LIVE = 4 * 500_000_000, 4 * 1_000_000_000
 
 
 def of_one_process(phase: Phase, config: AccelerateConfig, *, gather_for_generation: bool = True) -> Phase:
@@ -19,6 +21,8 @@ def of_one_process(phase: Phase, config: AccelerateConfig, *, gather_for_generat
     count = config.num_processes
     if phase.stage not in TRAINING_STAGES or count == 1:  # an evaluation has whole models in every process
         return phase
+    if config.deepspeed_config is not None:
+        return _by_zero(phase, config.deepspeed_config.zero_stage, count, gather=gather_for_generation)
     if config.fsdp_config is None:
         # of gradients and two moments a third is gradients, where gradients are there
         return phase._replace(work=phase.work + (phase.training // 3 if phase.trains else 0))
@@ -41,6 +45,18 @@ def of_one_process(phase: Phase, config: AccelerateConfig, *, gather_for_generat
         called = [phase.roles["policy"]] if phase.name in _ANSWERS else trained
         work = max(0, work - (sum(called) - len(called) * phase.root) // 2)
     return phase._replace(roles=roles, training=-(-phase.training // count), work=work + gathered)
+
+
+def _by_zero(phase: Phase, stage: int, count: int, *, gather: bool) -> Phase:
+    """The optimiser steps a float32 copy of the weights, shared out as gradients and moments are."""
+    trained = sum(phase.roles[role] for role in phase.trained)
+    gradients = phase.training // 3 if phase.trains else 0
+    work = phase.work + min(gradients, _BUCKET)  # before they are shared out
+    roles = phase.roles
+    if stage == 3:
+        roles = {role: -(-size // count) if role in phase.trained else size for role, size in roles.items()}
+        work += phase.roles.get("policy", 0) if phase.name in _ANSWERS and gather else min(trained, _LIVE)
+    return phase._replace(roles=roles, training=-(-(phase.training + trained) // count), work=work)
 
 
 def on_one_machine(stage: str, config: AccelerateConfig) -> int:

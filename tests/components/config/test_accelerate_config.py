@@ -100,7 +100,7 @@ def test_the_shipped_ones_are_taken(path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
-        *(("distributed_type", kind) for kind in ("DEEPSPEED", "MEGATRON_LM", "XLA", "TP", "multi_gpu")),
+        *(("distributed_type", kind) for kind in ("MEGATRON_LM", "XLA", "TP", "multi_gpu")),
         ("fsdp_config", {"fsdp_version": 2}),
         ("deepspeed_config", {"zero_stage": 3}),
         ("megatron_lm_config", {"megatron_lm_tp_degree": 2}),
@@ -117,6 +117,7 @@ def test_the_shipped_ones_are_taken(path: Path) -> None:
         # contradictions
         ("distributed_type", "NO"),
         ("distributed_type", "FSDP"),
+        ("distributed_type", "DEEPSPEED"),
         ("distributed_type", "MULTI_GPU"),
         ("mixed_precision", "fp16"),
         ("use_cpu", False),
@@ -131,11 +132,11 @@ def test_what_would_be_ignored_is_refused_by_name(tmp_path: Path, key: str, valu
     with pytest.raises(ConfigError) as caught:
         accelerate_config(written(tmp_path, **{key: value}))
     named = {("use_cpu", False): "distributed_type", ("distributed_type", "NO"): "num_processes"}
-    named |= {("distributed_type", "FSDP"): "fsdp_config"}
+    named |= {("distributed_type", "FSDP"): "fsdp_config", ("distributed_type", "DEEPSPEED"): "deepspeed_config"}
     told = named.get((key, value), key) if isinstance(value, str | bool) else key
     assert caught.value.where.startswith(f"{tmp_path}/accelerate.yaml: {told}")
     if told == key:
-        assert str(value) in caught.value.found or key == "fsdp_config"
+        assert str(value) in caught.value.found or key in ("fsdp_config", "deepspeed_config")
 
 
 @pytest.mark.parametrize(
@@ -165,6 +166,60 @@ def test_what_fsdp2_would_ignore_is_refused_by_name(tmp_path: Path, changes: dic
 @pytest.mark.parametrize("changes", [{"num_processes": 1}, {"mixed_precision": "fp16", "use_cpu": False}], ids=str)
 def test_what_fsdp_cannot_do_is_refused_by_name(tmp_path: Path, changes: dict[str, object]) -> None:
     config = written(tmp_path, distributed_type="FSDP", fsdp_config=SHARDS, **changes)
+    with pytest.raises(ConfigError, match=next(iter(changes))):
+        accelerate_config(config)
+
+
+# What `accelerate config` asks for DeepSpeed on several machines.
+ZERO = {
+    "zero_stage": 3,
+    "gradient_accumulation_steps": 1,
+    "offload_optimizer_device": "none",
+    "offload_param_device": "none",
+    "zero3_init_flag": False,
+    "zero3_save_16bit_model": False,
+    "deepspeed_multinode_launcher": "standard",
+}
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_what_accelerate_config_writes_for_deepspeed_is_taken(tmp_path: Path, stage: int) -> None:
+    read = accelerate_config(
+        written(tmp_path, distributed_type="DEEPSPEED", deepspeed_config=ZERO | {"zero_stage": stage})
+    )
+    assert read.deepspeed_config is not None and read.deepspeed_config.zero_stage == stage and read.is_sharded
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"zero_stage": 0},
+        {"zero_stage": 1},
+        {"gradient_accumulation_steps": 4},
+        {"gradient_clipping": 1.0},
+        {"offload_optimizer_device": "cpu"},
+        {"offload_param_device": "nvme"},
+        {"offload_param_nvme_path": "/nvme"},
+        {"zero3_init_flag": True},
+        {"zero3_save_16bit_model": True},
+        {"deepspeed_config_file": "zero3.json"},
+        {"deepspeed_multinode_launcher": "pdsh"},
+        {"deepspeed_hostfile": "hosts"},
+        {"deepspeed_moe_layer_cls_names": "MixtralSparseMoeBlock"},
+    ],
+    ids=str,
+)
+def test_what_zero_would_ignore_is_refused_by_name(tmp_path: Path, changes: dict[str, object]) -> None:
+    [(key, value)] = changes.items()
+    with pytest.raises(ConfigError) as caught:
+        accelerate_config(written(tmp_path, distributed_type="DEEPSPEED", deepspeed_config=ZERO | changes))
+    assert caught.value.where.endswith(f"accelerate.yaml: deepspeed_config.{key}")
+    assert str(value) in caught.value.found
+
+
+@pytest.mark.parametrize("changes", [{"num_processes": 1}, {"mixed_precision": "fp16", "use_cpu": False}], ids=str)
+def test_what_deepspeed_cannot_do_is_refused_by_name(tmp_path: Path, changes: dict[str, object]) -> None:
+    config = written(tmp_path, distributed_type="DEEPSPEED", deepspeed_config=ZERO, **changes)
     with pytest.raises(ConfigError, match=next(iter(changes))):
         accelerate_config(config)
 

@@ -195,6 +195,21 @@ def test_fsdp_leaves_each_process_its_share_and_gathers_a_layer(small: Params) -
     assert of_one_process(whole, unwrapped).work == whole.work + whole.roles["policy"] + layer
 
 
+def test_zero_shares_out_a_copy_of_the_weights_too(small: Params) -> None:
+    """ZeRO-2 keeps weights whole; of a small model ZeRO-3 has all gathered at once, by DeepSpeed's defaults."""
+    whole = simulation(small).sft()
+    policy = whole.roles["policy"]
+    gradients = whole.training // 3  # beside two moments
+    content = {"use_cpu": False, "mixed_precision": "no", "num_processes": 4, "distributed_type": "DEEPSPEED"}
+    two, three = (
+        of_one_process(whole, AccelerateConfig.model_validate(content | {"deepspeed_config": {"zero_stage": stage}}))
+        for stage in (2, 3)
+    )
+    assert (two.roles["policy"], three.roles["policy"]) == (policy, -(-policy // 4))
+    assert two.training == three.training == pytest.approx(policy, rel=0.01)  # four times its bytes, by four
+    assert (two.work, three.work) == (whole.work + gradients, whole.work + gradients + policy)
+
+
 def test_frozen_models_are_whole_in_every_process_and_evaluation_is_one(small: Params) -> None:
     config = sharded({"mixed_precision": "no"}, 2)
     whole = simulation(small).updates()

@@ -1,4 +1,4 @@
-"""Run by several ranks: stages in shards, one behind the other, each in a folder of its own."""
+"""Run by several ranks: stages in shards, one behind the other, each in a folder of its own, alignment if not named."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def work(folder: Path) -> None:
     """Beside the work of the stage a file of each rank: the numbers of prompts that it answered when it measured."""
     os.chdir(folder)
     params, asked = load_params(Place().params), []
-    stage, cycle = ("sft", None) if folder.name.endswith(SFT) else ("alignment", 1)
+    alone = "sft" if folder.name.endswith(SFT) else folder.name.partition(" ")[0]
+    stage, cycle = (alone, None) if alone in ("sft", "reward_model") else ("alignment", 1)
     real = shared_out.generate
 
     def counted(policy: Any, codec: Any, prompts: Any, *arguments: Any, **options: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import shutil
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,10 @@ from architectures import random_causal_model
 from components.config import LanguageModel, Params
 from components.config.accelerate import AccelerateConfig, accelerate_config
 from components.errors import ConfigError
-from components.training.requirements import require_devices, require_layer_classes
+from components.training.requirements import require_deepspeed, require_devices, require_layer_classes
 
 ROOT = Path(__file__).resolve().parents[3]
-GPU_CONFIGS = ("gpu", "gpu_eight", "gpu_fsdp2_eight")
+GPU_CONFIGS = ("gpu", "gpu_eight", "gpu_fsdp2_eight", "gpu_zero3_eight")
 LAYERS = {
     "llama": "LlamaDecoderLayer",
     "qwen2": "Qwen2DecoderLayer",
@@ -105,3 +106,11 @@ def test_a_model_that_is_not_sharded_is_not_looked_for(settings: LanguageModel, 
     require_layer_classes(settings, sharded(fsdp_auto_wrap_policy="NO_WRAP"), tmp_path)
     with pytest.raises(ConfigError, match="the checkpoint cannot be loaded"):
         require_layer_classes(settings, sharded(), tmp_path)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("deepspeed") is not None, reason="DeepSpeed is installed")
+def test_deepspeed_that_is_not_here_is_one_error() -> None:
+    require_deepspeed(shipped("gpu_fsdp2_eight"))
+    with pytest.raises(ConfigError, match="DeepSpeed, which is not installed") as caught:
+        require_deepspeed(shipped("gpu_zero3_eight"))
+    assert "pip install" in caught.value.do and "deepspeed" in caught.value.do
