@@ -28,7 +28,7 @@ test-vllm: .venv/.installed-test vllm ## Run PPO with rollouts of a real vLLM on
 	$(BIN)/pytest -s tests/components/vllm
 
 test-deepspeed: .venv/.installed-test deepspeed ## Run stages by DeepSpeed's ZeRO on two ranks of this machine's CPU
-	.venv-deepspeed/bin/python -m pytest tests/components/training/test_zero_step.py tests/components/launch/test_zero_stages.py
+	TORCH_EXTENSIONS_DIR=$(CURDIR)/.venv-deepspeed/extensions .venv-deepspeed/bin/python -m pytest tests/components/training/test_zero_step.py tests/components/launch/test_zero_stages.py
 
 lint: .venv/.installed-test ## Check style, types and the direction of imports
 	$(BIN)/ruff check .
