@@ -195,7 +195,7 @@ def test_fsdp_leaves_each_process_its_share_and_gathers_a_layer(small: Params) -
     assert of_one_process(whole, unwrapped).work == whole.work + whole.roles["policy"] + layer
 
 
-def test_frozen_models_are_whole_in_every_process_and_evaluation_is_one(small: Params) -> None:
+def test_frozen_models_and_those_of_an_evaluation_are_whole_in_every_process(small: Params) -> None:
     config = sharded({"mixed_precision": "no"}, 2)
     whole = simulation(small).updates()
     mine = of_one_process(whole, config)
