@@ -23,7 +23,7 @@ from components.processes import die_with_parent
 from components.scoring.require import require_scorers
 from components.stage import arguments_of_a_stage, log_to_stderr, run_stage, set_up
 from components.stages import STAGES
-from components.torchrun import RankFailure, run_ranks
+from components.torchrun import RankFailure, RankKilled, run_ranks, without_traces
 
 logger = logging.getLogger("proximal")
 
@@ -31,15 +31,19 @@ logger = logging.getLogger("proximal")
 @click.command(help="Run one stage of the pipeline in this folder.")
 @arguments_of_a_stage
 def main(stage: str, cycle: int | None) -> None:
-    """Run one stage and exit with its status: 128 and the signal's number where a signal ended it."""
+    """Run one stage and exit with its status: 128 and the signal's number where a signal ended this process.
+
+    A rank that was killed is told of like all that the user can mend; the flow tries the stage once more.
+    """
     log_to_stderr()
     status_file.begin()
-    status, message = 1, ""
+    status, message, again = 1, "", False
     try:
         _launch(stage, cycle)
         status = 0
     except ProximalError as error:
         status, message = USER_ERROR_STATUS, f"error: {error}"
+        again = isinstance(error, RankKilled)
     except RankFailure as failure:
         status, message = failure.status if failure.status >= 0 else 128 - failure.status, failure.message
     except SystemExit as ended:  # SIGTERM unwinds a stage so
@@ -47,7 +51,7 @@ def main(stage: str, cycle: int | None) -> None:
     finally:
         if message:
             print(message, file=sys.stderr, flush=True)
-        status_file.end(status)
+        status_file.end(status, again=again)
     sys.exit(status)
 
 
@@ -72,13 +76,15 @@ def _launch(stage: str, cycle: int | None) -> None:
     set_up(stage, params, config)
     if stage in SHARED_STAGES and config.num_processes > 1:
         _require_fit(params, config)  # here, and not by every rank
-        run_ranks(config, "components.stage", [stage, *(["--cycle", str(cycle)] if cycle is not None else [])])
+        words = [stage, *(["--cycle", str(cycle)] if cycle is not None else [])]
+        run_ranks(config, "components.stage", words, params.orchestration.meeting_timeout_seconds)
     else:
         run_stage(stage, cycle, params, config)
 
 
 def _require_fit(params: Params, config: AccelerateConfig) -> None:
-    from components.training.requirements import require_deepspeed, require_devices, require_layer_classes
+    with without_traces():  # it imports torch
+        from components.training.requirements import require_deepspeed, require_devices, require_layer_classes
 
     require_deepspeed(config)
     require_devices(config)

@@ -17,6 +17,12 @@ LESS_MEMORY = (
 _WORDS = ("out of memory", "can't allocate memory", "bad_alloc", "cannot allocate memory")
 
 
+def likely_reason(signal: str) -> str:
+    """Why a process was ended, and what to do, as far as the signal's name tells."""
+    # Where memory is short, SIGKILL comes from the kernel; SIGTERM is somebody's.
+    return "somebody ended it" if signal == "SIGTERM" else LESS_MEMORY
+
+
 def is_out_of_memory(fault: BaseException) -> bool:
     """Whether an error says that a device or the machine has no memory left."""
     return isinstance(fault, MemoryError) or any(word in str(fault).lower() for word in _WORDS)

@@ -16,6 +16,7 @@ import click
 from components.config import Params, load_params
 from components.config.accelerate import AccelerateConfig, accelerate_config, torch_environment
 from components.errors import USER_ERROR_STATUS, ProximalError
+from components.lost_ranks import LOST_STATUS, is_of_a_lost_rank, lost_rank
 from components.place import Place
 from components.processes import die_with_parent
 from components.stages import STAGES, perform
@@ -74,6 +75,12 @@ def main(stage: str, cycle: int | None) -> None:
         if not leave_message(f"error: {error}"):
             print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(USER_ERROR_STATUS)
+    except RuntimeError as fault:
+        if not is_of_a_lost_rank(fault):
+            raise
+        if not leave_message(f"error: {lost_rank(fault)}"):
+            print(f"error: {lost_rank(fault)}", file=sys.stderr, flush=True)
+        sys.exit(LOST_STATUS)
 
 
 def _tell_the_agent(kind: type[BaseException], fault: BaseException, trace: TracebackType | None) -> None:

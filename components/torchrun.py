@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import signal
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from components.config.accelerate import AccelerateConfig
 from components.errors import USER_ERROR_STATUS, ConfigError, EnvironmentFault
-from components.memory import LESS_MEMORY
+from components.lost_ranks import LOST_STATUS
+from components.memory import likely_reason
 
 _AGENT = "PROXIMAL_AGENT_PID"
+_CPP_LOG = "TORCH_CPP_LOG_LEVEL"
+_MEETING = "PET_RDZV_CONF"
 _ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # torchrun names one for each rank
 # Signals that a rank gets, or sends itself, because another rank failed.
 _CONSEQUENCES = (-signal.SIGTERM, -signal.SIGABRT)
@@ -30,12 +36,16 @@ class RankFailure(Exception):
 
     Args:
         status: what the stage exits with; negative where a signal of that number ended the rank.
-        message: what the rank said of it, or that it was killed.
+        message: what the rank said of it.
     """
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(status, message)
         self.status, self.message = status, message
+
+
+class RankKilled(EnvironmentFault):
+    """A rank that a signal ended, and with it the stage."""
 
 
 def agent_pid() -> int | None:
@@ -53,17 +63,34 @@ def leave_message(text: str) -> bool:
     return True
 
 
-def run_ranks(config: AccelerateConfig, module: str, arguments: list[str]) -> None:
+@contextmanager
+def without_traces() -> Iterator[None]:
+    """Within it torch is first imported: its C++ part will not print, in this process, what an error says as well."""
+    if _CPP_LOG in os.environ:
+        yield
+        return
+    os.environ[_CPP_LOG] = "FATAL"
+    try:
+        yield
+    finally:
+        del os.environ[_CPP_LOG]  # ranks are to print it
+
+
+def run_ranks(config: AccelerateConfig, module: str, arguments: list[str], meeting_s: float) -> None:
     """Run a Python module in all processes that the config gives this machine, until all are done.
 
     SIGTERM, SIGINT, SIGHUP and SIGQUIT end them all.
 
+    Args:
+        meeting_s: how long machines wait for each other; torchrun's own PET_RDZV_CONF goes before it.
+
     Raises:
         RankFailure: the first that failed, or the signal that came; the others were ended.
+        RankKilled: the first that failed was killed.
         ConfigError: the environment's variables of torchrun contradict the config.
         EnvironmentFault: the machines do not find each other.
     """
-    options = _rendezvous(config)
+    options = _rendezvous(config, meeting_s)
     from torch.distributed import DistError
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -80,23 +107,36 @@ def run_ranks(config: AccelerateConfig, module: str, arguments: list[str]) -> No
         options += [f"--nproc-per-node={config.processes_per_machine}", f"--log-dir={folder}", "--max-restarts=0"]
         asked = get_args_parser().parse_args([*options, "--module", module, *arguments])
         launch, command, words = config_from_args(asked)
+        began = time.monotonic()
         try:
             elastic_launch(launch, command)(*words)
         except ChildFailedError as failed:
-            raise _root(failed.failures) from None
+            raise _root(failed.failures, config.num_processes) from None
         except SignalException as received:
             raise RankFailure(-received.sigval, f"ended by {received.sigval.name}") from None
         except (RendezvousError, DistError) as fault:
             raise EnvironmentFault(
                 "the machines do not find each other",
                 where=" ".join(options),
-                expected=f"{config.num_machines} machines that run this stage, and a free port on the first of them",
-                found=str(fault).splitlines()[0] if str(fault) else type(fault).__name__,
-                do="see main_process_ip, main_process_port and machine_rank in the Accelerate config of each machine",
+                expected=f"{config.num_machines} machines that begin this stage within {_meeting_time(meeting_s)}, and "
+                "a free port on the first of them",
+                found=f"after {time.monotonic() - began:.0f} s: {_first_line(fault)}",
+                do="see that the stage was started on every machine, and main_process_ip, main_process_port and "
+                "machine_rank in the Accelerate config of each; if machines come late, raise that time",
             ) from fault
 
 
-def _rendezvous(config: AccelerateConfig) -> list[str]:
+def _meeting_time(meeting_s: float) -> str:
+    if found := os.environ.get(_MEETING):
+        return f"the time of {_MEETING} ({found})"
+    return f"{meeting_s:g} s (orchestration.meeting_timeout_seconds)"
+
+
+def _first_line(fault: Exception) -> str:
+    return str(fault).splitlines()[0] if str(fault) else type(fault).__name__
+
+
+def _rendezvous(config: AccelerateConfig, meeting_s: float) -> list[str]:
     """torchrun's options by which the processes find each other.
 
     torchrun reads each option that is not given from the environment, as PET_ and its name: what is set there is left
@@ -134,26 +174,40 @@ def _rendezvous(config: AccelerateConfig) -> list[str]:
             found=f"nothing, and no {', '.join(f'PET_{name.upper()}' for name in lacking)} in the environment",
             do="add them to the Accelerate config, or set these variables",
         )
+    if _MEETING not in os.environ:
+        # The static one has a time for all; c10d one until the store answers, and one until all machines are there.
+        names = ("timeout",) if backend == "static" else ("read_timeout", "join_timeout")
+        unset["rdzv_conf"] = ",".join(f"{name}={math.ceil(meeting_s)}" for name in names)
     return [f"--{name.replace('_', '-')}={value}" for name, value in unset.items()]
 
 
-def _root(failures: dict[int, Any]) -> RankFailure:
+def _root(failures: dict[int, Any], count: int) -> RankFailure | RankKilled:
     """The failure that the others followed from: a mistake of the user's, a killed rank, or the first to leave word."""
 
-    def order(item: tuple[int, Any]) -> tuple[int, float, int]:
-        rank, failure = item
+    def order(item: tuple[int, Any]) -> tuple[int, float]:
+        _, failure = item
         left_word = Path(failure.error_file)
         when = left_word.stat().st_mtime if left_word.exists() else 0.0
         if failure.exitcode == USER_ERROR_STATUS and when:
-            return 0, when, rank
+            return 0, when
+        if failure.exitcode == LOST_STATUS:
+            return 4, when
         if failure.exitcode < 0 and failure.exitcode not in _CONSEQUENCES:
-            return 1, 0.0, rank
-        return (2 if when else 3), when, rank
+            return 1, 0.0
+        return (2 if when else 3), when
 
-    rank, failure = min(failures.items(), key=order)
+    rank, failure = min(failures.items(), key=order)  # of alike ones the first that torchrun saw
     if Path(failure.error_file).exists():
-        return RankFailure(failure.exitcode, str(failure.message).rstrip())
-    if failure.exitcode < 0:
-        name = signal.Signals(-failure.exitcode).name
-        return RankFailure(failure.exitcode, f"rank {rank} was killed by {name}; {LESS_MEMORY}")
+        status = USER_ERROR_STATUS if failure.exitcode == LOST_STATUS else failure.exitcode
+        return RankFailure(status, str(failure.message).rstrip())
+    number = -failure.exitcode if failure.exitcode < 0 else failure.exitcode - 128  # as SIGTERM unwinds a stage
+    if number > 0:
+        name = signal.Signals(number).name
+        return RankKilled(
+            "a process of the stage was killed, and the others were ended",
+            where=f"rank {rank} of {count}",
+            expected="that all of them reach the end of the stage",
+            found=f"it was killed by {name}",
+            do=f"{likely_reason(name)}; then run the same command again, which goes on from what was finished",
+        )
     return RankFailure(failure.exitcode, f"rank {rank} ended with status {failure.exitcode}")

@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Cancelled, Failed
 
 from components.errors import USER_ERROR_STATUS, ProximalError
-from components.memory import LESS_MEMORY
+from components.memory import likely_reason
 from components.status_file import Status
 from flows.processes import Ended, signal_of
 from flows.transcript import Transcript
@@ -106,12 +106,14 @@ def failure(
         return killed(stage, "was killed")
     if name := signal_of(told.exit_status):
         return killed(stage, f"was killed by {name}")
+    if told.again:  # in its own words, which say why; the machine's fault and for the user to mend
+        return StageFailure(stage, USER_ERROR_STATUS, transcript.message(), environment=True)
     status = USER_ERROR_STATUS if told.exit_status == USER_ERROR_STATUS else 1
     return StageFailure(stage, status, transcript.message())
 
 
 def killed(stage: str, what: str) -> StageFailure:
     """A stage, or what asked for it, was killed: worth another try."""
-    # Where memory is short, SIGKILL comes from the kernel; SIGTERM is somebody's.
-    why = "somebody ended it: start the run again, which goes on from there" if "SIGTERM" in what else LESS_MEMORY
-    return StageFailure(stage, 1, f"{what}; {why}", environment=True)
+    name = "SIGTERM" if "SIGTERM" in what else ""
+    more = ": start the run again, which goes on from there" if name else ""
+    return StageFailure(stage, 1, f"{what}; {likely_reason(name)}{more}", environment=True)

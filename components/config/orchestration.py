@@ -43,6 +43,7 @@ class Orchestration(Section):
     pools: dict[Name, Name | None]  # a stage (alignment: all its cycles) and the work pool that it runs on; null: here
     hand_over_remote: Name | None  # the DVC remote by which stages on other pools get their inputs and return results
     timeout_minutes: TimeoutMinutes  # of a stage, which keeps what it has stored for the next run to go on with
+    meeting_timeout_seconds: Positive  # several machines wait so long for each other before a stage begins
 
     @model_validator(mode="after")
     def other_pools_have_a_remote(self) -> Orchestration:

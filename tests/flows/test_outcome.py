@@ -44,7 +44,7 @@ def test_a_stages_own_fault_is_told_in_its_words(stage_status: int, status: int)
     ("told", "process_status", "message"),
     [
         (KILLED, DVC_FAILED, "was killed"),
-        (exited(137), DVC_FAILED, "was killed by SIGKILL"),  # a launcher tells of its rank
+        (exited(137), DVC_FAILED, "was killed by SIGKILL"),
         (exited(-11), DVC_FAILED, "was killed by SIGSEGV"),
         (KILLED, 137, "the process that ran it was killed by SIGKILL"),  # DVC
         (KILLED, -9, "the process that ran it was killed by SIGKILL"),  # the supervisor
@@ -57,6 +57,14 @@ def test_what_was_killed_is_a_fault_of_the_machine(told: Status, process_status:
     assert fault.message.startswith(f"{message}; out of memory is the usual reason; lower microbatch_size")
     assert all(key in fault.message for key in ("batch_size", "gradient_checkpointing", "vocabulary_chunk", "dtype"))
     assert (fault.status, fault.environment) == (1, True)
+
+
+def test_what_may_not_fail_once_more_is_tried_again_and_is_the_users_to_mend() -> None:
+    """A launcher tells of its rank."""
+    lines = ("error: a process was killed", "  where:      rank 1 of 2", "ERROR: failed to reproduce 'a'")
+    fault = of(Status(began=True, exit_status=2, again=True), DVC_FAILED, *lines)
+    assert fault.message == "a process was killed\n  where:      rank 1 of 2"
+    assert (fault.status, fault.environment) == (2, True)
 
 
 def test_what_somebody_ended_is_not_told_of_memory() -> None:
@@ -89,3 +97,5 @@ def test_a_status_file_tells_whether_a_command_began_and_what_it_ended_with(
     assert status_file.read(file) == KILLED
     status_file.end(2)
     assert status_file.read(file) == exited(2)
+    status_file.end(2, again=True)
+    assert status_file.read(file) == Status(began=True, exit_status=2, again=True)

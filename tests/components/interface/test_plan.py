@@ -210,7 +210,7 @@ def test_zero_shares_out_a_copy_of_the_weights_too(small: Params) -> None:
     assert (two.work, three.work) == (whole.work + gradients, whole.work + gradients + policy)
 
 
-def test_frozen_models_are_whole_in_every_process_and_evaluation_is_one(small: Params) -> None:
+def test_frozen_models_and_those_of_an_evaluation_are_whole_in_every_process(small: Params) -> None:
     config = sharded({"mixed_precision": "no"}, 2)
     whole = simulation(small).updates()
     mine = of_one_process(whole, config)

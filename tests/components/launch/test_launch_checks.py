@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from launched import ROOT, TWO, ChangeParams
+from launched import FAULTY, ROOT, TWO, ChangeParams, run_planted
 
 from components.artifacts import read_json
+from components.digests import digest
 from components.place import Place
 from components.training.fingerprint import fingerprint
 
@@ -48,29 +50,27 @@ open(f"{sys.argv[1]}/{torch.distributed.get_rank()}", "w").write(json.dumps(foun
 """
 
 
-def start_two(world: Path, tmp_path: Path, plant: str, *arguments: str) -> tuple[int, str]:
-    planted = tmp_path / "planted"
-    planted.mkdir()
-    (planted / "sitecustomize.py").write_text(plant)
-    ended = subprocess.run(
-        [sys.executable, "-m", "components.launch", *arguments],
-        env={**os.environ, "PYTHONPATH": f"{planted}{os.pathsep}{ROOT}"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    return ended.returncode, ended.stderr
-
-
 def test_ranks_that_hold_the_same_weights_say_so(world: Path, tmp_path: Path, change_params: ChangeParams) -> None:
     change_params(compute=TWO, ppo={"iterations_per_cycle": 2})
-    status, errors = start_two(world, tmp_path, "", "alignment", "--cycle", "1")
+    status, errors = run_planted(world, tmp_path, "", "alignment", "--cycle", "1")
     assert status == 0, errors
     rows = {row["name"]: row for row in read_json(Place().alignment / "1" / "checks.json")}
     assert list(rows) == ["sampler", "sampler_largest", "reference", "ratio", "processes"]
     assert (rows["processes"]["largest"], rows["processes"]["times"]) == (0, 2)
     assert errors.count("weights in which processes differ 0 of ") == 1  # one of them speaks, and once
+    # A device of a rank that is full, and a rank that is killed, in the second iteration: the first one is kept.
+    unbroken = digest(Place().alignment)
+    shutil.rmtree(Place().alignment)
+    for fault, said in (("memory", "out of memory\n"), ("kill", "killed by SIGKILL\n")):
+        status, errors = run_planted(
+            world, tmp_path, FAULTY.format(fault=fault, iteration=1), "alignment", "--cycle", "1"
+        )
+        assert status == 2 and errors.count("error: ") == 1 and said in errors, errors
+        assert "Traceback" not in errors and not Place().alignment.exists()
+        assert len(list(Place().work.glob("alignment-1-*/state/progress.json"))) == 1
+    status, errors = run_planted(world, tmp_path, "", "alignment", "--cycle", "1")
+    assert status == 0 and "cycle 1 goes on after iteration 1" in errors, errors
+    assert digest(Place().alignment) == unbroken
 
 
 @pytest.mark.parametrize(
@@ -82,7 +82,7 @@ def test_a_rank_whose_weights_went_astray(
     """One number of one rank by its last bit, after its first update."""
     change_params(compute=TWO, method=method)
     plant = NUDGED.format(room=room, model=model)
-    status, errors = start_two(world, tmp_path, plant, "alignment", "--cycle", "1")
+    status, errors = run_planted(world, tmp_path, plant, "alignment", "--cycle", "1")
     assert status == 2, errors
     said = errors[errors.index("error: ") :]
     assert said.startswith("error: the processes do not train one model")

@@ -11,9 +11,11 @@ from typing import Any
 
 import psutil
 import pytest
-from launched import TWO, ChangeParams, descendants, is_running, wait_for
+from launched import ROOT, TWO, ChangeParams, descendants, is_running, wait_for
+from ruamel.yaml import YAML
 
 from components.place import Place
+from components.processes import free_port
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
@@ -61,27 +63,53 @@ def test_a_killed_launcher_leaves_no_process(start: Any, world: Path, change_par
     assert wait_for(lambda: not any(map(is_running, others)), seconds=15), others
 
 
-@pytest.mark.parametrize("rank", [0, 1])
+@pytest.mark.parametrize(("rank", "number"), [(0, signal.SIGKILL), (1, signal.SIGTERM)], ids=str)
 def test_a_killed_rank_ends_the_others_and_is_named(
-    start: Any, world: Path, tmp_path: Path, change_params: ChangeParams, rank: int
+    start: Any, world: Path, tmp_path: Path, change_params: ChangeParams, rank: int, number: signal.Signals
 ) -> None:
-    """Not the errors of those that it left alone, nor torchrun's summary."""
+    """Not the errors of those that it left alone, nor torchrun's summary. The flow is told to try once more."""
     change_params(compute=TWO, ppo={"iterations_per_cycle": 100_000})
     process = start("alignment", "--cycle", "1")
     assert wait_for(lambda: list(Place().work.glob("alignment-1-*/state/progress.json")), seconds=120), process.poll()
     others = descendants(process)
     (victim,) = (each for each in ranks_of(process) if each.environ()["RANK"] == str(rank))
-    victim.kill()
+    victim.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 128 + signal.SIGKILL
-    said = f"rank {rank} was killed by SIGKILL; out of memory is the usual reason; lower microbatch_size"
-    assert errors.splitlines()[-1].startswith(said)
+    assert process.returncode == 2
+    before, error = errors.split("error: ")
+    assert error.startswith("a process of the stage was killed, and the others were ended\n")
+    assert f"rank {rank} of 2\n" in error and f"it was killed by {number.name}\n" in error
+    why = "out of memory is the usual reason" if number is signal.SIGKILL else "somebody ended it"
+    assert f"what to do: {why}" in error and "run the same command again" in error and len(error.splitlines()) == 5
     assert all(
         line.startswith(("warning: alignment: ", "ppo, iteration 1: ", "ppo, iteration 1, step 1: ", "ppo: cycle 1, "))
-        for line in errors.splitlines()[:-1]
+        for line in before.splitlines()
     ), errors
-    assert (tmp_path / "status").read_text() == str(128 + signal.SIGKILL)
+    assert (tmp_path / "status").read_text() == "2 again"
     assert wait_for(lambda: not any(map(is_running, others)), seconds=15), others
+
+
+def test_a_machine_that_is_lost_is_told_of(
+    start: Any, world: Path, tmp_path: Path, change_params: ChangeParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second of two, amid training: the first sees none of its processes, but nobody answers."""
+    config = YAML(typ="safe").load(ROOT / TWO["accelerate_config"])
+    config |= {"num_machines": 2, "main_process_ip": "127.0.0.1", "main_process_port": free_port()}
+    YAML(typ="safe").dump(config, tmp_path / "machines.yaml")
+    change_params(compute={"accelerate_config": str(tmp_path / "machines.yaml")}, ppo={"iterations_per_cycle": 100_000})
+    machines = []
+    for number in range(2):
+        monkeypatch.setenv("PET_NODE_RANK", str(number))
+        monkeypatch.setenv("PROXIMAL_STATUS_FILE", str(tmp_path / f"status{number}"))
+        machines.append(start("alignment", "--cycle", "1"))
+    found = wait_for(lambda: list(Place().work.glob("alignment-1-*/state/progress.json")), seconds=300)
+    assert found, [machine.poll() for machine in machines]
+    for each in [machines[1], *descendants(machines[1])]:
+        each.kill()
+    _, errors = machines[0].communicate(timeout=120)
+    assert machines[0].returncode == 2, errors
+    assert "error: another process of the stage is gone\n  where:      rank 0 of 2\n" in errors, errors
+    assert "Traceback" not in errors and (tmp_path / "status0").read_text() == "2"
 
 
 def ranks_of(process: subprocess.Popen[str]) -> list[psutil.Process]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from launched import ROOT, SHARDED, ChangeParams, files
+from launched import FAULTY, ROOT, SHARDED, ChangeParams, files, run_planted
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
 from sharded_stages import INTERRUPTED, RESUMED, SFT
@@ -54,7 +54,7 @@ import sys
 from pathlib import Path
 from components.config.accelerate import accelerate_config
 from components.torchrun import run_ranks
-run_ranks(accelerate_config(Path(sys.argv[1])), "sharded_stages", sys.argv[2:])
+run_ranks(accelerate_config(Path(sys.argv[1])), "sharded_stages", sys.argv[2:], meeting_s=60)
 """
 
 
@@ -87,7 +87,7 @@ def sharded(
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "MLFLOW_TRACKING_URI": tracking}
     config = str(ROOT / SHARDED["accelerate_config"])
     command = [sys.executable, "-c", RUN, config, *(str(folder / name) for name in CASES)]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=500)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=850)
     assert done.returncode == 0, done.stderr
     return folder
 
@@ -156,6 +156,22 @@ def test_an_interrupted_fit_in_shards_goes_on_to_the_same_bytes(sharded: Path) -
     (folder,) = (path for path in (sharded / f"{INTERRUPTED}{SFT}" / ".work").iterdir() if path.is_dir())
     assert len(json.loads((folder / "curve.json").read_text())) == 5
     assert digest(sharded / f"{RESUMED}{SFT}" / "artifacts" / "sft") == digest(sharded / SFT / "artifacts" / "sft")
+
+
+def test_a_killed_rank_loses_nothing_but_its_iteration(
+    sharded: Path, trained_world: Path, tmp_path: Path, tracking: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the third iteration; the same command goes on to the bytes of a cycle that nothing befell."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", tracking)
+    world = Path(shutil.copytree(trained_world, tmp_path / "world"))
+    for name in ("params.yaml", FRUGAL["accelerate_config"]):
+        shutil.copy(sharded / "ppo" / name, world / name)
+    status, errors = run_planted(world, tmp_path, FAULTY.format(fault="kill", iteration=2), "alignment", "--cycle", "1")
+    assert status == 2 and "error: a process of the stage was killed" in errors, errors
+    assert "rank 1 of 2\n" in errors and "killed by SIGKILL\n" in errors and "Traceback" not in errors
+    status, errors = run_planted(world, tmp_path, "", "alignment", "--cycle", "1")
+    assert status == 0 and "cycle 1 goes on after iteration 2" in errors, errors
+    assert digest(world / Place().alignment / "1") == digest(sharded / "ppo" / Place().alignment / "1")
 
 
 def test_another_number_of_processes_goes_on_only_if_asked(
