@@ -141,7 +141,7 @@ def _run(
             show=transcript,
         )
         told = status_file.read(file)
-    if name == PROMOTION and told.exit_status is None:
+    if name in (PROMOTION, MEASUREMENT) and told.exit_status is None:
         told = Status(began=True, exit_status=ended.status)  # no DVC in between
     if ended.status:
         fault = failure(name, told, ended, transcript, timeout_minutes)
