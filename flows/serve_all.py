@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
@@ -21,7 +22,7 @@ import psutil
 
 from components.errors import EnvironmentFault
 from components.place import Place
-from flows.deploy import POOLS, deploy
+from flows.deploy import POOLS
 from flows.environment import set_environment, tracking_uri
 from flows.gpus import gpus_here
 from flows.pages import HOST, MLFLOW_QUIET, mlflow_command
@@ -29,7 +30,7 @@ from flows.processes import signal_of, supervised
 from flows.server import API_VARIABLE
 
 # Workers first, who still have runs to end and to tell of; then the servers; then whatever is left: within 15 s in all.
-_WORKERS_S, _ALL_S = 7.0, 13.0
+_WORKERS_S, _ALL_S = 6.0, 11.0
 
 
 @dataclass(frozen=True)
@@ -66,11 +67,10 @@ def serve_all(repository: Path, prefect_port: int, mlflow_port: int) -> NoReturn
             _wait_for(servers[-1], f"http://{HOST}:{mlflow_port}/health", servers)
             store = f"http://{HOST}:{mlflow_port}, of {store}"
         click.echo(f"MLflow      {store}{_log(servers, 'mlflow')}")
-        for deployment in deploy(repository):
-            click.echo(f"deployment  {deployment.line()}")
+        _deploy(repository)
         for pool in POOLS:
             workers += _start_worker(repository, pool)
-        _wait_for_workers(workers)
+        _wait_for_workers(url, workers)
         for worker in workers:
             click.echo(f"{worker.name:<10}  at work{_log(workers, worker.name)}")
         click.echo(f"elsewhere   export {API_VARIABLE}={url}; Ctrl-C ends all of these")
@@ -86,10 +86,7 @@ def _start_prefect(repository: Path, port: int) -> _Service:
 
 
 def _start_mlflow(repository: Path, store: str, port: int) -> _Service:
-    from components.tracking import reconcile_dead_runs
-
     _require_free(port, "--mlflow-port")
-    reconcile_dead_runs()  # makes the database, which the server and runs then share
     return _start(repository, "mlflow", mlflow_command(store, port), MLFLOW_QUIET)
 
 
@@ -99,7 +96,7 @@ def _start_worker(repository: Path, pool: str) -> list[_Service]:
         click.echo("worker gpu  none: no NVIDIA GPU here; where one is: prefect worker start --pool gpu")
         return []
     limit = ("--limit", str(gpus)) if pool == "gpu" else ()
-    command = ("prefect", "worker", "start", "--pool", pool, "--name", f"{socket.gethostname()} {pool}", *limit)
+    command = ("prefect", "worker", "start", "--pool", pool, "--name", _name(pool), *limit)
     return [_start(repository, f"worker {pool}", command, {})]
 
 
@@ -134,7 +131,7 @@ def _require_free(port: int, option: str) -> None:
 
 
 def _wait_for(service: _Service, url: str, services: Sequence[_Service]) -> None:
-    deadline = time.monotonic() + float(os.environ["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"])
+    deadline = time.monotonic() + _patience_s()
     while True:
         _see_that_all_live(services)
         try:
@@ -146,22 +143,39 @@ def _wait_for(service: _Service, url: str, services: Sequence[_Service]) -> None
             time.sleep(0.1)
 
 
-def _wait_for_workers(workers: Sequence[_Service]) -> None:
-    """Until the server has heard of each."""
-    from prefect.client.orchestration import get_client
+def _deploy(repository: Path) -> None:
+    """In a process of its own: one that has imported Prefect waits at its end for a server that is gone by then."""
+    sys.stdout.flush()
+    done = subprocess.run([*supervised(), sys.executable, "-m", "flows.cli", "deploy"], cwd=repository)
+    if done.returncode:  # it has said why
+        sys.exit(done.returncode)
 
-    deadline = time.monotonic() + float(os.environ["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"])
-    with get_client(sync_client=True) as client:
-        for worker in workers:
-            pool = worker.name.removeprefix("worker ")
-            while not any(
-                found.name == f"{socket.gethostname()} {pool}" and found.status == "ONLINE"
-                for found in client.read_workers_for_work_pool(pool)
-            ):
-                _see_that_all_live(workers)
-                if time.monotonic() > deadline:
-                    raise _ended_early(worker, "it does not poll")
-                time.sleep(0.2)
+
+def _wait_for_workers(url: str, workers: Sequence[_Service]) -> None:
+    """Until the server has heard of each."""
+    deadline = time.monotonic() + _patience_s()
+    for worker in workers:
+        pool = worker.name.removeprefix("worker ")
+        asked = urllib.request.Request(
+            f"{url}/work_pools/{pool}/workers/filter", b"{}", {"content-type": "application/json"}
+        )
+        while True:
+            with urllib.request.urlopen(asked, timeout=30) as answer:
+                if any(found["name"] == _name(pool) and found["status"] == "ONLINE" for found in json.load(answer)):
+                    break
+            _see_that_all_live(workers)
+            if time.monotonic() > deadline:
+                raise _ended_early(worker, "it does not poll")
+            time.sleep(0.2)
+
+
+def _name(pool: str) -> str:
+    """Of this machine's worker."""
+    return f"{socket.gethostname()} {pool}"
+
+
+def _patience_s() -> float:
+    return float(os.environ["PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS"])
 
 
 def _see_that_all_live(services: Sequence[_Service]) -> None:

@@ -162,7 +162,7 @@ def _run(
             show=transcript,
         )
         told = status_file.read(file)
-    if name == PROMOTION and told.exit_status is None:
+    if name in (PROMOTION, MEASUREMENT) and told.exit_status is None:
         told = Status(began=True, exit_status=ended.status)  # no DVC in between
     if ended.status:
         return _failed(talk, failure(name, told, ended, transcript, timeout_minutes), stopped=ended.stopped)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -83,11 +84,21 @@ def test_a_project_is_served_from_its_registration_to_the_end(service: Served, t
     assert scheduled["auto_scheduled"] and scheduled["state_name"] == IDLE
     assert service.pipelines() == 2
 
-    # It ends with all that it started, a run that goes on included.
+    # It ends with all that it started, a run at work included, which Prefect does not take to be running.
+    send("DELETE", f"{service.api}/{schedules}/{service.deployments()['rlhf']['schedules'][0]['id']}")
+    service.wait(lambda: not service.runs("RUNNING", "PENDING"), "the end of the last run")
     assert list((tiny.folder / RUNS).iterdir()) == []
+    tiny.stages(a={"needs": ["data/shipped.jsonl"], "seconds": 600})
+    tiny.commit()
+    service.announce()
+    service.wait(lambda: tiny.began() == ["a", "b", "a", "a"], "a run at work")
+    (at_work,) = service.runs("RUNNING")
     status, seconds, left = end(service, signal.SIGTERM)
     assert status == 128 + signal.SIGTERM and left == []
     assert seconds < 15.0
+    with sqlite3.connect(Path(service.environment["PREFECT_HOME"]) / "prefect.db") as records:
+        query = "select state_type from flow_run where replace(id, '-', '') = ?"
+        assert records.execute(query, [at_work["id"].replace("-", "")]).fetchall() == [("CRASHED",)]
 
 
 def _parameters(service: Served) -> dict[str, Any]:
