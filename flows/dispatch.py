@@ -14,12 +14,12 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import LogFilter, LogFilterFlowRunId, LogFilterTimestamp
+from prefect.client.schemas.filters import LogFilter
 from prefect.states import Cancelling
 
 from components import status_file
@@ -80,8 +80,8 @@ def _run_there(client: SyncPrefectClient, request: dict[str, Any], handed: HandO
 
 def _start(client: SyncPrefectClient, request: dict[str, Any], handed: HandOver) -> FlowRun:
     """The run there: a new one, or where this is another try of the task, the one that the first try left running."""
-    stage, parent = request["stage"], request["variables"]["PROXIMAL_FLOW_RUN_ID"]
-    names = ("stage", "revision", "overrides", "variables", "remote", "timeout_minutes")
+    stage, parent = request["stage"], request["sent_by"]
+    names = ("stage", "revision", "overrides", "variables", "remote", "sent_by", "timeout_minutes")
     parameters = {name: request[name] for name in names} | handed._asdict()
     name = f"{stage} of {client.read_flow_run(parent).name}"
     for attempt in itertools.count():
@@ -111,16 +111,12 @@ def _follow(client: SyncPrefectClient, run: FlowRun, pool: str) -> State[Any]:
         EnvironmentFault: Prefect's server does not answer for minutes.
     """
     shown: set[Any] = set()
-    since, last, seen = run.created, time.monotonic(), ""
+    since, last, seen = datetime.now(UTC) - _LATE_LINES, time.monotonic(), ""
     while True:
         try:
             state = client.read_flow_run(run.id).state
-            lines = client.read_logs(
-                LogFilter(
-                    flow_run_id=LogFilterFlowRunId(any_=[run.id]),
-                    timestamp=LogFilterTimestamp(after_=since),
-                )
-            )
+            wanted = {"flow_run_id": {"any_": [run.id]}, "timestamp": {"after_": since}}
+            lines = client.read_logs(LogFilter.model_validate(wanted))
             last = time.monotonic()
         except httpx.HTTPError as fault:
             if time.monotonic() - last > _PATIENCE_S:

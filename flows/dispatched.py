@@ -24,9 +24,10 @@ from ruamel.yaml import YAML
 
 from components.errors import USER_ERROR_STATUS, ConfigError, ProximalError
 from flows.environment import TRACKING_URI_VARIABLE, set_environment, stage_environment
+from flows.gpus import gpus_of
 from flows.graph import PIPELINE, Stage
 from flows.outcome import PipelineFailure, StageFailure, failed
-from flows.processes import processes, processes_of, stop_all
+from flows.processes import end_with_parent, processes, processes_of, stop_all
 from flows.progress import followed
 from flows.stages import run_stage
 from flows.transcript import Transcript
@@ -43,6 +44,7 @@ def stage(
     overrides: dict[str, Any],
     variables: dict[str, str],
     remote: str,
+    sent_by: str,
     lock: dict[str, Any],
     reads: dict[str, Any],
     timeout_minutes: float | None,
@@ -55,10 +57,12 @@ def stage(
         overrides: values for dotted keys of params.yaml at that commit.
         variables: what the stage's command must know of its run.
         remote: the DVC remote that has the inputs and takes the result.
+        sent_by: the id of the flow run that waits for it.
         lock: what dvc.lock says of the inputs.
         reads: a digest or value of all that the stage goes by, where its run is.
         timeout_minutes: when the stage is ended; None for never.
     """
+    end_with_parent()
     try:
         repository = _repository()
         # Where this machine names an MLflow server, it may be the same one by another address.
@@ -72,13 +76,13 @@ def stage(
             clone as folder,
             _reconciled(),
             processes(str(flow_run.id)),
-            _ended_with(variables["PROXIMAL_FLOW_RUN_ID"]),
+            _ended_with(sent_by),
         ):
             YAML().dump({"schema": "2.0", "stages": lock}, folder / PIPELINE.with_suffix(".lock"))
             _hand_over(folder, stage, remote, json.dumps(reads))
-            work = Stage(stage, (), True, timeout_minutes)
+            work = Stage(stage, (), True)
             with followed(str(flow_run.id), [work], repository):
-                state = run_stage(work, folder, variables, [], return_state=True)
+                state = run_stage(work, folder, variables, [], timeout_minutes, gpus_of(folder), return_state=True)
             became = state.result(raise_on_failure=False)
             if isinstance(became, StageFailure):
                 raise PipelineFailure([became])

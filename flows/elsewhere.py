@@ -14,7 +14,6 @@ from prefect.runtime import flow_run
 from components import status_file
 from components.errors import USER_ERROR_STATUS
 from flows.environment import stage_environment
-from flows.graph import Stage
 from flows.outcome import Outcome, StageFailure, killed
 from flows.processes import processes_of, signal_of
 from flows.talk import Talk
@@ -43,20 +42,27 @@ class Dispatch:
 
 
 def run_elsewhere(
-    stage: Stage, talk: Talk, folder: Path, variables: dict[str, str], dispatch: Dispatch
+    stage: str,
+    talk: Talk,
+    folder: Path,
+    variables: dict[str, str],
+    timeout_minutes: float | None,
+    dispatch: Dispatch,
 ) -> Outcome | StageFailure:
     """Let a stage run on its pool; when it has, the run cache here knows its result, and `dvc repro` restores it.
 
     Args:
         folder: the repository, or a clone.
         variables: what the stage's command must know of its run.
+        timeout_minutes: when it is ended there, counted from when it begins.
     """
     request = json.dumps(
         {
             **asdict(dispatch),
-            "stage": stage.name,
+            "stage": stage,
             "variables": variables,
-            "timeout_minutes": stage.timeout_minutes,
+            "sent_by": str(flow_run.id),
+            "timeout_minutes": timeout_minutes,
         }
     )
     transcript = Transcript(talk.line)
@@ -66,15 +72,15 @@ def run_elsewhere(
             [sys.executable, "-P", "-m", "flows.dispatch", request],
             folder=folder,
             environment=stage_environment({**variables, status_file.VARIABLE: str(file)}),
-            timeout_s=None,  # the stage's own limit counts there, from when it begins
+            timeout_s=None,  # the stage may wait for a free worker as long as it takes
             show=transcript,
         )
         ran = status_file.read(file).began
     if ended.status == 0:
         return Outcome.RAN if ran else Outcome.RESTORED
     if ended.stopped:
-        return StageFailure(stage.name, 1, "ended with the run")
+        return StageFailure(stage, 1, "ended with the run")
     if name := signal_of(ended.status):
-        return killed(stage.name, f"the process that waited for it was killed by {name}")
+        return killed(stage, f"the process that waited for it was killed by {name}")
     status = USER_ERROR_STATUS if ended.status == USER_ERROR_STATUS else 1
-    return StageFailure(stage.name, status, transcript.message(), environment=ended.status == CRASHED_STATUS)
+    return StageFailure(stage, status, transcript.message(), environment=ended.status == CRASHED_STATUS)

@@ -14,11 +14,14 @@ from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from components.artifacts import read_json
+from components.config import load_params
 from components.errors import ProximalError
+from components.place import Place
 from flows.environment import set_environment, stage_variables
 from flows.gpus import gpus_of
 from flows.graph import Stage, read_stages
 from flows.outcome import PipelineFailure, failed
+from flows.pools import dispatches
 from flows.processes import processes
 from flows.progress import followed
 from flows.server import orderly
@@ -48,13 +51,16 @@ def evaluate(repository: Path, policy: str, revision: str | None = None) -> Stat
             tempfile.TemporaryDirectory(prefix="proximal-") as scratch,
         ):
             variables, out = stage_variables(repository), Path(scratch) / "evaluation"
-            graph, gpus = _needed(read_stages(folder)), gpus_of(folder)
-            last = Stage(MEASUREMENT, _MEASURE_WITH, True, None, "the policy on the held-out prompts")
+            whole, gpus = read_stages(folder), gpus_of(folder)
+            graph, params = _needed(whole), load_params(Place(folder).params)
+            limits, elsewhere = params.orchestration.timeout_minutes, dispatches(params, whole, folder, repository)
+            last = Stage(MEASUREMENT, _MEASURE_WITH, True, "the policy on the held-out prompts")
             stages: dict[str, PrefectFuture[Any]] = {}
             with followed(str(flow_run.id), [*graph, last], repository):
                 for stage in graph:
                     upstream = [stages[name] for name in stage.upstream]
-                    stages[stage.name] = run_stage.submit(stage, folder, variables, upstream, gpus)
+                    limit, dispatch = limits.of(stage.name), elsewhere.get(stage.name)
+                    stages[stage.name] = run_stage.submit(stage, folder, variables, upstream, limit, gpus, dispatch)
                 named = policy if "@" in policy or policy.startswith("models:") else str(repository / policy)
                 stages[MEASUREMENT] = measure.submit(named, out, folder, variables, list(stages.values()), gpus)
                 conclude(stages, {})

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
+from ruamel.yaml import YAML
+
 from components.errors import ConfigError
+from components.place import Place
 from flows.environment import TRACKING_URI_VARIABLE, tracking_uri
 from flows.graph import Stage
 from flows.server import API_VARIABLE
@@ -60,9 +63,7 @@ def require_pools(params: Params, repository: Path) -> None:
     require_remote(repository, params.orchestration.hand_over_remote)
 
 
-def dispatches(
-    params: Params, graph: Sequence[Stage], folder: Path, repository: Path, overrides: Mapping[str, Any]
-) -> dict[str, Dispatch]:
+def dispatches(params: Params, graph: Sequence[Stage], folder: Path, repository: Path) -> dict[str, Dispatch]:
     """The stages that run on another pool than the flow that asks, by name.
 
     Args:
@@ -101,10 +102,21 @@ def dispatches(
         return {}
     if folder == repository:
         _require_committed(folder, list(named))
-    revision = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True
-    ).stdout.strip()
-    return {name: Dispatch(pool, deployments[pool], remote, revision, dict(overrides)) for name, pool in named.items()}
+    revision = _git(folder, "rev-parse", "HEAD").strip()
+    overrides = _overrides(folder)
+    return {name: Dispatch(pool, deployments[pool], remote, revision, overrides) for name, pool in named.items()}
+
+
+def _overrides(folder: Path) -> dict[str, Any]:
+    """The sections of a clone's params that are others than in its commit: what the run was asked for."""
+    file = Place(folder).params
+    yaml = YAML(typ="safe")
+    here, committed = yaml.load(file), yaml.load(_git(folder, "show", f"HEAD:{file.name}"))
+    return {section: value for section, value in here.items() if value != committed.get(section)}
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout
 
 
 def _deployment(client: Any, pool: str) -> str:
@@ -121,7 +133,7 @@ def _deployment(client: Any, pool: str) -> str:
             where=f"{_KEY}: {pool}, on {client.api_url}",
             expected="a deployment of the flow `stage` on the pool of that name",
             found="none",
-            do="`prefect work-pool create`, then `prefect deploy` with infra/prefect.yaml, which has one for pool gpu",
+            do="`make deploy`, which has one for pool gpu; for another pool give infra/prefect.yaml a copy of it",
         )
     return str(found[0].id)
 
@@ -132,8 +144,8 @@ def _require_committed(repository: Path, stages: Sequence[str]) -> None:
     Raises:
         ConfigError: what another machine would take from the last commit is not what lies here.
     """
-    status = ["git", "status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude,glob)**/dvc.lock"]
-    changed = subprocess.run(status, cwd=repository, capture_output=True, check=True, text=True).stdout.split("\n")
+    status = ("status", "--porcelain", "--untracked-files=no", "--", ".", ":(exclude,glob)**/dvc.lock")
+    changed = _git(repository, *status).split("\n")
     if changed := [line[3:] for line in changed if line]:
         raise ConfigError(
             "a stage on another pool runs at the last commit, and this folder has changed since",

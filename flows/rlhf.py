@@ -95,7 +95,7 @@ def rlhf(
             if promotion:
                 require_champion(params.promotion.registered_model)
             graph, gpus = read_stages(folder), gpus_of(folder)
-            elsewhere = dispatches(params, graph, folder, repository, overrides or {})
+            elsewhere = dispatches(params, graph, folder, repository)
             limits = params.orchestration.timeout_minutes
             stages: dict[str, PrefectFuture[Any]] = {}
             last = promotion_after(graph)

@@ -71,13 +71,16 @@ def run_stage(
             talk.end(Outcome.UNCHANGED)
             # What comes after it may read what a stage before it has made, and has to look.
             return Completed(name="Unchanged", data=Outcome.CONFIRMED if anew else Outcome.UNCHANGED)
-        became = run_elsewhere(stage, talk, folder, variables, dispatch) if dispatch is not None else None
-        if isinstance(became, StageFailure):
-            return _failed(talk, became, stopped=False)
+        elsewhere: Outcome | None = None
+        if dispatch is not None:
+            became = run_elsewhere(stage.name, talk, folder, variables, timeout_minutes, dispatch)
+            if isinstance(became, StageFailure):
+                return _failed(talk, became, stopped=False)
+            elsewhere = became
         # Two stages may start or end at once: DVC holds its lock then, and releases it while a command runs.
         command = [sys.executable, "-P", "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name]
         with held(gpus if dispatch is None else 0):
-            return _run(stage.name, talk, command, folder, variables, timeout_minutes, became)
+            return _run(stage.name, talk, command, folder, variables, timeout_minutes, elsewhere)
 
 
 @task(

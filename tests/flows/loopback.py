@@ -15,7 +15,7 @@ from pathlib import Path
 from components import supervise
 from components.processes import free_port
 
-_PATIENCE_S = 240.0
+_PATIENCE_S = 600.0
 
 
 @contextmanager

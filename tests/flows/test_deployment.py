@@ -35,11 +35,11 @@ def test_a_project_is_served_from_its_registration_to_the_end(service: Served, t
     tiny = service.tiny
     # Everything is registered, and again it is the same.
     before = _registered(service)
-    assert {name: each["pool"] for name, each in before["deployments"].items()} == dict.fromkeys(
-        ("rlhf", "continue", "evaluate", "compare"), "cpu"
-    )
-    assert {each["collision"] for each in before["deployments"].values()} == {"ENQUEUE"}
-    assert {each["repository"] for each in before["deployments"].values()} == {str(tiny.folder)}
+    whole = ("rlhf", "continue", "evaluate", "compare")
+    pools = {name: each["pool"] for name, each in before["deployments"].items()}
+    assert pools == {**dict.fromkeys(whole, "cpu"), "stage": "gpu"}
+    assert {before["deployments"][name]["collision"] for name in whole} == {"ENQUEUE"}
+    assert {before["deployments"][name]["repository"] for name in whole} == {str(tiny.folder)}
     assert before["deployments"]["rlhf"]["schedules"] == ["0 3 * * *"]
     assert before["pools"] == {"cpu", "gpu"} and before["limits"] == {"gpu": 1}
     assert len(before["automations"]) == 2 and any("silent" in name for name in before["automations"].values())
@@ -110,8 +110,8 @@ def _registered(service: Served) -> dict[str, Any]:
         name: {
             "id": each["id"],
             "pool": each["work_pool_name"],
-            "collision": each["concurrency_options"]["collision_strategy"],
-            "repository": each["parameters"]["repository"],
+            "collision": (each["concurrency_options"] or {}).get("collision_strategy"),
+            "repository": each["parameters"].get("repository"),
             "schedules": [schedule["schedule"]["cron"] for schedule in each["schedules"]],
         }
         for name, each in service.deployments().items()

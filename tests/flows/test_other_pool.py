@@ -26,6 +26,7 @@ from tiny_project import REPOSITORY, Tiny, run_command
 
 from components.digests import tree_digests
 from components.worlds.helpdesk import world
+from flows.deploy import deploy
 
 SMALL = REPOSITORY / "tests" / "e2e" / "params.yaml"
 DEVICES = {"printer", "router", "screen"}  # of the twelve: fewer facts take less data to learn
@@ -106,7 +107,6 @@ def team(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Iterator
         "AWS_ACCESS_KEY_ID": "test",
         "AWS_SECRET_ACCESS_KEY": "test",
         "AWS_DEFAULT_REGION": "us-east-1",
-        "PROXIMAL_REPOSITORY": "/nowhere",  # where `deploy` fills it in, runs are given another
     }
     store = ["--backend-store-uri", f"sqlite:///{home}/mlflow.db", "--artifacts-destination", str(home / "artifacts")]
     mlflow = ["mlflow", "server", "--host", "127.0.0.1", "--port", "PORT", "--workers", "1", *store]
@@ -117,13 +117,10 @@ def team(tmp_path_factory: pytest.TempPathFactory, prefect_api: str) -> Iterator
     ):
         keys = {"aws_access_key_id": "test", "aws_secret_access_key": "test", "region_name": "us-east-1"}
         boto3.client("s3", endpoint_url=s3, **keys).create_bucket(Bucket=BUCKET)
-        team = Team(environment | {"MLFLOW_TRACKING_URI": tracking}, s3, home)
-        for pool in ("cpu", "gpu"):
-            team.run(*PREFECT, "work-pool", "create", pool, "--type", "process", folder=home)
-        deploy = (*PREFECT, "--no-prompt", "deploy", "--prefect-file", "infra/prefect.yaml")
-        team.run(*deploy, "--name", "rlhf", "--pool", "cpu", folder=REPOSITORY)
-        team.run(*deploy, "--name", "stage", folder=REPOSITORY)
-        yield team
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PREFECT_API_URL", prefect_api)
+            deploy(REPOSITORY)
+        yield Team(environment | {"MLFLOW_TRACKING_URI": tracking}, s3, home)
 
 
 @pytest.fixture

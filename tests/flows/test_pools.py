@@ -55,7 +55,7 @@ def test_a_run_without_pools_asks_for_nothing(project: Tiny, monkeypatch: pytest
     for pools in ({}, {"b": None}):
         params = params_with(project, pools)
         require_pools(params, project.folder)
-        assert dispatches(params, read_stages(project.folder), project.folder, project.folder, {}) == {}
+        assert dispatches(params, read_stages(project.folder), project.folder, project.folder) == {}
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def asked(project: Tiny, prefect_api: str) -> Iterator[Callable[..., Any]]:
         @flow
         def ask(pools: dict[str, str | None]) -> Any:
             params = params_with(project, pools)
-            return dispatches(params, read_stages(project.folder), project.folder, project.folder, {"seed": 2})
+            return dispatches(params, read_stages(project.folder), project.folder, project.folder)
 
         def answer(**pools: str | None) -> Any:
             return ask(pools)
@@ -107,7 +107,7 @@ def test_which_stages_go_where(project: Tiny, asked: Callable[..., Any]) -> None
     found = asked(a=None, b="pools-test")
     assert list(found) == ["b"]
     dispatch = found["b"]
-    assert (dispatch.pool, dispatch.remote, dispatch.overrides) == ("pools-test", "team", {"seed": 2})
+    assert (dispatch.pool, dispatch.remote, dispatch.overrides) == ("pools-test", "team", {})
     assert dispatch.revision == project.git("rev-parse", "HEAD")
 
 
