@@ -87,9 +87,11 @@ def reopened(run_id: str, name: str) -> Iterator[RecordedRun]:
         journal = Journal.begin(name, run=run_id)
         courier = Courier(journal)
         courier.start()
-        yield RecordedRun(journal, name)
-        if not courier.end(_AT_THE_END_S):
-            _warn(journal, courier)
+        try:
+            yield RecordedRun(journal, name)
+        finally:
+            if not courier.end(_AT_THE_END_S):
+                _warn(journal, courier)
 
 
 def _open(journal: Journal, opening: Entry, *, needs_store: bool) -> StoreAway | None:
