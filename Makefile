@@ -11,7 +11,7 @@ PYTEST_PROCESSES ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHON  # which Python .venv is made with: make PYTHON=...
 
-.PHONY: help setup run test test-vllm lint seeds bench smollm2 vllm ui clean venv
+.PHONY: help setup run test test-vllm drill lint seeds bench smollm2 vllm ui clean venv
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ test: .venv/.installed-test .venv/.data lint ## Run lint and all tests, as .ci/r
 
 test-vllm: .venv/.installed-test vllm ## Run PPO with rollouts of a real vLLM on this machine's CPU
 	$(BIN)/pytest -s tests/components/vllm
+
+drill: .venv/.installed-test .venv/.data ## Kill 300 processes of runs, each in a drawn moment, and look what is left (half an hour)
+	PROXIMAL_KILLS=300 $(BIN)/pytest -n $(PYTEST_PROCESSES) tests/flows/test_kill_drill.py
 
 lint: .venv/.installed-test ## Check style, types and the direction of imports
 	$(BIN)/ruff check .
