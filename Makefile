@@ -11,7 +11,7 @@ PYTEST_PROCESSES ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHON  # which Python .venv is made with: make PYTHON=...
 
-.PHONY: help setup run test test-vllm test-deepspeed lint seeds bench smollm2 vllm deepspeed ui deploy serve-all clean venv
+.PHONY: help setup run test test-vllm test-deepspeed drill lint seeds bench smollm2 vllm deepspeed ui deploy serve-all clean venv
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -29,6 +29,9 @@ test-vllm: .venv/.installed-test vllm ## Run PPO with rollouts of a real vLLM on
 
 test-deepspeed: .venv/.installed-test deepspeed ## Run stages by DeepSpeed's ZeRO on two ranks of this machine's CPU
 	TORCH_EXTENSIONS_DIR=$(CURDIR)/.venv-deepspeed/extensions .venv-deepspeed/bin/python -m pytest tests/components/training/test_zero_step.py tests/components/launch/test_zero_stages.py
+
+drill: .venv/.installed-test .venv/.data ## Kill 300 processes of runs, each in a drawn moment, and look what is left (half an hour)
+	PROXIMAL_KILLS=300 $(BIN)/pytest -n $(PYTEST_PROCESSES) tests/flows/test_kill_drill.py
 
 lint: .venv/.installed-test ## Check style, types and the direction of imports
 	$(BIN)/ruff check .

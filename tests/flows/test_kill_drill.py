@@ -1,0 +1,107 @@
+"""Kills drawn from a seed, of every process of a run and in every phase of it: nothing of a run is lost or left.
+
+`make drill` takes ten times as many.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+from pathlib import Path
+
+import kill_world
+import pytest
+from kill_drill import ENDS_THE_RUN, ENDS_THE_STAGE, PHASES, Chain, draw
+
+KILLS = int(os.environ.get("PROXIMAL_KILLS", "30"))
+# Of three kills two are in stages of one process, and one in those of two ranks; a chain has so many at most.
+LONGEST = {1: 20, 2: 10}
+SHARES = {1: KILLS - KILLS // 3, 2: KILLS // 3}
+CHAINS = [
+    (ranks, min(longest, SHARES[ranks] - begun), 1 + begun // longest)
+    for ranks, longest in LONGEST.items()
+    for begun in range(0, SHARES[ranks], longest)
+]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, prefect_database: Path) -> dict[int, tuple[Path, Path]]:
+    """By the number of ranks: a project in which nothing has run, and one in which all has."""
+    made = {}
+    for ranks in sorted({ranks for ranks, _, _ in CHAINS}):
+        folder = tmp_path_factory.mktemp(f"ranks-{ranks}")
+        config = "infra/accelerate/cpu_two_processes.yaml" if ranks == 2 else "infra/accelerate/cpu.yaml"
+        kill_world.make_world(folder / "new", {"compute.accelerate_config": config})
+        shutil.copytree(folder / "new", folder / "whole", symlinks=True)
+        chain = Chain(folder / "whole", home_with(prefect_database, folder / "home"))
+        chain.run([])
+        made[ranks] = folder / "new", folder / "whole"
+    return made
+
+
+def home_with(prefect_database: Path, home: Path) -> Path:
+    """A place for Prefect's records with a database: making one takes long."""
+    home.mkdir()
+    shutil.copy(prefect_database, home / "prefect.db")
+    return home
+
+
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize(("ranks", "kills", "seed"), CHAINS)
+def test_nothing_is_lost_and_nothing_is_left(
+    undisturbed: dict[int, tuple[Path, Path]],
+    prefect_database: Path,
+    tmp_path: Path,
+    ranks: int,
+    kills: int,
+    seed: int,
+) -> None:
+    new, whole = undisturbed[ranks]
+    folder = Path(shutil.copytree(new, tmp_path / "chain", symlinks=True))
+    chain = Chain(folder, home_with(prefect_database, tmp_path / "home"))
+    try:
+        chain.run(draw(seed, kills, ranks=ranks if ranks > 1 else 0))
+    finally:
+        for process in chain.processes():
+            process.kill()
+    print(chain.words())
+    assert len(chain.kills) >= 2 * kills / 3, chain.words()
+
+    # The bytes of a run that nothing disturbed, and each finished stage ran once.
+    assert (folder / "dvc.lock").read_text() == (whole / "dvc.lock").read_text()
+    for kill in chain.kills:
+        assert not kill.committed & chain.ran_after(kill), f"{kill}\n{chain.words()}"
+        if kill.done and kill.stage not in kill.committed:
+            went_on = chain.went_on(kill)
+            assert went_on and min(went_on) >= kill.done, f"{kill}: {went_on}\n{chain.words()}"
+
+    # What people are told: by whom, and what to do.
+    for kill in chain.kills:
+        said = chain.logs()[kill.run - 1]
+        if "server" in kill.aim.role:
+            assert "error: Prefect's local server ended before the run did" in said, said
+            assert "it was killed by SIGKILL" in said and "run the same command again" in said, said
+        if kill.aim.role in ENDS_THE_STAGE or kill.aim.role.startswith("rank"):
+            assert "killed by SIGKILL; out of memory is the usual reason; lower" in said, said
+    assert "Traceback" not in "".join(chain.logs())
+
+    # What the records say.
+    with sqlite3.connect(folder / "mlflow.db") as records:
+        states = {status for (status,) in records.execute("SELECT status FROM runs")}
+        versions = records.execute("SELECT version FROM model_versions").fetchall()
+        aliases = {alias for (alias,) in records.execute("SELECT alias FROM registered_model_aliases")}
+    assert states <= {"FINISHED", "FAILED", "KILLED"}
+    assert len(versions) == 1 and aliases == {"candidate", "champion"}
+    with sqlite3.connect(tmp_path / "home" / "prefect.db") as records:
+        for table in ("flow_run", "task_run"):
+            states = {state for (state,) in records.execute(f"SELECT state_type FROM {table}")}
+            assert states <= {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}, table
+    assert list((folder / ".work").glob("*-*")) == []
+
+
+def test_every_role_and_every_phase_comes_by() -> None:
+    aims = [*draw(1, LONGEST[1]), *draw(1, LONGEST[2], ranks=2)]
+    assert {aim.phase for aim in aims} == set(PHASES)
+    assert {aim.role for aim in aims} == {*ENDS_THE_RUN, *ENDS_THE_STAGE, "rank 0", "rank 1"}
+    assert draw(1, 20) == draw(1, 20) != draw(2, 20)
