@@ -43,12 +43,17 @@ def agent_pid() -> int | None:
     return int(found) if (found := os.environ.get(_AGENT)) else None
 
 
-def leave_message(text: str) -> bool:
-    """Leave word for the agent why this rank fails; whether there is an agent to read it."""
+def leave_message(text: str, status: int | None = None) -> bool:
+    """Leave word for the agent why this rank fails; whether there is an agent to read it.
+
+    Args:
+        status: what it is about to exit with, if it is not ended before: another rank, which loses it, may be seen to
+            fail first.
+    """
     if (named := os.environ.get(_ERROR_FILE)) is None:
         return False
     half = Path(f"{named}.half")  # the agent may look at any time
-    half.write_text(json.dumps({"message": text, "timestamp": int(time.time())}))
+    half.write_text(json.dumps({"message": text, "timestamp": int(time.time()), "status": status}))
     half.replace(named)
     return True
 
@@ -144,7 +149,7 @@ def _root(failures: dict[int, Any]) -> RankFailure:
         rank, failure = item
         left_word = Path(failure.error_file)
         when = left_word.stat().st_mtime if left_word.exists() else 0.0
-        if failure.exitcode == USER_ERROR_STATUS and when:
+        if _status(failure) == USER_ERROR_STATUS and when:
             return 0, when, rank
         if failure.exitcode < 0 and failure.exitcode not in _CONSEQUENCES:
             return 1, 0.0, rank
@@ -152,8 +157,14 @@ def _root(failures: dict[int, Any]) -> RankFailure:
 
     rank, failure = min(failures.items(), key=order)
     if Path(failure.error_file).exists():
-        return RankFailure(failure.exitcode, str(failure.message).rstrip())
+        return RankFailure(_status(failure), str(failure.message).rstrip())
     if failure.exitcode < 0:
         name = signal.Signals(-failure.exitcode).name
         return RankFailure(failure.exitcode, f"rank {rank} was killed by {name}; {LESS_MEMORY}")
     return RankFailure(failure.exitcode, f"rank {rank} ended with status {failure.exitcode}")
+
+
+def _status(failure: Any) -> int:
+    """What a rank was about to exit with, by its own word, or else did."""
+    said = failure.error_file_data.get("status")
+    return said if isinstance(said, int) else int(failure.exitcode)
