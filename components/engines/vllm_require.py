@@ -12,7 +12,7 @@ from components.errors import ConfigError
 
 _WEIGHTS = ("/collective_rpc", "/reset_prefix_cache")
 _ADAPTERS = ("/v1/load_lora_adapter", "/v1/unload_lora_adapter")
-_SLEEP = ("/sleep", "/wake_up")
+_SLEEP = ("/sleep", "/wake_up", "/is_sleeping")
 
 
 class Served(NamedTuple):
@@ -87,6 +87,19 @@ def require_server(client: Client, *, takes_adapters: bool, tokens: int, sleeps:
             do="start it with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 and --enable-lora for adapters, "
             "VLLM_SERVER_DEV_MODE=1 for whole weights, --enable-sleep-mode to sleep",
         )
+
+
+def is_asleep(client: Client) -> bool:
+    """Whether a server sleeps. Raises: ConfigError or EnvironmentFault, it does not say."""
+    answer = client.get("/is_sleeping")
+    if not isinstance(answer, dict) or not isinstance(answer.get("is_sleeping"), bool):
+        raise client.refusal(
+            "vLLM does not say whether it sleeps",
+            expected='{"is_sleeping": true} or false from /is_sleeping',
+            found=str(answer)[:200],
+            do="this was written for version 0.32",
+        )
+    return bool(answer["is_sleeping"])
 
 
 def served_model(client: Client) -> Served:

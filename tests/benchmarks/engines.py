@@ -28,6 +28,7 @@ from components.models.adapters import new_adapter_policy
 from components.models.codecs import checkpoint_codec
 from components.models.loading import load_checkpoint, stop_ids
 from components.passes.forward import in_microbatches, response_logprobs
+from components.self_checks import Checks
 
 ROOT = Path(__file__).resolve().parents[2]
 TEXT = "You are asked for advice by a friend who has moved to another town. Say what you would do in week number"
@@ -79,12 +80,13 @@ def main() -> None:
         *(params.generation, accelerator, lambda: nullcontext(policy), codec, params.shared, prompts),
         temperature=1.0,
         folder=folder,
+        checks=Checks(),
     )
     draw, moves = torch.Generator().manual_seed(1), torch.Generator().manual_seed(2)
     try:
         for update in range(options.updates):
             began = time.monotonic()
-            row: dict[str, Any] = {"update": update, **engine.sync(), "sync_s": time.monotonic() - began}
+            row: dict[str, Any] = {"update": update, **engine.sync(update + 1), "sync_s": time.monotonic() - began}
             uniforms = draw_uniforms(options.rollouts, options.tokens, draw)
             for name, each in (("vllm", engine), ("own", own)):
                 began = time.monotonic()
@@ -98,7 +100,7 @@ def main() -> None:
                             lambda part: (response_logprobs(policy, part, 1.0),), sampled.sequences, 8
                         )
                     mask = sampled.sequences.response_mask
-                    row |= held_against_ours(ours, sampled.logprobs, mask, params.generation, "benchmark")[0]
+                    row |= held_against_ours(Checks(), ours, sampled.logprobs, mask, params.generation, "benchmark")[0]
             print(json.dumps({name: round(value, 7) for name, value in row.items()}), flush=True)
             with torch.no_grad():
                 for weight in policy.parameters():
