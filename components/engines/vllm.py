@@ -67,7 +67,7 @@ class VllmEngine:
         self._server: Server | None = None
         self._client: Client | None = None
         self._name, self._written, self._asleep = MODEL, 0, False
-        self._adapted = False
+        self._adapter = ""  # the name of the one that is loaded
 
     def sync(self, step: int) -> dict[str, float]:
         """Bring the policy's weights to the server, which the first call starts, and see that it has them.
@@ -137,8 +137,7 @@ class VllmEngine:
         is_new = self._client is None
         client = self._client = self._client or self._connect(policy, now)
         self._wake(client)
-        self._adapted = isinstance(policy, AdapterPolicy)
-        if self._adapted:
+        if isinstance(policy, AdapterPolicy):
             self._load_adapter(client, now, f"{MODEL}-{digest}-{self._written}", step)
         elif self._server is None or not is_new:  # a server is started with the first ones
             client.post("/collective_rpc", {"method": "reload_weights", "kwargs": {"weights_path": str(now)}})
@@ -163,10 +162,12 @@ class VllmEngine:
                 max_model_len=limit,
                 lora_rank=policy.shape.rank if is_adapter else None,
             )
-        client = client_of(settings, self._server.url if self._server is not None else None)
+        client = client_of(settings, self._server)
         require_server(client, takes_adapters=is_adapter, tokens=limit, sleeps=settings.sleeps)
         self._asleep = settings.sleeps and is_asleep(client)  # as a cycle that was killed left it
         self._name = served_model(client).name
+        for left in _adapters_of(client):  # by a cycle that was killed; a name can be loaded once
+            client.post("/v1/unload_lora_adapter", {"lora_name": left})
         return client
 
     def _sleep(self, client: Client) -> None:
@@ -187,14 +188,13 @@ class VllmEngine:
 
     def _leave(self, client: Client) -> None:
         self._wake(client)
-        if self._adapted and self._name.startswith(f"{MODEL}-"):
-            client.post("/v1/unload_lora_adapter", {"lora_name": self._name})
+        if self._adapter:
+            client.post("/v1/unload_lora_adapter", {"lora_name": self._adapter})
 
     def _load_adapter(self, client: Client, folder: Path, name: str, step: int) -> None:
         """Its name has the digest of its weights: what the server lists is what it loaded."""
         client.post("/v1/load_lora_adapter", {"lora_name": name, "lora_path": str(folder)})
-        listed = client.get("/v1/models")
-        served = [str(each.get("id")) for each in listed.get("data", [])]
+        served = _adapters_of(client)
         self._checks.hold(
             Check(
                 "engine_adapter", "adapters, by the digest of their weights, that /v1/models does not list", 0, "of 1"
@@ -204,11 +204,11 @@ class VllmEngine:
             fault="vLLM has not taken the adapter",
             do="see the server's log; what was finished before is kept",
             step=step,
-            detail=f"{name} is not among {', '.join(served)}",
+            detail=f"{name} is not among those there: {', '.join(served) or 'none'}",
         )
-        if self._written > 1:
-            client.post("/v1/unload_lora_adapter", {"lora_name": self._name})
-        self._name = name
+        if self._adapter:
+            client.post("/v1/unload_lora_adapter", {"lora_name": self._adapter})
+        self._name = self._adapter = name
 
     @torch.no_grad()
     def _own_logprobs(self, policy: Any) -> Tensor:
@@ -221,13 +221,21 @@ class VllmEngine:
         return logprobs[parts.response_mask].float().cpu()
 
 
-def client_of(settings: VllmStarted | VllmAtUrl, started_at: str | None = None) -> Client:
+def client_of(settings: VllmStarted | VllmAtUrl, started: Server | None = None) -> Client:
     """Who speaks with the server that params name, or with the one that was started."""
-    url = settings.url if isinstance(settings, VllmAtUrl) else str(started_at)
+    url = settings.url if isinstance(settings, VllmAtUrl) else started.url if started is not None else ""
     return Client(
         url,
         key="generation.url" if isinstance(settings, VllmAtUrl) else "generation.engine",
         timeout_seconds=settings.timeout_seconds,
         requests_at_once=settings.requests_at_once,
-        local=isinstance(settings, VllmStarted),
+        log=None if started is None else started.log,
     )
+
+
+def _adapters_of(client: Client) -> list[str]:
+    """The adapters of ours that a server lists."""
+    listed = client.get("/v1/models")
+    served = listed.get("data", []) if isinstance(listed, dict) else []
+    names = [str(each.get("id")) for each in served if each.get("parent") is not None]
+    return [name for name in names if name.startswith(f"{MODEL}-")]

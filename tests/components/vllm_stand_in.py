@@ -76,6 +76,8 @@ class StandIn:
         if path == "/v1/load_lora_adapter":
             if "adapter_refused" in self.faults:
                 return 400, {"error": {"message": "rank 16 is greater than max_lora_rank 8"}}
+            if content["lora_name"] in self.adapters:
+                return 400, {"error": {"message": "has already been loaded"}}
             assert not self.asleep
             if "adapter_forgotten" not in self.faults:
                 from peft import PeftModel

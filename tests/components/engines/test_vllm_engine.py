@@ -170,6 +170,16 @@ def test_a_server_that_does_not_sleep_is_refused(engine_of: Callable[..., Any]) 
         engine.sample(PROMPTS, uniforms(), slice(None))
 
 
+def test_an_adapter_that_a_killed_cycle_left_is_taken_back(engine_of: Callable[..., Any]) -> None:
+    """Killed in its first iteration, a cycle begins again with the same adapter, and a name is loaded only once."""
+    engine, _, server = engine_of(adapter=True)
+    engine.sync(1)
+    [left] = server.adapters
+    engine._client, engine._adapter, engine._written = None, "", 0  # as a new process has it
+    engine.sync(1)
+    assert list(server.adapters) == [left]
+
+
 def test_an_adapter_that_cannot_be_taken_back_hides_no_error(
     engine_of: Callable[..., Any], caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -264,7 +274,7 @@ def at(url: str, tiny_params: Callable[..., Params], **changes: Any) -> Params:
 
 def test_a_server_that_fits_is_taken(stored: Path, tiny_params: Callable[..., Params]) -> None:
     with serving(StandIn(stored)) as server:
-        require_engine(at(server.url, tiny_params, sleeps=True), Path())
+        require_engine(at(server.url, tiny_params, sleeps=True), Path(), on_cpu=True)
 
 
 @pytest.mark.parametrize(
@@ -280,14 +290,14 @@ def test_a_server_that_lacks_something_is_refused_before_anything(
 ) -> None:
     """The tiny params have 24 tokens of prompt and 6 of response."""
     with serving(StandIn(stored, max_model_len=limit, paths=paths)) as server, pytest.raises(ConfigError) as caught:
-        require_engine(at(server.url, tiny_params, sleeps=True), Path())
+        require_engine(at(server.url, tiny_params, sleeps=True), Path(), on_cpu=True)
     assert says in caught.value.expected
 
 
 def test_nobody_at_the_address(tiny_params: Callable[..., Params]) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(EnvironmentFault, match="vLLM does not answer") as caught:
-        require_engine(at(url, tiny_params), Path())
+        require_engine(at(url, tiny_params), Path(), on_cpu=True)
     assert url in caught.value.where
 
 
@@ -295,19 +305,19 @@ def test_another_kind_of_server(stored: Path, tiny_params: Callable[..., Params]
     with serving(StandIn(stored)) as server:
         monkeypatch.setattr(server, "answer", lambda path, content: (200, {"hello": "world"}))
         with pytest.raises(ConfigError, match="no vLLM"):
-            require_engine(at(server.url, tiny_params), Path())
+            require_engine(at(server.url, tiny_params), Path(), on_cpu=True)
         monkeypatch.setattr(server, "answer", lambda path, content: (404, {"detail": "Not Found"}))
         with pytest.raises(ConfigError, match="vLLM refuses /version"):
-            require_engine(at(server.url, tiny_params), Path())
+            require_engine(at(server.url, tiny_params), Path(), on_cpu=True)
 
 
 def test_a_key_comes_from_the_environment(
     stored: Path, tiny_params: Callable[..., Params], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with serving(StandIn(stored)) as server:
-        require_engine(at(server.url, tiny_params), Path())
+        require_engine(at(server.url, tiny_params), Path(), on_cpu=True)
         monkeypatch.setenv("PROXIMAL_VLLM_TOKEN", "a key")
-        require_engine(at(server.url, tiny_params), Path())
+        require_engine(at(server.url, tiny_params), Path(), on_cpu=True)
     keys = [key for _, _, key in server.asked]
     assert keys == [None] * (len(keys) // 2) + ["Bearer a key"] * (len(keys) // 2)
 

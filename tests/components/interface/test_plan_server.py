@@ -115,8 +115,10 @@ def test_it_is_a_row_of_the_plan_and_what_makes_it_fit_is_named(
     config = tmp_path / params.compute.accelerate_config
     config.parent.mkdir(parents=True)
     config.write_text((Path(__file__).parents[3] / "infra" / "accelerate" / config.name).read_text())
-    found = estimate(params, Place(tmp_path), Device("a GPU", GIB // 10, is_gpu=True))
+    found = estimate(params, Place(tmp_path), Device("a GPU", round(1.2 * GIB), is_gpu=True))
     assert not found.fits and found.peak.phase.stage == "alignment"
+    knobs = dict(found.knobs)  # 0.92 of it and two contexts of half a GiB are too much, 0.4 of it is not
+    assert knobs["generation.arguments: --gpu-memory-utilization=0.4"] < 1.2 * GIB
     in_phases = {row.phase.name: row.server for row in found.rows if row.server}
     assert found.server is not None
     assert in_phases == dict.fromkeys(["rollouts", "scoring", "updates"], found.server.total)

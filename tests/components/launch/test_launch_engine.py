@@ -13,6 +13,7 @@ from vllm_stand_in import Served
 
 from components.artifacts import read_json
 from components.place import Place
+from components.processes import free_port
 from components.stages import perform
 
 MOVES = {"learning_rate": 0.01, "missing_eos": "none"}
@@ -47,6 +48,17 @@ def test_two_ranks_ask_once_for_all_and_learn_the_same(
         assert row == pytest.approx(of_one_process, rel=1e-3, abs=1e-5)
     checked = {row["name"]: row["times"] for row in read_json(Place().alignment / "1" / "checks.json")}
     assert checked["engine_weights"] == 3 and checked["engine_move"] == 2 and checked["mismatch"] == 3
+
+
+def test_nobody_at_the_address_is_seen_before_anything_is_loaded(
+    world: Path, change_params: ChangeParams, start: Start, served: Served
+) -> None:
+    _, generation = served()
+    change_params(generation=generation | {"url": f"http://127.0.0.1:{free_port()}"})
+    process = start("alignment", "--cycle", "1")
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 2 and errors.startswith("error: vLLM does not answer"), errors
+    assert not list(Place().work.glob("alignment-1-*"))
 
 
 def test_a_fault_that_the_first_rank_finds_ends_both(
