@@ -70,7 +70,7 @@ def _launch(stage: str, cycle: int | None) -> None:
     if stage in TRAINING_STAGES and params.generation.engine != "own":
         from components.engines.vllm_require import require_engine
 
-        require_engine(params, Place().root)
+        require_engine(params, Place().root, on_cpu=config.use_cpu)
     if STAGES[stage] and config.reason:
         logger.info("%s", config.reason)
     set_up(stage, params, config)

@@ -72,7 +72,7 @@ def main(stage: str, cycle: int | None) -> None:
         set_up(stage, params, config)
         run_stage(stage, cycle, params, config)
     except ProximalError as error:
-        if not leave_message(f"error: {error}"):
+        if not leave_message(f"error: {error}", USER_ERROR_STATUS):
             print(f"error: {error}", file=sys.stderr, flush=True)
         sys.exit(USER_ERROR_STATUS)
     except RuntimeError as fault:

@@ -53,12 +53,17 @@ def agent_pid() -> int | None:
     return int(found) if (found := os.environ.get(_AGENT)) else None
 
 
-def leave_message(text: str) -> bool:
-    """Leave word for the agent why this rank fails; whether there is an agent to read it."""
+def leave_message(text: str, status: int | None = None) -> bool:
+    """Leave word for the agent why this rank fails; whether there is an agent to read it.
+
+    Args:
+        status: what it is about to exit with, if it is not ended before: another rank, which loses it, may be seen to
+            fail first.
+    """
     if (named := os.environ.get(_ERROR_FILE)) is None:
         return False
     half = Path(f"{named}.half")  # the agent may look at any time
-    half.write_text(json.dumps({"message": text, "timestamp": int(time.time())}))
+    half.write_text(json.dumps({"message": text, "timestamp": int(time.time()), "status": status}))
     half.replace(named)
     return True
 
@@ -188,7 +193,7 @@ def _root(failures: dict[int, Any], count: int) -> RankFailure | RankKilled:
         _, failure = item
         left_word = Path(failure.error_file)
         when = left_word.stat().st_mtime if left_word.exists() else 0.0
-        if failure.exitcode == USER_ERROR_STATUS and when:
+        if _status(failure) == USER_ERROR_STATUS and when:
             return 0, when
         if failure.exitcode == LOST_STATUS:
             return 4, when
@@ -198,7 +203,7 @@ def _root(failures: dict[int, Any], count: int) -> RankFailure | RankKilled:
 
     rank, failure = min(failures.items(), key=order)  # of alike ones the first that torchrun saw
     if Path(failure.error_file).exists():
-        status = USER_ERROR_STATUS if failure.exitcode == LOST_STATUS else failure.exitcode
+        status = USER_ERROR_STATUS if failure.exitcode == LOST_STATUS else _status(failure)
         return RankFailure(status, str(failure.message).rstrip())
     number = -failure.exitcode if failure.exitcode < 0 else failure.exitcode - 128  # as SIGTERM unwinds a stage
     if number > 0:
@@ -211,3 +216,9 @@ def _root(failures: dict[int, Any], count: int) -> RankFailure | RankKilled:
             do=f"{likely_reason(name)}; then run the same command again, which goes on from what was finished",
         )
     return RankFailure(failure.exitcode, f"rank {rank} ended with status {failure.exitcode}")
+
+
+def _status(failure: Any) -> int:
+    """What a rank was about to exit with, by its own word, or else did."""
+    said = failure.error_file_data.get("status")
+    return said if isinstance(said, int) else int(failure.exitcode)

@@ -154,4 +154,4 @@ def require_sound(repository: Path, overrides: Mapping[str, Any]) -> None:
     if params.generation.engine != "own":
         from components.engines.vllm_require import require_engine
 
-        require_engine(params, repository)
+        require_engine(params, repository, on_cpu=config.use_cpu)

@@ -1,4 +1,4 @@
-"""Which engine samples the rollouts that PPO, GRPO and RLOO learn from."""
+"""Which engine samples the rollouts that PPO, GRPO, RLOO and online DPO learn from."""
 
 from __future__ import annotations
 

@@ -140,9 +140,15 @@ class Params(Section):
 
     @model_validator(mode="after")
     def an_engine_of_rollouts_has_rollouts(self) -> Params:
-        if not isinstance(self.generation, Own) and self.method not in POLICY_GRADIENT_METHODS:
+        if isinstance(self.generation, Own):
+            return self
+        if self.method not in (*POLICY_GRADIENT_METHODS, "online_dpo"):
             rule = f"own: {self.method} collects no rollouts, and all that is measured is sampled by our own engine"
             raise contradiction("generation.engine", rule, self.generation.engine)
+        cap = self.generation.importance_weight_cap
+        if self.method == "online_dpo" and cap is not None:
+            rule = "null: the loss of online_dpo takes pairs as they are, and has no tokens to weigh"
+            raise contradiction("generation.importance_weight_cap", rule, cap)
         return self
 
     @model_validator(mode="after")

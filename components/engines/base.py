@@ -25,9 +25,11 @@ class Sampled(NamedTuple):
 class Engine(Protocol):
     """Samples from the policy alone: no top-k, no top-p, no penalty. Every process of a stage calls all of it."""
 
-    def sync(self) -> dict[str, float]:
+    def sync(self, step: int) -> dict[str, float]:
         """Have the weights that the policy has now; called before the rollouts of every iteration.
 
+        Args:
+            step: the iteration's number, from 1, for what is recorded.
         Returns:
             Figures of it.
         Raises:

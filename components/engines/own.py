@@ -32,7 +32,7 @@ class OwnEngine:
         self._sampled_from, self._codec = sampled_from, codec
         self._temperature, self._batch_size = temperature, batch_size
 
-    def sync(self) -> dict[str, float]:
+    def sync(self, step: int) -> dict[str, float]:
         """Nothing to do."""
         return {}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import requests
@@ -26,14 +27,16 @@ class Client:
 
     Args:
         key: of params, that names it in errors.
-        local: whether it is on this machine: no proxy is asked then.
+        log: of a server that was started here, on this machine: no proxy is asked then.
     """
 
-    def __init__(self, url: str, *, key: str, timeout_seconds: float, requests_at_once: int, local: bool) -> None:
-        self.url, self._key, self._timeout, self._at_once = url, key, timeout_seconds, requests_at_once
+    def __init__(
+        self, url: str, *, key: str, timeout_seconds: float, requests_at_once: int, log: Path | None = None
+    ) -> None:
+        self.url, self._log, self._key, self._timeout, self._at_once = url, log, key, timeout_seconds, requests_at_once
         self._session = requests.Session()
         self._session.auth = _authorise
-        self._session.trust_env = not local
+        self._session.trust_env = log is None
         for scheme in ("http://", "https://"):
             self._session.mount(scheme, HTTPAdapter(pool_maxsize=requests_at_once))
 
@@ -88,12 +91,13 @@ class Client:
             return None
 
     def _silent(self, path: str, found: str) -> EnvironmentFault:
+        log = "" if self._log is None else f" ({self._log})"
         return EnvironmentFault(
             "vLLM does not answer",
             where=f"{self._key}: {self.url}{path}",
             expected=f"an answer within {self._timeout:g} seconds",
             found=found,
-            do="see that the server runs at this address, and its log; run again: what was finished before is kept",
+            do=f"see that the server runs at this address, and its log{log}; run again: what was finished before stays",
         )
 
 

@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from components.core.mismatch import share_moved
-from components.errors import TrainingError
+from components.self_checks import Check, Checks
 
 _PROMPTS, _TOKENS = 16, 256
 # A move of the policy's logprobs tells new weights from old ones where it is this many times what the engine rounds.
 _CLEAR = 2.0
-_LEAST_SHARE = 0.5
+_UNIT = "nats a token"
+_MOST_MISSED = 0.5  # 0 with new weights, 1 with old ones
 
 
 class Known(NamedTuple):
@@ -34,7 +35,9 @@ def probe_of(prompts: list[list[int]]) -> list[list[int]]:
     return probe
 
 
-def require_own_weights(engine: Tensor, own: Tensor, known: Known | None, bound: float, where: str) -> Known:
+def require_own_weights(
+    checks: Checks, engine: Tensor, own: Tensor, known: Known | None, bound: float, where: str, step: int = 0
+) -> Known:
     """Compare an engine's logprobs of the probe with the policy's own, after its weights were brought.
 
     New weights are told from old ones by the move since the engine was last seen to have the right ones: it has to have
@@ -51,31 +54,29 @@ def require_own_weights(engine: Tensor, own: Tensor, known: Known | None, bound:
     Raises:
         TrainingError: the engine has other weights, or those of before.
     """
-    gap = _typical(engine - own)
-    if not gap <= bound:
-        raise TrainingError(
-            "the engine has not the policy's weights",
-            where=where,
-            expected=f"logprobs of the probe's prompts as ours, a typical gap of at most {bound:g} nats a token "
-            "(generation.max_probe_gap_nats_per_token)",
-            found=f"{gap:.3g} nats",
-            do="see that the server serves this run's model and nothing else, and where it reads the weights; a server "
-            "in half precision may need a wider bound; what was finished before is kept",
-        )
+    checks.hold(
+        Check("engine_weights", "typical gap between the engine's logprobs of some prompts and ours", bound, _UNIT),
+        _typical(engine - own),
+        where=where,
+        fault="the engine has not the policy's weights",
+        do="see that the server serves this run's model and nothing else, and where it reads the weights; a server in "
+        "half precision may need a wider generation.max_probe_gap_nats_per_token; what was finished before is kept",
+        step=step,
+    )
     if known is None:
         return Known(engine, own)
     moved, rounding = _typical(own - known.own), _typical(known.engine - known.own)
     if not moved > max(_CLEAR * rounding, 1e-5):
         return known
-    share = share_moved(known.engine, engine, known.own, own)
-    if not share >= _LEAST_SHARE:
-        raise TrainingError(
-            "the engine still has weights of before",
-            where=where,
-            expected=f"{_LEAST_SHARE:g} or more of the policy's move of {moved:.3g} nats a token in its own logprobs",
-            found=f"{share:.2g} of it",
-            do="look into the server's log for what it did not load; what was finished before is kept",
-        )
+    checks.hold(
+        Check("engine_move", "share of the policy's move that the engine has not made", _MOST_MISSED, "of the move"),
+        max(0.0, 1.0 - share_moved(known.engine, engine, known.own, own)),
+        where=where,
+        fault="the engine still has weights of before",
+        do="look into the server's log for what it did not load; what was finished before is kept",
+        step=step,
+        detail=f"which is {moved:.3g} {_UNIT}",
+    )
     return Known(engine, own)
 
 

@@ -12,7 +12,7 @@ from components.errors import ConfigError
 
 _WEIGHTS = ("/collective_rpc", "/reset_prefix_cache")
 _ADAPTERS = ("/v1/load_lora_adapter", "/v1/unload_lora_adapter")
-_SLEEP = ("/sleep", "/wake_up")
+_SLEEP = ("/sleep", "/wake_up", "/is_sleeping")
 
 
 class Served(NamedTuple):
@@ -22,15 +22,25 @@ class Served(NamedTuple):
     tokens: int
 
 
-def require_engine(params: Params, root: Path) -> None:
+def require_engine(params: Params, root: Path, *, on_cpu: bool) -> None:
     """Refuse an engine of rollouts that is not there. No torch is needed to look.
 
+    Args:
+        on_cpu: whether the policy trains on CPUs.
     Raises:
         ConfigError: no such program; a server that is no vLLM, or lacks what a run asks of it.
         EnvironmentFault: nobody answers at the address.
     """
     settings = params.generation
     if isinstance(settings, VllmStarted):
+        if settings.sleeps and on_cpu:
+            raise ConfigError(
+                "vLLM has nothing to give back while the policy trains on a CPU",
+                where="generation.sleeps",
+                expected="false: it frees a GPU's memory, and on a CPU vLLM does not start with it",
+                found="true, and compute.accelerate_config has use_cpu: true",
+                do="set it to false",
+            )
         program = settings.command[0]
         if shutil.which(str(root / program) if "/" in program else program) is None:
             raise ConfigError(
@@ -47,7 +57,6 @@ def require_engine(params: Params, root: Path) -> None:
             key="generation.url",
             timeout_seconds=settings.timeout_seconds,
             requests_at_once=1,
-            local=False,
         )
         tokens = model.max_prompt_tokens + model.max_response_tokens
         require_server(client, takes_adapters=model.adapter is not None, tokens=tokens, sleeps=settings.sleeps)
@@ -87,6 +96,19 @@ def require_server(client: Client, *, takes_adapters: bool, tokens: int, sleeps:
             do="start it with VLLM_ALLOW_RUNTIME_LORA_UPDATING=1 and --enable-lora for adapters, "
             "VLLM_SERVER_DEV_MODE=1 for whole weights, --enable-sleep-mode to sleep",
         )
+
+
+def is_asleep(client: Client) -> bool:
+    """Whether a server sleeps. Raises: ConfigError or EnvironmentFault, it does not say."""
+    answer = client.get("/is_sleeping")
+    if not isinstance(answer, dict) or not isinstance(answer.get("is_sleeping"), bool):
+        raise client.refusal(
+            "vLLM does not say whether it sleeps",
+            expected='{"is_sleeping": true} or false from /is_sleeping',
+            found=str(answer)[:200],
+            do="this was written for version 0.32",
+        )
+    return bool(answer["is_sleeping"])
 
 
 def served_model(client: Client) -> Served:

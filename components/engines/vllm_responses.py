@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from components.engines.vllm_client import Client
+from components.errors import ConfigError
 
 
 def responses_of(
@@ -64,12 +65,7 @@ def prompt_logprobs(client: Client, model: str, prompts: list[list[int]]) -> Ten
             given = choice["prompt_logprobs"][1:]
             found += [float(of[str(token)]["logprob"]) for of, token in zip(given, prompt[1:], strict=True)]
         except (TypeError, KeyError, ValueError) as fault:
-            raise client.refusal(
-                "vLLM gives no logprobs of a prompt",
-                expected="prompt_logprobs, one for each token",
-                found=f"{type(fault).__name__}: {str(choice)[:200]}",
-                do="this was written for version 0.32",
-            ) from fault
+            raise _other_form(client, "prompt_logprobs, one for each token of a prompt", choice, fault) from fault
     return torch.tensor(found)
 
 
@@ -84,12 +80,7 @@ def _response(choice: dict[str, Any], longest: int, stops: set[int], client: Cli
         tokens = [int(token) for token in choice["token_ids"]]
         logprobs = [float(logprob) for logprob in choice["logprobs"]["token_logprobs"]]
     except (TypeError, KeyError, ValueError) as fault:
-        raise client.refusal(
-            "vLLM gives no tokens with their logprobs",
-            expected="token_ids, and token_logprobs for each of them",
-            found=f"{type(fault).__name__}: {str(choice)[:200]}",
-            do="this was written for version 0.32",
-        ) from fault
+        raise _other_form(client, "token_ids, and token_logprobs for each of them", choice, fault) from fault
     is_whole = bool(tokens) and (tokens[-1] in stops or len(tokens) == longest) and not stops & set(tokens[:-1])
     if not is_whole or len(logprobs) != len(tokens) or not all(map(math.isfinite, logprobs)):
         raise client.refusal(
@@ -99,3 +90,12 @@ def _response(choice: dict[str, Any], longest: int, stops: set[int], client: Cli
             do="start the server with --generation-config vllm: the model's own would end and cut responses elsewhere",
         )
     return tokens, logprobs
+
+
+def _other_form(client: Client, expected: str, found: Any, fault: Exception) -> ConfigError:
+    return client.refusal(
+        "vLLM answers in another form",
+        expected=expected,
+        found=f"{type(fault).__name__}: {str(found)[:200]}",
+        do="this was written for version 0.32",
+    )

@@ -30,7 +30,7 @@ class Server:
     """A running `vllm serve`."""
 
     def __init__(self, process: subprocess.Popen[bytes], port: int, log: Path) -> None:
-        self._process, self._log = process, log
+        self._process, self.log = process, log
         self.url = f"http://127.0.0.1:{port}"
 
     @classmethod
@@ -67,7 +67,7 @@ class Server:
 
     def last_words(self) -> str:
         """What its log says of a fault, the last lines of it."""
-        lines = self._log.read_text(errors="replace").splitlines()
+        lines = self.log.read_text(errors="replace").splitlines()
         faults = [line for line in lines if "Error" in line and "Traceback" not in line] or lines
         return " | ".join(" ".join(line.split())[-200:] for line in faults[-2:]) or "nothing"
 
@@ -89,7 +89,7 @@ class Server:
     def _fault(self, found: str) -> EnvironmentFault:
         return EnvironmentFault(
             "vLLM does not start",
-            where=f"generation.command (log: {self._log})",
+            where=f"generation.command (log: {self.log})",
             expected="a server that answers /health",
             found=found,
             do="read the log; more time is generation.start_timeout_seconds",

@@ -36,6 +36,7 @@ from architectures import (  # noqa: F401  fixtures for all tests below this fol
     word_policy,
 )
 from ruamel.yaml import YAML
+from vllm_stand_in import served  # noqa: F401
 
 from components.artifacts import write_jsonl
 from components.config import Params, load_params, parse_params

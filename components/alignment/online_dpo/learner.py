@@ -15,6 +15,8 @@ from components.alignment.online_dpo.pairs import Maker, Pairs, pairs_of, rows_o
 from components.alignment.policy_gradient import checkpoint
 from components.alignment.policy_gradient.actor_critic import ActorCritic
 from components.alignment.policy_gradient.checks import check_rollouts
+from components.alignment.policy_gradient.engine import engine_for
+from components.alignment.policy_gradient.mismatch import held_against_ours
 from components.alignment.policy_gradient.reference import reference_of
 from components.alignment.policy_gradient.rollouts import Collector, EncodedPrompt, Rollouts, figures_of
 from components.alignment.preferences.update import Statistics, Updater
@@ -58,10 +60,12 @@ class OnlineDpoLearner:
         return Trainable(policy, parameter_groups(policy, settings), settings.weight_decay)
 
     def begin(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        job = self._job
+        job, policy = self._job, self._model.policy
+        tokens = [prompt.tokens for prompt in self._prompts]
         self._collector = Collector(
             *(job.accelerator, self._model, self._reference, job.frozen, self._settings, job.shared, self.name),
             lambda: job.sampled_from(self._model.policy, self._frame),
+            engine_for(job, policy, self._frame, tokens, self._settings.temperature),
         )
         self._trained, self._optimizer = model, optimizer
 
@@ -71,8 +75,14 @@ class OnlineDpoLearner:
         count, seed = settings.prompts_per_iteration, job.shared.seed
         asked = rows_of_iteration(self._prompts, count, iteration, seed, "online_dpo/prompts")
         prompts = [prompt for prompt in asked for _ in range(settings.responses_per_prompt)]
+        of_engine = self._collector.sync(iteration + 1)
+        synced = time.monotonic()
         rollouts = self._collector.roll_out(prompts, iteration)
         check_rollouts(job, self.name, settings, rollouts, iteration, self._model.policy, self._reference)
+        of_mismatch, _ = held_against_ours(
+            *(job.checks, rollouts.old_logprobs, rollouts.sampled_logprobs, rollouts.sequences.response_mask),
+            *(job.shared.generation, f"{self.name}, iteration {iteration + 1}", iteration + 1),
+        )
         pairs = pairs_of(rollouts, settings, job.frozen.codec)
         if job.accelerator.is_main_process:
             maker = Maker(digest(self._stored_policy), self._reward_model, job.cycle.number, iteration + 1)
@@ -81,7 +91,9 @@ class OnlineDpoLearner:
         with job.frozen_offloaded(self._model, self._reference):
             statistics = self._update(rollouts, pairs, [prompt.row.id for prompt in prompts], iteration)
         row = {**figures_of(rollouts), "pairs": len(pairs.chosen), "ties": pairs.ties, **statistics}
-        return Iteration(row, {"rollouts": rolled_out - started, "updates": time.monotonic() - rolled_out})
+        of_syncing = {"syncing": synced - started} if of_engine else {}
+        took = {**of_syncing, "rollouts": rolled_out - synced, "updates": time.monotonic() - rolled_out}
+        return Iteration(row | of_engine | of_mismatch, took)
 
     def stored(self) -> dict[str, nn.Module]:
         moved = {} if self._moved is None else {"reference": self._moved}

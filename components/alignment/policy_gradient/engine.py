@@ -30,6 +30,7 @@ def engine_for(job: Job, policy: Any, frame: Any, prompts: list[list[int]], temp
         *(job.shared.generation, job.accelerator, whole, job.frozen.codec, job.shared, prompts),
         temperature=temperature,
         folder=engine_folder(job.cycle.work),
+        checks=job.checks,
     )
     job.resources.callback(engine.close)
     return engine

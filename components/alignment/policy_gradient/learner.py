@@ -95,7 +95,7 @@ class PolicyGradientLearner:
         started = time.monotonic()
         settings = self._settings
         kl_coef = self._progress.kl_coef
-        of_engine = self._collector.sync()
+        of_engine = self._collector.sync(iteration + 1)
         synced = time.monotonic()
         rollouts, of_sampling = self._sample(iteration)
         policies = self._model.policy, self._reference
@@ -121,8 +121,8 @@ class PolicyGradientLearner:
         Every policy loss is a multiple of the advantage: a weight of the one is a weight of the other.
         """
         figures, weights = held_against_ours(
-            *(rollouts.old_logprobs, rollouts.sampled_logprobs, rollouts.sequences.response_mask),
-            *(self._job.shared.generation, f"{self.name}, iteration {iteration + 1}"),
+            *(self._job.checks, rollouts.old_logprobs, rollouts.sampled_logprobs, rollouts.sequences.response_mask),
+            *(self._job.shared.generation, f"{self.name}, iteration {iteration + 1}", iteration + 1),
         )
         return figures, credit if weights is None else credit._replace(advantages=credit.advantages * weights)
 

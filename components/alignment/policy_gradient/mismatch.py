@@ -9,11 +9,17 @@ from components.config import Generation
 from components.core.kl import kl_estimate
 from components.core.mismatch import importance_weights
 from components.core.stats import masked_mean
-from components.errors import TrainingError
+from components.self_checks import Check, Checks
 
 
 def held_against_ours(
-    old_logprobs: Tensor, engine_logprobs: Tensor, mask: Tensor, generation: Generation, where: str
+    checks: Checks,
+    old_logprobs: Tensor,
+    engine_logprobs: Tensor,
+    mask: Tensor,
+    generation: Generation,
+    where: str,
+    step: int = 0,
 ) -> tuple[dict[str, float], Tensor | None]:
     """Compare what the engine says of its samples with what our forward pass does.
 
@@ -29,17 +35,23 @@ def held_against_ours(
         return {}, None
     gaps = torch.where(mask, (old_logprobs - engine_logprobs).abs(), 0)
     found = float(masked_mean(kl_estimate(engine_logprobs, old_logprobs, "k3"), mask))
-    limit = generation.max_mismatch_kl_nats_per_token
-    if not found <= limit:
-        raise TrainingError(
-            "the engine samples from another policy than the one that trains",
-            where=f"{where}: {int((gaps > 1).sum())} of {int(mask.sum())} tokens are more than 1 nat apart, the "
-            f"farthest {float(gaps.max()):.3g}",
-            expected=f"a mismatch_kl of at most {limit:g} nats a token (generation.max_mismatch_kl_nats_per_token)",
-            found=f"{found:.3g}",
-            do="see that the server gives logprobs at the sampling temperature (--logprobs-mode processed_logprobs) "
-            "and holds its weights as precisely as ours; what was finished before is kept",
-        )
+    checks.hold(
+        Check(
+            "mismatch",
+            "mismatch_kl between the engine's samples and the policy that trains",
+            generation.max_mismatch_kl_nats_per_token,
+            "nats a token",
+        ),
+        found,
+        where=where,
+        fault="the engine samples from another policy than the one that trains",
+        do="see that the server gives logprobs at the sampling temperature (--logprobs-mode processed_logprobs) and "
+        "holds its weights as precisely as ours (generation.max_mismatch_kl_nats_per_token is the limit); what was "
+        "finished before is kept",
+        step=step,
+        detail=f"{int((gaps > 1).sum())} of {int(mask.sum())} tokens more than 1 nat apart, the farthest "
+        f"{float(gaps.max()):.3g}",
+    )
     figures = {"mismatch_kl": found, "mismatch_max": float(gaps.max())}
     if generation.importance_weight_cap is None:
         return figures, None

@@ -116,9 +116,9 @@ class Collector:
             policy, frozen.codec, temperature=settings.temperature, batch_size=shared.measurement.batch_size
         )
 
-    def sync(self) -> dict[str, float]:
+    def sync(self, step: int) -> dict[str, float]:
         """Have the engine sample from the policy as it is now, before an iteration's rollouts; see `Engine.sync`."""
-        return self._engine.sync()
+        return self._engine.sync(step)
 
     @torch.no_grad()
     def roll_out(self, prompts: list[EncodedPrompt], iteration: int, sampling_round: int = 0) -> Rollouts:

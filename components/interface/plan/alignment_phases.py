@@ -12,6 +12,7 @@ from components.alignment.policy_gradient.actor_critic import ActorCritic
 from components.alignment.q_learning.model import QLearner
 from components.config import BestOfN, Dpo, OnlineDpo, PolicyGradientMethod, Ppo, QLearning
 from components.core.ilql import ilql_losses
+from components.engines.vllm_probe import probe_of
 from components.interface.plan.live_bytes import counted
 from components.interface.plan.models import Models
 from components.interface.plan.roles import Phase, Roles
@@ -43,6 +44,12 @@ class AlignmentPhases(Workbench):
             model = self._actor_critic(models, roles)
             self._frozen(models, roles)
             training = self._moments(live, model)
+            if self.params.generation.engine != "own":  # only its weights are looked at here
+                part = self._sequences([(1, length - 1) for length in self._probe()], model.policy)
+                live.reset()
+                with torch.no_grad(), self._autocast():
+                    response_logprobs(model.policy, part, 1.0)
+                return roles.phase("alignment", "rollouts", training, live)
             return self._generated(live, roles, model.policy, "rollouts", training, self.lengths.prompts)
 
     def scoring(self) -> Phase:
@@ -137,6 +144,11 @@ class AlignmentPhases(Workbench):
             models, roles = self._begin(live)
             reference, _ = self._frozen(models, roles)
             return self._generated(live, roles, reference, "rollouts", 0, self.lengths.prompts, stage="alignment")
+
+    def _probe(self) -> list[int]:
+        """Lengths of the prompts that another engine's weights are seen by."""
+        longest = sorted((length for length in self.lengths.prompts if length > 1), reverse=True)
+        return [len(prompt) for prompt in probe_of([[number] * length for number, length in enumerate(longest)])]
 
     @property
     def _policy_gradient(self) -> PolicyGradientMethod:

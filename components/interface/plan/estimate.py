@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from components.config import Params
+from components.config import Params, VllmStarted
 from components.config.accelerate import AccelerateConfig, accelerate_config
 from components.interface.plan.beside import beside, offloaded
 from components.interface.plan.device import Device
@@ -14,6 +14,7 @@ from components.interface.plan.phases import Simulation
 from components.interface.plan.processes import of_one_process, on_one_machine
 from components.interface.plan.roles import Phase
 from components.interface.plan.seconds import Seconds, seconds_of, speed_of
+from components.interface.plan.server import Server, server_of
 from components.interface.plan.tokens import Tokens, tokens_of
 from components.place import Place
 
@@ -25,15 +26,21 @@ class Row(NamedTuple):
         phase: as one process has it.
         beside: what is there beside tensors, in one process.
         processes: how many of them share the device's memory: on a CPU those of a machine, on GPUs one.
+        server: what a vLLM server takes of it meanwhile.
     """
 
     phase: Phase
     beside: int
     processes: int = 1
+    server: int = 0
+
+    @property
+    def of_process(self) -> int:
+        return self.phase.total + self.beside
 
     @property
     def total(self) -> int:
-        return self.processes * (self.phase.total + self.beside)
+        return self.processes * self.of_process + self.server
 
 
 class Estimate(NamedTuple):
@@ -44,6 +51,7 @@ class Estimate(NamedTuple):
         lengths: where the lengths of sequences come from.
         seconds: of stages, where the device's speed and the rows are known.
         knobs: changes of params and what the peak becomes with each, the best first; only where it does not fit.
+        server: a vLLM server that is started on the device; None for none.
     """
 
     rows: list[Row]
@@ -53,6 +61,7 @@ class Estimate(NamedTuple):
     tokens: list[Tokens]
     seconds: list[Seconds]
     knobs: list[tuple[str, int]]
+    server: Server | None = None
 
     @property
     def peak(self) -> Row:
@@ -78,10 +87,12 @@ class Estimate(NamedTuple):
                     "activations_logits_cache": row.phase.work,
                     "beside": row.beside,
                     "processes": row.processes,
+                    "server": row.server,
                     "bytes": row.total,
                 }
                 for row in self.rows
             ],
+            "server": None if self.server is None else {**self.server._asdict(), "bytes": self.server.total},
             "lengths": self.lengths,
             "tokens": [each._asdict() for each in self.tokens],
             "seconds": [each._asdict() for each in self.seconds],
@@ -98,7 +109,8 @@ def estimate(params: Params, place: Place, device: Device) -> Estimate:
     config = accelerate_config(place.root / params.compute.accelerate_config)
     simulation = _simulation(params, place, config)
     phases = {name: run() for name, run in simulation.phases().items()}
-    rows = [_row(phase, params, device, config) for phase in phases.values()]
+    server = _server(simulation, params, phases["evaluation"], device, config)
+    rows = [_row(phase, params, device, config, server) for phase in phases.values()]
     tokens = tokens_of(params, simulation.lengths) if simulation.lengths.are_rows else []
     found = Estimate(
         rows,
@@ -108,6 +120,7 @@ def estimate(params: Params, place: Place, device: Device) -> Estimate:
         tokens,
         seconds_of(tokens, phases["evaluation"], params, config, device, speed_of(device, config)) if tokens else [],
         [],
+        server,
     )
     return found if found.fits else found._replace(knobs=_knobs(params, place, device, config, found))
 
@@ -117,10 +130,19 @@ def _simulation(params: Params, place: Place, config: AccelerateConfig) -> Simul
     return Simulation(params, shape, lengths_of(params, place), mixed=config.mixed_precision == "bf16")
 
 
-def _row(phase: Phase, params: Params, device: Device, config: AccelerateConfig) -> Row:
-    gathers = params.compute.gather_for_generation
+def _server(
+    simulation: Simulation, params: Params, phase: Phase, device: Device, config: AccelerateConfig
+) -> Server | None:
+    """Args: phase: of the params, any: it knows how many parameters the architecture has."""
+    return server_of(params, simulation.shape, phase.parameters, device, config.processes_per_machine)
+
+
+def _row(phase: Phase, params: Params, device: Device, config: AccelerateConfig, server: Server | None) -> Row:
+    # another engine gets whole weights, however ours are gathered
+    gathers = params.compute.gather_for_generation or params.generation.engine != "own"
     mine = of_one_process(offloaded(phase, params, device), config, gather_for_generation=gathers)
-    return Row(mine, beside(mine, device), 1 if device.is_gpu else on_one_machine(phase.stage, config))
+    processes = 1 if device.is_gpu else on_one_machine(phase.stage, config)
+    return Row(mine, beside(mine, device), processes, 0 if server is None else server.of_phase(phase))
 
 
 def _knobs(
@@ -130,8 +152,9 @@ def _knobs(
     name = found.peak.phase.key
     knobs = []
     for change, changed in _changes(params, found.peak.phase, device):
-        phase = _simulation(changed, place, config).phases()[name]()
-        total = _row(phase, changed, device, config).total
+        simulation = _simulation(changed, place, config)
+        phase = simulation.phases()[name]()
+        total = _row(phase, changed, device, config, _server(simulation, changed, phase, device, config)).total
         if total < found.peak.total:
             knobs.append((change, total))
     return sorted(knobs, key=lambda knob: knob[1])
@@ -154,6 +177,15 @@ def _changes(params: Params, phase: Phase, device: Device) -> list[tuple[str, Pa
         with_model("vocabulary_chunk: 8192", vocabulary_chunk=8192)
     if device.is_gpu and not model.offload_frozen and phase.name in ("rollouts", "updates"):
         with_model("offload_frozen: true", offload_frozen=True)
+    generation = params.generation
+    if isinstance(generation, VllmStarted) and phase.stage == "alignment":
+        if device.is_gpu and not generation.sleeps:
+            found.append(("generation.sleeps: true", _with(params, "generation", {"sleeps": True})))
+        if not any(word.startswith("--gpu-memory-utilization") for word in generation.arguments):
+            arguments = [*generation.arguments, "--gpu-memory-utilization=0.4"]
+            found.append(
+                (f"generation.arguments: {arguments[-1]}", _with(params, "generation", {"arguments": arguments}))
+            )
     section = params.method if phase.stage == "alignment" else phase.stage
     size = getattr(getattr(params, section, None), "microbatch_size", 1)
     if phase.name not in ("rollouts", "generation", "measurement") and size > 1:

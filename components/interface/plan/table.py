@@ -26,12 +26,17 @@ def plan_tables(found: Estimate) -> Group:
 
 def _memory(found: Estimate) -> Table:
     title = f"Memory in GiB, a model of {found.parameters / 1e6:,.1f} M parameters"
-    table = plain_table(title, "weights", "training", "work", "beside", "total")
+    with_server = [] if found.server is None else ["server"]
+    table = plain_table(title, "weights", "training", "work", "beside", *with_server, "total")
     for row in found.rows:
         phase = row.phase
         weights = sum(phase.roles.values())
-        sizes = (weights, phase.training, phase.work, row.beside, row.total)
+        of_server = [row.server] if with_server else []
+        sizes = (weights, phase.training, phase.work, row.beside, *of_server, row.total)
         table.add_row(_name(row), *map(_gib, sizes), style="bold" if row == found.peak else None)
+    if (server := found.server) is not None:
+        sizes = (server.weights, 0, server.cache, server.beside, server.total, server.total)
+        table.add_row("alignment, the vLLM server", *map(_gib, sizes))
     return table
 
 
@@ -40,7 +45,9 @@ def _verdict(found: Estimate) -> Text:
     fits = "fits" if found.fits else "DOES NOT FIT"
     text = f"{fits}: the peak is {_gib(found.peak.total)} GiB in {_name(found.peak)} (weights: {roles}); "
     if (count := found.peak.processes) > 1:
-        text = f"{text}{count} processes take {_gib(found.peak.total // count)} GiB each; "
+        text = f"{text}{count} processes take {_gib(found.peak.of_process)} GiB each; "
+    if found.peak.server:
+        text = f"{text}the vLLM server {_gib(found.peak.server)} GiB of it; "
     return Text(f"{text}{found.device.name} has {_gib(found.device.memory)} GiB")
 
 

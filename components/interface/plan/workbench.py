@@ -30,13 +30,13 @@ class Workbench:
 
     def __init__(self, params: Params, shape: Any, lengths: Lengths, *, mixed: bool) -> None:
         self.params = params
-        self._shape = shape
+        self.shape = shape
         self.lengths = lengths
         self._mixed = mixed
 
     def _begin(self, live: LiveBytes) -> tuple[Models, Roles]:
         settings = self.params.language_model
-        return Models(settings, self._shape), Roles(live, shared=settings.adapter is not None)
+        return Models(settings, self.shape), Roles(live, shared=settings.adapter is not None)
 
     def _frozen(self, models: Models, roles: Roles) -> tuple[Any, list[Any]]:
         """The reference and the reward model."""

@@ -24,6 +24,7 @@ from components.models.adapters import new_adapter_policy
 from components.models.loading import load_checkpoint
 from components.models.text import Codec
 from components.processes import free_port
+from components.self_checks import Checks
 
 TEMPERATURE, LONGEST = 0.7, 3
 PROMPTS = [[2, 3, 4], [5, 2], [3, 3, 3, 2], [4, 5]]
@@ -53,6 +54,7 @@ def engine_of(
     tiny_params: Callable[..., Params], stored: Path, word_codec: Codec, tmp_path: Path
 ) -> Iterator[Callable[..., tuple[VllmEngine, Any, StandIn]]]:
     """Makes an engine, the policy that it samples from, and the server that it asks."""
+    checks = Checks()
     with ExitStack() as stack:
 
         def make(*faults: str, adapter: bool = False, **changes: Any) -> tuple[VllmEngine, Any, StandIn]:
@@ -68,6 +70,7 @@ def engine_of(
                 *(settings, Accelerator(cpu=True), lambda: nullcontext(policy), word_codec, params.shared, PROMPTS),
                 temperature=TEMPERATURE,
                 folder=tmp_path / "engine",
+                checks=checks,
             )
             stack.callback(engine.close)
             return engine, policy, server
@@ -103,7 +106,7 @@ def test_responses_are_the_present_policys(engine_of: Callable[..., Any], word_c
     engine, policy, server = engine_of(adapter=adapter)
     for _ in range(2):
         move(policy)
-        assert engine.sync()["engine_gap"] < 1e-5
+        assert engine.sync(1)["engine_gap"] < 1e-5
         sequences, logprobs = engine.sample(PROMPTS, uniforms(), slice(None))
         for row, prompt in enumerate(PROMPTS):
             response = sequences.response_tokens[row][sequences.response_mask[row]].tolist()
@@ -118,7 +121,7 @@ def test_responses_are_the_present_policys(engine_of: Callable[..., Any], word_c
 
 def test_a_request_asks_for_the_policy_alone_and_is_the_same_again(engine_of: Callable[..., Any]) -> None:
     engine, _, server = engine_of()
-    engine.sync()
+    engine.sync(1)
     first = engine.sample(PROMPTS, uniforms(), slice(None))
     asked = sorted(request["seed"] for _, request, _ in server.asked if "seed" in (request or {}))
     # seeds by hand: 53 bits of each row's first number
@@ -132,7 +135,7 @@ def test_a_request_asks_for_the_policy_alone_and_is_the_same_again(engine_of: Ca
 
 def test_a_process_gets_its_share(engine_of: Callable[..., Any]) -> None:
     engine, _, _ = engine_of()
-    engine.sync()
+    engine.sync(1)
     whole = engine.sample(PROMPTS, uniforms(), slice(None))
     part = engine.sample(PROMPTS, uniforms(), slice(1, None, 2))
     width = part.logprobs.shape[1]
@@ -142,18 +145,56 @@ def test_a_process_gets_its_share(engine_of: Callable[..., Any]) -> None:
 def test_it_sleeps_during_updates(engine_of: Callable[..., Any]) -> None:
     engine, policy, server = engine_of(sleeps=True)
     for _ in range(2):
-        engine.sync()
+        engine.sync(1)
         assert not server.asleep
         engine.sample(PROMPTS, uniforms(), slice(None))
         assert server.asleep
+        engine.sample(PROMPTS, uniforms(), slice(None))  # a second round of an iteration
+        assert server.asleep
         move(policy)
+    engine.close()
+    assert not server.asleep
+
+
+def test_a_server_that_a_killed_cycle_left_asleep_is_woken(engine_of: Callable[..., Any]) -> None:
+    engine, _, server = engine_of(sleeps=True)
+    server.asleep = True
+    assert engine.sync(1)["engine_gap"] < 1e-5
+
+
+def test_a_server_that_does_not_sleep_is_refused(engine_of: Callable[..., Any]) -> None:
+    """As on a CPU, where /sleep answers and does nothing."""
+    engine, _, _ = engine_of("sleepless", sleeps=True)
+    engine.sync(1)
+    with pytest.raises(ConfigError, match="vLLM does not sleep"):
+        engine.sample(PROMPTS, uniforms(), slice(None))
+
+
+def test_an_adapter_that_a_killed_cycle_left_is_taken_back(engine_of: Callable[..., Any]) -> None:
+    """Killed in its first iteration, a cycle begins again with the same adapter, and a name is loaded only once."""
+    engine, _, server = engine_of(adapter=True)
+    engine.sync(1)
+    [left] = server.adapters
+    engine._client, engine._adapter, engine._written = None, "", 0  # as a new process has it
+    engine.sync(1)
+    assert list(server.adapters) == [left]
+
+
+def test_an_adapter_that_cannot_be_taken_back_hides_no_error(
+    engine_of: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    engine, _, server = engine_of(adapter=True)
+    engine.sync(1)
+    server.answer = lambda path, content: (500, {"error": "no engine"})
+    engine.close()
+    assert "stays as it is" in caplog.text and "no engine" in caplog.text
 
 
 def test_another_model_is_seen_at_once(engine_of: Callable[..., Any]) -> None:
     engine, policy, _ = engine_of("reload_forgotten")
     move(policy)
     with pytest.raises(TrainingError, match="the engine has not the policy's weights"):
-        engine.sync()
+        engine.sync(1)
 
 
 @pytest.mark.parametrize("adapter", [False, True], ids=["whole weights", "adapter"])
@@ -162,15 +203,15 @@ def test_weights_of_before_are_seen_though_they_are_near(
 ) -> None:
     """With a bound so wide that it alone would say nothing."""
     engine, policy, server = engine_of(adapter=adapter, max_probe_gap_nats_per_token=50.0)
-    engine.sync()
+    engine.sync(1)
     server.faults.add("reload_forgotten")
     if adapter:  # the new name, with what the old one loads
         before = copy.deepcopy(next(iter(server.adapters.values())))
         monkeypatch.setattr(server, "complete", lambda content: StandIn.complete(_only(server, before), content))
     move(policy, by=0.01)
     with pytest.raises(TrainingError, match="weights of before") as caught:
-        engine.sync()
-    assert caught.value.found.startswith("0 of it")
+        engine.sync(1)
+    assert caught.value.found.startswith("1 of the move, which is 0.")
 
 
 def _only(server: StandIn, adapted: Any) -> StandIn:
@@ -181,41 +222,47 @@ def _only(server: StandIn, adapted: Any) -> StandIn:
 
 def test_moves_too_small_to_be_told_apart_add_up(engine_of: Callable[..., Any]) -> None:
     engine, policy, server = engine_of(max_probe_gap_nats_per_token=50.0)
-    engine.sync()
+    engine.sync(1)
     server.faults.add("reload_forgotten")
     move(policy, by=1e-7)
-    engine.sync()  # old and new weights answer alike
+    engine.sync(1)  # old and new weights answer alike
     with pytest.raises(TrainingError, match="weights of before"):
         for _ in range(20):
             move(policy, by=1e-4)
-            engine.sync()
+            engine.sync(1)
 
 
 @pytest.mark.parametrize(
     ("fault", "adapter", "says"),
     [
         ("adapter_refused", True, "rank 16 is greater than max_lora_rank 8"),
-        ("adapter_forgotten", True, "policy-"),
         ("cache_kept", False, "success"),
     ],
 )
 def test_weights_that_are_not_taken(engine_of: Callable[..., Any], fault: str, adapter: bool, says: str) -> None:
     engine, _, server = engine_of(fault, adapter=adapter)
     with pytest.raises(ConfigError) as caught:
-        engine.sync()
+        engine.sync(1)
     assert says in f"{caught.value.expected} {caught.value.found}" and server.url in caught.value.where
+
+
+def test_an_adapter_that_is_not_listed_is_not_taken(engine_of: Callable[..., Any]) -> None:
+    engine, _, server = engine_of("adapter_forgotten", adapter=True)
+    with pytest.raises(TrainingError, match="has not taken the adapter") as caught:
+        engine.sync(1)
+    assert "policy-" in caught.value.found and server.url in caught.value.where
 
 
 def test_a_response_that_ends_elsewhere_is_refused(engine_of: Callable[..., Any]) -> None:
     engine, _, _ = engine_of("ends_elsewhere")
-    engine.sync()
+    engine.sync(1)
     with pytest.raises(ConfigError, match="a response is not what was asked for"):
         engine.sample(PROMPTS * 4, draw_uniforms(16, LONGEST, torch.Generator().manual_seed(3)), slice(None))
 
 
 def test_a_server_that_ends_midway_is_one_error(engine_of: Callable[..., Any]) -> None:
     engine, _, server = engine_of()
-    engine.sync()
+    engine.sync(1)
     engine._client.url = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(EnvironmentFault, match="vLLM does not answer"):
         engine.sample(PROMPTS, uniforms(), slice(None))
@@ -227,7 +274,7 @@ def at(url: str, tiny_params: Callable[..., Params], **changes: Any) -> Params:
 
 def test_a_server_that_fits_is_taken(stored: Path, tiny_params: Callable[..., Params]) -> None:
     with serving(StandIn(stored)) as server:
-        require_engine(at(server.url, tiny_params, sleeps=True), Path())
+        require_engine(at(server.url, tiny_params, sleeps=True), Path(), on_cpu=True)
 
 
 @pytest.mark.parametrize(
@@ -243,14 +290,14 @@ def test_a_server_that_lacks_something_is_refused_before_anything(
 ) -> None:
     """The tiny params have 24 tokens of prompt and 6 of response."""
     with serving(StandIn(stored, max_model_len=limit, paths=paths)) as server, pytest.raises(ConfigError) as caught:
-        require_engine(at(server.url, tiny_params, sleeps=True), Path())
+        require_engine(at(server.url, tiny_params, sleeps=True), Path(), on_cpu=True)
     assert says in caught.value.expected
 
 
 def test_nobody_at_the_address(tiny_params: Callable[..., Params]) -> None:
     url = f"http://127.0.0.1:{free_port()}"
     with pytest.raises(EnvironmentFault, match="vLLM does not answer") as caught:
-        require_engine(at(url, tiny_params), Path())
+        require_engine(at(url, tiny_params), Path(), on_cpu=True)
     assert url in caught.value.where
 
 
@@ -258,19 +305,19 @@ def test_another_kind_of_server(stored: Path, tiny_params: Callable[..., Params]
     with serving(StandIn(stored)) as server:
         monkeypatch.setattr(server, "answer", lambda path, content: (200, {"hello": "world"}))
         with pytest.raises(ConfigError, match="no vLLM"):
-            require_engine(at(server.url, tiny_params), Path())
+            require_engine(at(server.url, tiny_params), Path(), on_cpu=True)
         monkeypatch.setattr(server, "answer", lambda path, content: (404, {"detail": "Not Found"}))
         with pytest.raises(ConfigError, match="vLLM refuses /version"):
-            require_engine(at(server.url, tiny_params), Path())
+            require_engine(at(server.url, tiny_params), Path(), on_cpu=True)
 
 
 def test_a_key_comes_from_the_environment(
     stored: Path, tiny_params: Callable[..., Params], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with serving(StandIn(stored)) as server:
-        require_engine(at(server.url, tiny_params), Path())
+        require_engine(at(server.url, tiny_params), Path(), on_cpu=True)
         monkeypatch.setenv("PROXIMAL_VLLM_TOKEN", "a key")
-        require_engine(at(server.url, tiny_params), Path())
+        require_engine(at(server.url, tiny_params), Path(), on_cpu=True)
     keys = [key for _, _, key in server.asked]
     assert keys == [None] * (len(keys) // 2) + ["Bearer a key"] * (len(keys) // 2)
 

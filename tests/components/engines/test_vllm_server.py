@@ -151,6 +151,10 @@ def test_one_that_never_answers_is_ended(settings: Callable[..., Any]) -> None:
 def test_a_program_that_is_not_there_is_refused_before_anything(tiny_params: Callable[..., Params]) -> None:
     params = tiny_params(generation=STARTED | {"command": [".venv-none/bin/vllm"]})
     with pytest.raises(ConfigError, match="vLLM is not installed there") as caught:
-        require_engine(params, Path())
+        require_engine(params, Path(), on_cpu=True)
     assert caught.value.found == ".venv-none/bin/vllm"
-    require_engine(tiny_params(generation=STARTED | {"command": ["sh"]}), Path())
+    there = STARTED | {"command": ["sh"]}
+    require_engine(tiny_params(generation=there), Path(), on_cpu=True)
+    with pytest.raises(ConfigError, match="nothing to give back"):
+        require_engine(tiny_params(generation=there | {"sleeps": True}), Path(), on_cpu=True)
+    require_engine(tiny_params(generation=there | {"sleeps": True}), Path(), on_cpu=False)

@@ -114,7 +114,7 @@ def test_adapters_share_one_base_in_half_precision(small: Params) -> None:
     content["language_model"] |= {"checkpoint": "somewhere", "adapter": adapter, "dtype": "bfloat16"}
     changed = Params.model_validate(content)
     found = simulation(small)
-    shaped = Simulation(changed, found._shape, found.lengths, mixed=False)
+    shaped = Simulation(changed, found.shape, found.lengths, mixed=False)
     phase = shaped.updates()
     one = 4 * LAYERS * 2 * 2 * (HIDDEN + HIDDEN)  # float32, of each layer two linear ones, rank 2, in and out
     head = 4 * HIDDEN

@@ -14,6 +14,7 @@ from components.alignment.policy_gradient.mismatch import held_against_ours
 from components.alignment.policy_gradient.objective import policy_term
 from components.config import Generation, Params
 from components.errors import TrainingError
+from components.self_checks import Checks
 
 ENGINE = {
     "engine": "vllm",
@@ -43,7 +44,7 @@ def generation(tiny_params: Callable[..., Params], **changes: Any) -> Generation
 def test_figures_by_hand(tiny_params: Callable[..., Params]) -> None:
     """Ratios 2, 1 and 0.8; k3 of a ratio r is r - 1 - log r: (0.306853 + 0 + 0.023144) / 3 = 0.109999."""
     ours, engines = log([[0.4, 0.5], [0.4, 0.9]]), log([[0.2, 0.5], [0.5, 0.1]])
-    figures, weights = held_against_ours(ours, engines, MASK, generation(tiny_params), "ppo, iteration 1")
+    figures, weights = held_against_ours(Checks(), ours, engines, MASK, generation(tiny_params), "ppo, iteration 1")
     assert figures["mismatch_kl"] == pytest.approx(0.109999, abs=1e-6)
     assert figures["mismatch_max"] == pytest.approx(math.log(2), abs=1e-6)
     assert figures["importance_weight"] == pytest.approx((1.5 + 1 + 0.8) / 3, abs=1e-6)
@@ -53,7 +54,7 @@ def test_figures_by_hand(tiny_params: Callable[..., Params]) -> None:
 def test_without_a_cap_there_are_no_weights(tiny_params: Callable[..., Params]) -> None:
     ours = log([[0.4, 0.5], [0.4, 0.9]])
     chosen = generation(tiny_params, importance_weight_cap=None)
-    figures, weights = held_against_ours(ours, ours, MASK, chosen, "ppo, iteration 1")
+    figures, weights = held_against_ours(Checks(), ours, ours, MASK, chosen, "ppo, iteration 1")
     assert weights is None and figures == {"mismatch_kl": 0.0, "mismatch_max": 0.0}
 
 
@@ -61,15 +62,16 @@ def test_a_run_stops_above_the_limit_and_names_it(tiny_params: Callable[..., Par
     """One token in three sampled at a third of our logprob: of ratios e^3 and 1, 1 the mean k3 is (e^3 - 4) / 3."""
     ours, engines = torch.zeros(2, 2), torch.tensor([[-3.0, 0.0], [0.0, -9.0]])
     with pytest.raises(TrainingError, match="samples from another policy") as caught:
-        held_against_ours(ours, engines, MASK, generation(tiny_params), "ppo, iteration 4")
-    assert caught.value.found == f"{(math.exp(3) - 4) / 3:.3g}"
-    assert "max_mismatch_kl_nats_per_token" in caught.value.expected and "0.2" in caught.value.expected
-    assert "iteration 4" in caught.value.where and "1 of 3 tokens" in caught.value.where
+        held_against_ours(Checks(), ours, engines, MASK, generation(tiny_params), "ppo, iteration 4")
+    found = f"{(math.exp(3) - 4) / 3:.3g} nats a token, 1 of 3 tokens more than 1 nat apart, the farthest 3"
+    assert caught.value.found == found
+    assert "0.2 nats a token" in caught.value.expected and "max_mismatch_kl_nats_per_token" in caught.value.do
+    assert caught.value.where == "ppo, iteration 4"
 
 
 def test_our_own_engine_has_nothing_to_compare(tiny_params: Callable[..., Params]) -> None:
     ours = torch.zeros(2, 2)
-    assert held_against_ours(ours, ours, MASK, tiny_params().generation, "") == ({}, None)
+    assert held_against_ours(Checks(), ours, ours, MASK, tiny_params().generation, "") == ({}, None)
 
 
 @pytest.mark.parametrize("policy_loss", ["ppo", "gspo", "cispo"])

@@ -1,22 +1,25 @@
 """A server that speaks the part of vLLM's protocol that a run uses, by transformers and peft alone, with faults.
 
-The real one is asked in tests/vllm, where it is installed; this one shows in seconds what is done about its faults.
+The real one is asked in tests/components/vllm, where it is installed; this one shows in seconds what its faults do.
 """
 
 from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
+from components.place import Place
+
 DEFAULT_PATHS = (
-    *("/v1/completions", "/collective_rpc", "/reset_prefix_cache", "/sleep", "/wake_up"),
+    *("/v1/completions", "/collective_rpc", "/reset_prefix_cache", "/sleep", "/wake_up", "/is_sleeping"),
     *("/v1/load_lora_adapter", "/v1/unload_lora_adapter"),
 )
 
@@ -25,11 +28,20 @@ class StandIn:
     """What it serves, and by which faults.
 
     Args:
-        faults: any of reload_forgotten, adapter_refused, adapter_forgotten, cache_kept, ends_elsewhere, top_token_only.
+        faults: any of reload_forgotten, adapter_refused, adapter_forgotten, cache_kept, ends_elsewhere, sharpened,
+            sleepless. What is forgotten is so after as many reloads as `remembers`.
     """
 
-    def __init__(self, model: Path, *faults: str, max_model_len: int = 512, paths: tuple[str, ...] = DEFAULT_PATHS):
+    def __init__(
+        self,
+        model: Path,
+        *faults: str,
+        max_model_len: int = 512,
+        paths: tuple[str, ...] = DEFAULT_PATHS,
+        remembers: int = 0,
+    ):
         self.model, self.faults, self.max_model_len, self.paths = model, set(faults), max_model_len, paths
+        self.remembers = remembers
         self.loaded: Any = self.load(model)
         self.adapters: dict[str, Any] = {}
         self.asked: list[tuple[str, Any, str | None]] = []
@@ -54,7 +66,9 @@ class StandIn:
             base = {"id": "policy", "root": str(self.model), "parent": None, "max_model_len": self.max_model_len}
             return 200, {"data": [base, *({"id": name, "root": name, "parent": "policy"} for name in self.adapters)]}
         if path == "/collective_rpc":
-            if "reload_forgotten" not in self.faults:
+            assert not self.asleep
+            if "reload_forgotten" not in self.faults or self.remembers > 0:
+                self.remembers -= 1
                 self.loaded = self.load(Path(content["kwargs"]["weights_path"]))
             return 200, {"results": [None]}
         if path == "/reset_prefix_cache":
@@ -62,6 +76,9 @@ class StandIn:
         if path == "/v1/load_lora_adapter":
             if "adapter_refused" in self.faults:
                 return 400, {"error": {"message": "rank 16 is greater than max_lora_rank 8"}}
+            if content["lora_name"] in self.adapters:
+                return 400, {"error": {"message": "has already been loaded"}}
+            assert not self.asleep
             if "adapter_forgotten" not in self.faults:
                 from peft import PeftModel
 
@@ -72,8 +89,10 @@ class StandIn:
             del self.adapters[content["lora_name"]]
             return 200, None
         if path.startswith("/sleep") or path == "/wake_up":
-            self.asleep = path != "/wake_up"
+            self.asleep = path != "/wake_up" and "sleepless" not in self.faults
             return 200, {"status": "ok"}
+        if path == "/is_sleeping":
+            return 200, {"is_sleeping": self.asleep}
         if path == "/v1/completions":
             assert not self.asleep
             return 200, {"choices": [self.complete(content)]}
@@ -94,7 +113,7 @@ class StandIn:
         stops = {*content.get("stop_token_ids", []), *({3} if "ends_elsewhere" in self.faults else {})}
         while len(tokens) < content["max_tokens"] and not stops & set(tokens[-1:]):
             logits = model(torch.tensor([prompt + tokens])).logits[0, -1].double() / temperature
-            if "top_token_only" in self.faults:
+            if "sharpened" in self.faults:
                 logits = logits * 3.0
             probabilities = logits.softmax(-1)
             tokens.append(int(torch.multinomial(probabilities, 1, generator=drawn)))
@@ -137,3 +156,25 @@ def serving(stand_in: StandIn) -> Iterator[StandIn]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+Served = Callable[..., tuple[StandIn, dict[str, Any]]]
+
+
+@pytest.fixture
+def served() -> Iterator[Served]:
+    """served(*faults, **settings) serves the SFT policy of the world, or its base; with the section `generation`."""
+    with ExitStack() as stack:
+
+        def serve(*faults: str, remembers: int = 0, **changes: Any) -> tuple[StandIn, dict[str, Any]]:
+            sft = Place().sft / "policy"
+            model = sft if (sft / "model.safetensors").exists() else Path("models/tiny")
+            server = stack.enter_context(serving(StandIn(model.absolute(), *faults, remembers=remembers)))
+            settings = {
+                **{"engine": "vllm_at_url", "url": server.url, "sleeps": False},
+                **{"requests_at_once": 4, "timeout_seconds": 20.0, "importance_weight_cap": 2.0},
+                **{"max_probe_gap_nats_per_token": 1e-3, "max_mismatch_kl_nats_per_token": 1e-3},
+            }
+            return server, settings | changes
+
+        yield serve
