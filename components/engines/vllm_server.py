@@ -66,10 +66,11 @@ class Server:
         self._process.wait()
 
     def last_words(self) -> str:
-        """What its log says of a fault, the last lines of it."""
+        """What its log says of a fault, the last lines of it; but for those that only point to others above."""
         lines = self.log.read_text(errors="replace").splitlines()
-        faults = [line for line in lines if "Error" in line and "Traceback" not in line] or lines
-        return " | ".join(" ".join(line.split())[-200:] for line in faults[-2:]) or "nothing"
+        named = [line for line in lines if "Error" in line and "Traceback" not in line]
+        faults = [line for line in named if "root cause" not in line] or named or lines
+        return " | ".join(" ".join(line.split())[-300:] for line in faults[-2:]) or "nothing"
 
     def _wait(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds

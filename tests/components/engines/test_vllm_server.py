@@ -46,7 +46,14 @@ class Answers(http.server.BaseHTTPRequestHandler):
         self.send_response(200); self.end_headers()
 http.server.HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])), Answers).serve_forever()
 """
-FAILS = "import sys; print('RuntimeError: no memory for the key-value cache', file=sys.stderr); sys.exit(3)"
+# as vLLM does: the worker says what is wrong, and who waited for it that something is
+FAILS = """
+import sys
+print("(Worker) ERROR ValueError: no memory for the key-value cache", file=sys.stderr)
+print("(EngineCore) ERROR Traceback (most recent call last):", file=sys.stderr)
+print("RuntimeError: Engine core initialization failed. See root cause above.", file=sys.stderr)
+sys.exit(3)
+"""
 
 
 @pytest.fixture
@@ -136,7 +143,8 @@ def test_it_dies_with_whoever_started_it(settings: Callable[..., Any]) -> None:
 def test_one_that_fails_says_so_by_its_log(settings: Callable[..., Any]) -> None:
     with pytest.raises(EnvironmentFault, match="vLLM does not start") as caught:
         start(settings(FAILS))
-    assert "status 3" in caught.value.found and "no memory for the key-value cache" in caught.value.found
+    found = caught.value.found
+    assert "status 3" in found and found.endswith("ValueError: no memory for the key-value cache")
     assert "server.log" in caught.value.where
 
 
