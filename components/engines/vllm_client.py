@@ -74,9 +74,21 @@ class Client:
                 method, self.url + path, json=content, timeout=self._timeout, allow_redirects=False
             )
         except requests.RequestException as fault:
-            raise self._silent(path, f"{type(fault).__name__}: {_shown(str(fault))}") from fault
+            raise self._fault(
+                "vLLM does not answer",
+                path,
+                expected=f"an answer within {self._timeout:g} seconds",
+                found=f"{type(fault).__name__}: {_shown(str(fault))}",
+                see="that the server runs at this address",
+            ) from fault
         if answer.status_code >= 500:
-            raise self._silent(path, f"status {answer.status_code}: {_shown(answer.text)}")
+            raise self._fault(
+                f"vLLM fails at {path}",
+                path,
+                expected="status 200",
+                found=f"status {answer.status_code}: {_shown(answer.text)}",
+                see="that it serves this run's model, and takes adapters of its rank (--max-lora-rank)",
+            )
         if not answer.ok or answer.is_redirect:
             raise self.refusal(
                 f"vLLM refuses {path}",
@@ -90,14 +102,14 @@ class Client:
         except ValueError:
             return None
 
-    def _silent(self, path: str, found: str) -> EnvironmentFault:
+    def _fault(self, what: str, path: str, *, expected: str, found: str, see: str) -> EnvironmentFault:
         log = "" if self._log is None else f" ({self._log})"
         return EnvironmentFault(
-            "vLLM does not answer",
+            what,
             where=f"{self._key}: {self.url}{path}",
-            expected=f"an answer within {self._timeout:g} seconds",
+            expected=expected,
             found=found,
-            do=f"see that the server runs at this address, and its log{log}; run again: what was finished before stays",
+            do=f"see {see}, and its log{log}; run again: what was finished before is kept",
         )
 
 

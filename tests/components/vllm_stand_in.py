@@ -75,7 +75,8 @@ class StandIn:
             return 200, {"success": "cache_kept" not in self.faults}
         if path == "/v1/load_lora_adapter":
             if "adapter_refused" in self.faults:
-                return 400, {"error": {"message": "rank 16 is greater than max_lora_rank 8"}}
+                said = "Worker failed with error 'LoRA rank 16 is greater than max_lora_rank 8.'"
+                return 500, {"error": {"message": f"Call to add_lora method failed: {said}"}}
             if content["lora_name"] in self.adapters:
                 return 400, {"error": {"message": "has already been loaded"}}
             assert not self.asleep

@@ -125,7 +125,7 @@ def test_an_engine_that_dies_amid_a_cycle(
 
     monkeypatch.setattr(server, "answer", dies_at_the_second_update)
     said = stopped()
-    assert said.startswith("error: vLLM does not answer") and "EngineCore encountered an issue" in said
+    assert said.startswith("error: vLLM fails at /collective_rpc") and "EngineCore encountered an issue" in said
     assert said.count("error: ") == 1 and iterations_kept() == 1
     perform("alignment", params, Place(), 1)
     assert len(read_json(Place().alignment / "1" / "curve.json")) == 3

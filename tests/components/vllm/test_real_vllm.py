@@ -73,7 +73,7 @@ def test_one_that_cannot_start_is_told_by_its_last_lines(
         said = stopped()
         print(said)
         assert said.startswith("error: vLLM does not start") and says in said and "server.log" in said
-        assert said.count("error: ") == 1 and not engines_left() and not (Place().alignment / "1").exists()
+        assert said.count("what to do:") == 1 and not engines_left() and not (Place().alignment / "1").exists()
     params = change_params(language_model=model, policy_gradient=MOVES, generation=STARTED | {"sleeps": True})
     with pytest.raises(EnvironmentFault, match="vLLM does not start") as caught:  # which the launcher refuses before
         perform("alignment", params, Place(), 1)

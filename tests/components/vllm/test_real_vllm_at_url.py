@@ -165,7 +165,7 @@ def test_a_server_of_another_model(
     change_params(**changes, generation=at(url))
     said = stopped()
     print(said)
-    assert said.count("error: ") == 1 and url in said
+    assert said.startswith("error: vLLM fails at /collective_rpc") and said.count("error: ") == 1 and url in said
     # the server's engine may have died of it: nothing after this test asks it
 
 
@@ -195,7 +195,8 @@ class TestAdapters:
         change_params(**self.of(16), generation=at(server[0]))
         said = stopped()
         print(said)
-        assert said.startswith("error: vLLM refuses /v1/load_lora_adapter") and "rank" in said
+        assert said.startswith("error: vLLM fails at /v1/load_lora_adapter")
+        assert "LoRA rank 16 is greater than max_lora_rank 8" in said
 
     def test_it_is_killed_amid_a_cycle(
         self, project: Path, change_params: ChangeParams, server: Any, stopped: Callable[..., str]  # noqa: F811
@@ -212,7 +213,8 @@ class TestAdapters:
         _, errors = running.communicate(timeout=300)
         said = errors[errors.index("error: ") :]
         print(said)
-        assert running.returncode == 2 and said.startswith("error: vLLM does not answer") and url in said
+        assert running.returncode == 2 and url in said
+        assert said.startswith(("error: vLLM does not answer", "error: vLLM fails"))  # by what dies first
         assert said.count("error: ") == 1 and iterations_kept() >= 2
         status, errors = ended()  # nobody is there now, which is seen before anything is loaded
         assert status == 2 and "error: vLLM does not answer" in errors and iterations_kept() >= 2
