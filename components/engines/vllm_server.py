@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -24,6 +25,10 @@ _VARIABLES = {
 }
 # Of the process that trains, and none of its children's business.
 _OUR_OWN = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+# Of its log: who says it and when; what is no fault; what names one.
+_PREFIX = re.compile(r"^\(\w+ pid=\d+\)\s*(?:[A-Z]+ [\d-]+ [\d:]+ \[[^\]]*\])?")
+_CALM = re.compile(r"\b(?:INFO|WARNING)\b")
+_FAULT = re.compile(r"\b(?:\w*Error|error)\b")
 
 
 class Server:
@@ -67,10 +72,11 @@ class Server:
 
     def last_words(self) -> str:
         """What its log says of a fault, the last lines of it; but for those that only point to others above."""
-        lines = self.log.read_text(errors="replace").splitlines()
-        named = [line for line in lines if "Error" in line and "Traceback" not in line]
-        faults = [line for line in named if "root cause" not in line] or named or lines
-        return " | ".join(" ".join(line.split())[-300:] for line in faults[-2:]) or "nothing"
+        lines = [line for line in self.log.read_text(errors="replace").splitlines() if not _CALM.search(line)]
+        plain = [" ".join(_PREFIX.sub("", line).split()) for line in lines]
+        named = [line for line in plain if _FAULT.search(line) and not line.startswith(("raise ", "Traceback"))]
+        faults = [line for line in named if "root cause" not in line] or named or plain
+        return " | ".join(line[-300:] for line in list(dict.fromkeys(faults))[-2:]) or "nothing"
 
     def _wait(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds

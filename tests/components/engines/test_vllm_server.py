@@ -49,8 +49,11 @@ http.server.HTTPServer(("127.0.0.1", int(sys.argv[sys.argv.index("--port") + 1])
 # as vLLM does: the worker says what is wrong, and who waited for it that something is
 FAILS = """
 import sys
-print("(Worker) ERROR ValueError: no memory for the key-value cache", file=sys.stderr)
-print("(EngineCore) ERROR Traceback (most recent call last):", file=sys.stderr)
+print("(APIServer pid=1) WARNING 11-28 23:59:04 [a.py:1] This can cause errors like OSError", file=sys.stderr)
+for _ in range(2):
+    print("(Worker pid=3) ERROR 11-28 23:59:04 [b.py:1]     raise ValueError(", file=sys.stderr)
+    print("(Worker pid=3) ERROR 11-28 23:59:04 [b.py:1] ValueError: no memory for the cache", file=sys.stderr)
+print("(EngineCore pid=2) ERROR 11-28 23:59:04 [c.py:1] Traceback (most recent call last):", file=sys.stderr)
 print("RuntimeError: Engine core initialization failed. See root cause above.", file=sys.stderr)
 sys.exit(3)
 """
@@ -144,7 +147,7 @@ def test_one_that_fails_says_so_by_its_log(settings: Callable[..., Any]) -> None
     with pytest.raises(EnvironmentFault, match="vLLM does not start") as caught:
         start(settings(FAILS))
     found = caught.value.found
-    assert "status 3" in found and found.endswith("ValueError: no memory for the key-value cache")
+    assert "status 3" in found and found.endswith("3: ValueError: no memory for the cache")
     assert "server.log" in caught.value.where
 
 
