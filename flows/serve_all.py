@@ -109,7 +109,7 @@ def _start(repository: Path, name: str, module: Sequence[str], variables: dict[s
         process = subprocess.Popen(
             [*supervised(), sys.executable, "-m", *module],
             cwd=repository,
-            env={**os.environ, **variables},
+            env={**os.environ, "PROXIMAL_REPOSITORY": str(repository.resolve()), **variables},  # for stages from afar
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

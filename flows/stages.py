@@ -115,7 +115,7 @@ def measure(
     del upstream  # needed for the order only
     with Talk(MEASUREMENT) as talk, held(gpus):
         command = [sys.executable, "-m", "flows.cli", "evaluate", "--out", str(out), "--", policy]
-        return _run(MEASUREMENT, talk, command, folder, variables, None)
+        return _run(MEASUREMENT, talk, command, folder, variables, timeout_minutes)
 
 
 def promotion_after(stages: Sequence[Stage]) -> Stage:
