@@ -30,7 +30,7 @@ def service(tiny: Tiny, prefect_database: Path, tmp_path: Path) -> Iterator[Serv
         yield own
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_project_is_served_from_its_registration_to_the_end(service: Served, tmp_path: Path) -> None:
     tiny = service.tiny
     # Everything is registered, and again it is the same.
