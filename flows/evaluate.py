@@ -9,7 +9,7 @@ from typing import Any
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
-from prefect.runtime import flow_run
+from prefect.runtime import deployment, flow_run
 from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
@@ -20,9 +20,9 @@ from components.place import Place
 from flows.environment import set_environment, stage_variables
 from flows.gpus import gpus_of
 from flows.graph import Stage, read_stages
-from flows.outcome import PipelineFailure, failed
+from flows.outcome import PipelineFailure, came_to, failed
 from flows.pools import dispatches
-from flows.processes import processes
+from flows.processes import end_with_parent, processes
 from flows.progress import followed
 from flows.server import orderly
 from flows.shown import show_evaluation
@@ -43,6 +43,8 @@ def evaluate(repository: Path, policy: str, revision: str | None = None) -> Stat
     """
     repository = repository.resolve()
     set_environment(repository)
+    if deployment.id is not None:
+        end_with_parent()
     try:
         with (
             orderly(),
@@ -62,13 +64,15 @@ def evaluate(repository: Path, policy: str, revision: str | None = None) -> Stat
                     limit, dispatch = limits.of(stage.name), elsewhere.get(stage.name)
                     stages[stage.name] = run_stage.submit(stage, folder, variables, upstream, limit, gpus, dispatch)
                 named = policy if "@" in policy or policy.startswith("models:") else str(repository / policy)
-                stages[MEASUREMENT] = measure.submit(named, out, folder, variables, list(stages.values()), gpus)
+                stages[MEASUREMENT] = measure.submit(
+                    named, out, folder, variables, list(stages.values()), limits.evaluation, gpus
+                )
                 conclude(stages, {})
             evaluation = read_json(out / "metrics.json")
             show_evaluation(policy, evaluation)
-            return Completed(data=evaluation)
+            return came_to(Completed(data=evaluation))
     except (ProximalError, PipelineFailure) as failure:
-        return failed(failure)
+        return came_to(failed(failure))
 
 
 def _needed(graph: list[Stage]) -> list[Stage]:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 _AT_WORK: list[int] = []  # the lock, which goes with the process, however that ends
@@ -17,20 +19,32 @@ def end_dead_runs(home: Path) -> list[str]:
 
     From then on, until its end, this process is one that does. Returns the names of the runs that it ended.
     """
+    with alone(home) as is_alone:
+        return end_open_runs() if is_alone else []
+
+
+@contextmanager
+def alone(home: Path) -> Iterator[bool]:
+    """Whether no other process works with the database that `home` holds; none begins to in the block.
+
+    From then on, until its end, this process is one that does.
+    """
     lock = os.open(home / "at_work.lock", os.O_RDWR | os.O_CREAT, 0o600)
     _AT_WORK.append(lock)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:  # what is open may be that process's: whoever is alone some day sees to the rest
         fcntl.flock(lock, fcntl.LOCK_SH)
-        return []
+        yield False
+        return
     try:
-        return _end_open_runs()
+        yield True
     finally:
         fcntl.flock(lock, fcntl.LOCK_SH)
 
 
-def _end_open_runs() -> list[str]:
+def end_open_runs() -> list[str]:
+    """End as CRASHED all that is open on the server of PREFECT_API_URL; returns the names of these runs."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, TaskRunFilter
     from prefect.client.schemas.objects import StateType
@@ -47,3 +61,7 @@ def _end_open_runs() -> list[str]:
             client.set_flow_run_state(run.id, Crashed(message=message), force=True)
             ended.append(run.name)
     return ended
+
+
+if __name__ == "__main__":
+    end_open_runs()

@@ -25,6 +25,7 @@ from components.place import Place
 from flows.deploy import POOLS
 from flows.environment import set_environment, tracking_uri
 from flows.gpus import gpus_here
+from flows.left_open import alone
 from flows.pages import HOST, MLFLOW_QUIET, mlflow_command
 from flows.processes import signal_of, supervised
 from flows.server import API_VARIABLE
@@ -62,12 +63,13 @@ def serve_all(repository: Path, prefect_port: int, mlflow_port: int) -> NoReturn
             servers.append(_start_mlflow(repository, store, mlflow_port))
         if is_ours:
             _wait_for(servers[0], f"{url}/health", servers)
+            _end_dead_runs()
         click.echo(f"Prefect     {url.removesuffix('/api')}{_log(servers, 'prefect')}")
         if not store.startswith("http"):
             _wait_for(servers[-1], f"http://{HOST}:{mlflow_port}/health", servers)
             store = f"http://{HOST}:{mlflow_port}, of {store}"
         click.echo(f"MLflow      {store}{_log(servers, 'mlflow')}")
-        _deploy(repository)
+        _run("flows.cli", "deploy")
         for pool in POOLS:
             workers += _start_worker(repository, pool)
         _wait_for_workers(url, workers)
@@ -107,7 +109,7 @@ def _start(repository: Path, name: str, module: Sequence[str], variables: dict[s
         process = subprocess.Popen(
             [*supervised(), sys.executable, "-m", *module],
             cwd=repository,
-            env={**os.environ, **variables},
+            env={**os.environ, "PROXIMAL_REPOSITORY": str(repository.resolve()), **variables},  # for stages from afar
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -143,10 +145,17 @@ def _wait_for(service: _Service, url: str, services: Sequence[_Service]) -> None
             time.sleep(0.1)
 
 
-def _deploy(repository: Path) -> None:
+def _end_dead_runs() -> None:
+    """Those of a service that was killed; this one works with the database now, so that a `proximal run` ends none."""
+    with alone(Path(os.environ["PREFECT_HOME"])) as is_alone:
+        if is_alone:
+            _run("flows.left_open")
+
+
+def _run(*module: str) -> None:
     """In a process of its own: one that has imported Prefect waits at its end for a server that is gone by then."""
     sys.stdout.flush()
-    done = subprocess.run([*supervised(), sys.executable, "-m", "flows.cli", "deploy"], cwd=repository)
+    done = subprocess.run([*supervised(), sys.executable, "-m", *module])
     if done.returncode:  # it has said why
         sys.exit(done.returncode)
 

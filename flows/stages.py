@@ -103,13 +103,19 @@ def promote(
 
 @task(name=MEASUREMENT, task_run_name=MEASUREMENT, cache_policy=NO_CACHE)
 def measure(
-    policy: str, out: Path, folder: Path, variables: dict[str, str], upstream: list[Any], gpus: int = 0
+    policy: str,
+    out: Path,
+    folder: Path,
+    variables: dict[str, str],
+    upstream: list[Any],
+    timeout_minutes: float | None,
+    gpus: int = 0,
 ) -> State[Any]:
     """Measure a policy as `proximal evaluate POLICY --out OUT` does."""
     del upstream  # needed for the order only
     with Talk(MEASUREMENT) as talk, held(gpus):
         command = [sys.executable, "-m", "flows.cli", "evaluate", "--out", str(out), "--", policy]
-        return _run(MEASUREMENT, talk, command, folder, variables, None)
+        return _run(MEASUREMENT, talk, command, folder, variables, timeout_minutes)
 
 
 def promotion_after(stages: Sequence[Stage]) -> Stage:

@@ -25,7 +25,7 @@ from tiny_project import REPOSITORY, Tiny
 from components import supervise
 from components.processes import free_port
 
-PATIENCE_S = 240.0
+PATIENCE_S = 600.0  # on machines that are busy
 ENDED = ("COMPLETED", "FAILED", "CANCELLED", "CRASHED")
 
 
