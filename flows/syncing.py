@@ -30,7 +30,7 @@ def sync(as_json: bool) -> None:
         with store.impatient():
             found = deliver_left()
             if found:
-                reconcile_dead_runs()
+                reconcile_dead_runs()  # a run that was killed before it could tell its end
         if as_json:
             tell([asdict(one) for one in found])
         else:

@@ -12,6 +12,7 @@ from components.tracking.store import StoreAway
 
 _SECONDS_BETWEEN = 1.0
 _LONGEST_WAIT_S = 5.0  # between tries at a store that is away
+_SLOW_S = 5.0
 _LAST_ANSWER_S = 1.0
 
 logger = logging.getLogger("proximal")
@@ -60,6 +61,8 @@ class Courier(threading.Thread):
         """
         self._ending.set()
         self.join(patience_s)
+        if self.fault is None:  # it answers, and takes its time
+            self.join(_SLOW_S)
         self._given_up.set()
         self.join(_LAST_ANSWER_S)
         if not self.is_alive():

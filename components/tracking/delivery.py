@@ -92,8 +92,8 @@ def _open(journal: Journal, opened: Mapping[str, Any]) -> None:
     if opened["invocation"] and "parent" not in state:
         parent, before = open_parent(opened["invocation"])
         journal.note(parent=parent, parent_before=before)
-    if parent := state.get("parent"):
-        tags |= {"mlflow.parentRunId": parent, "parent_run_id": parent}
+    if "parent" in state:
+        tags |= {"mlflow.parentRunId": state["parent"], "parent_run_id": state["parent"]}
     if "run" in state:
         return
     known = next(search_tag(_JOURNAL, journal.path.name), None) if "opening" in state else None

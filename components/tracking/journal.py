@@ -13,6 +13,7 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -57,7 +58,7 @@ class Journal:
         """A new one; `name` is what people know its folder by, `state` what is known of its runs already."""
         path = folder() / f"{name}-{uuid.uuid4().hex[:12]}"
         with disk_faults(path):
-            path.mkdir(parents=True)
+            _make(path)
             lock = FileLock(path / _LOCK)
             lock.acquire(blocking=False)
             journal = cls(path, lock)
@@ -143,4 +144,14 @@ class Journal:
             self._file = None
         if remove:
             remove_folder(self.path)
+            with suppress(OSError):  # there are others
+                self.path.parent.rmdir()
         self._lock.release()
+
+
+def _make(path: Path) -> None:
+    """Make a folder; what is above it may go meanwhile, with the last of what lay there."""
+    while True:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):
+            return path.mkdir()

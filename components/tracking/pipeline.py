@@ -11,11 +11,12 @@ from components.config import Params
 from components.tracking import store
 from components.tracking.dvc_files import locked_outputs
 from components.tracking.history import RunRecord, children, find_maker, get_run, search, search_tag
+from components.tracking.journal import folder
 from components.tracking.naming import run_name
 from components.tracking.provenance import PIPELINE, flatten, pipeline_tags, process_is_gone
 from components.tracking.runs import PROMOTION, reopened
 from components.tracking.store import StoreAway
-from components.tracking.sync import deliver_left
+from components.tracking.sync import AT_WORK, deliver_left
 from components.tracking.writing import create_run, log_texts
 
 _UNCHANGED = "unchanged"
@@ -106,8 +107,12 @@ def reconcile_dead_runs() -> list[str]:
 
     What they had told before is delivered first.
     """
-    deliver_left()
-    dead = [run.run_id for run in search("attributes.status = 'RUNNING'") if process_is_gone(run.tags)]
+    at_work = {one.folder for one in deliver_left() if one.outcome == AT_WORK}  # their end is being delivered
+    dead = [
+        run.run_id
+        for run in search("attributes.status = 'RUNNING'")
+        if process_is_gone(run.tags) and str(folder() / run.tags.get("journal", "none")) not in at_work
+    ]
     for run_id in dead:
         log_texts(run_id, tags={"error": "the process ended without a word (killed, or the machine stopped)"})
         with store.tracking_faults():

@@ -206,6 +206,7 @@ def _load_mlflow() -> None:
     """Import MLflow, silent and with its telemetry off."""
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("DO_NOT_TRACK", "true")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # beside what a command answers
     for variable, value in _PATIENCE.items():
         os.environ.setdefault(variable, value)
     _chosen_tries()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -24,15 +23,6 @@ def runs(query: str) -> Any:
 def id_of(run: StageRun) -> str:
     assert isinstance(run, RecordedRun)
     return run.run_id
-
-
-def wait_until_told(run: StageRun) -> None:
-    """Return when the store has all that this run, which goes on, has told so far."""
-    assert isinstance(run, RecordedRun)
-    deadline = time.monotonic() + 60
-    while any(run.journal.waiting()):
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def run_of(run: StageRun) -> Any:

@@ -21,7 +21,7 @@ from components.config import Params, load_params
 from components.digests import digest
 from components.place import Place
 from components.stages import perform
-from components.tracking import finish_pipeline_run, runs, stage_run, start_pipeline_run, store
+from components.tracking import finish_pipeline_run, pipeline, runs, stage_run, start_pipeline_run, store
 from components.tracking.delivery import deliver
 from components.tracking.history import children, get_run, search
 from components.tracking.journal import Journal
@@ -225,6 +225,14 @@ def test_what_was_sent_before_a_kill_is_sent_again_to_no_effect(
     assert json.loads(whole.data.tags["mlflow.loggedArtifacts"]) == [{"path": "rows.json", "type": "table"}]
     table = store.client().download_artifacts(record.run_id, "rows.json", str(Path.cwd()))
     assert json.loads(Path(table).read_text()) == {"columns": ["a"], "data": [[1]]}
+
+
+def test_a_run_whose_end_another_delivers_is_not_called_dead(served: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    params = load_params(Place().params)
+    monkeypatch.setattr(pipeline, "process_is_gone", lambda tags: True)
+    with stage_run("sft", params) as run:
+        assert pipeline.reconcile_dead_runs() == []
+        assert store.client().get_run(run.run_id).info.status == "RUNNING"
 
 
 def start_sync() -> subprocess.Popen[str]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 from pathlib import Path
 
 import pytest
-from recorded_runs import id_of, python, run_of, wait_until_told
+from recorded_runs import python, run_of
 
 from components.config import Params
 from components.errors import DataError
 from components.tracking import reconcile_dead_runs, stage_run
 from components.tracking import store as tracking_store
+from components.tracking.writing import create_run
 
 
 @pytest.mark.parametrize(
@@ -75,13 +77,12 @@ def test_a_run_whose_process_was_killed_is_reconciled_and_a_living_one_is_not(wo
     assert "without a word" in ended.data.tags["error"]
 
 
-def test_a_run_of_another_machine_or_of_a_reused_pid_is_told_apart(workspace: Path, params: Params) -> None:
-    with stage_run("sft", params) as elsewhere, stage_run("judge", params) as reused:
-        elsewhere.tags({"process_host": "another-machine", "process_pid": "999999999"})
-        reused.tags({"process_started": "1.0"})
-        for told in (elsewhere, reused):
-            wait_until_told(told)
-        assert reconcile_dead_runs() == [id_of(reused)]
+def test_a_run_of_another_machine_or_of_a_reused_pid_is_told_apart(workspace: Path) -> None:
+    here = {"process_host": socket.gethostname(), "process_pid": str(os.getpid()), "process_started": "1.0"}
+    elsewhere = create_run("sft", here | {"process_host": "another-machine", "process_pid": "999999999"}, {})
+    reused = create_run("judge", here, {})
+    assert reconcile_dead_runs() == [reused]
+    tracking_store.client().set_terminated(elsewhere)
 
 
 def test_a_store_that_fails_at_the_end_does_not_cover_the_first_fault(

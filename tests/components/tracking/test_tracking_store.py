@@ -79,4 +79,4 @@ def test_two_processes_make_the_database_at_once(tmp_path: Path, monkeypatch: py
     assert Path(found[0].info.artifact_uri).is_relative_to(tmp_path / "mlartifacts")
     left = {path.name for path in tmp_path.iterdir()} - {"mlartifacts"}
     assert left == {"mlflow.db", "mlflow.db.lock", ".work"}
-    assert list((tmp_path / ".work" / "undelivered").iterdir()) == []
+    assert list((tmp_path / ".work").iterdir()) == []
