@@ -80,7 +80,7 @@ def rlhf(
         end_with_parent()
     try:
         if (end := answered()) is not None:
-            return end
+            return came_to(end)
         with (
             orderly(),
             place_of_run(repository, str(flow_run.id), revision, overrides, more_cycles) as folder,

@@ -52,7 +52,17 @@ class CheckedSuite(Section):
     max_fall: NotNegative | None  # a number: a fall of the mean beyond it refuses as well, sure or not
 
 
-Suite = CheckedSuite
+class LmEvalSuite(Section):
+    """A task of lm-eval, of one's own, with its data beside it; refused is what a checked suite refuses."""
+
+    source: Literal["lm_eval"]
+    task: Annotated[str, Field(min_length=1)]  # its YAML file; all beside it belongs to it
+    metric: Annotated[str, Field(min_length=1)]  # of the task, a number for each document, more is better: acc
+    batch_size: Count  # of lm-eval's requests
+    max_fall: NotNegative | None  # as of a checked suite
+
+
+Suite = Annotated[CheckedSuite | LmEvalSuite, Field(discriminator="source")]
 
 
 class Promotion(Section):

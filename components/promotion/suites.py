@@ -1,133 +1,62 @@
-"""Suites of one's own, measured: a policy answers their prompts, and a checker says what the answers are worth."""
+"""Suites of several kinds, measured: what a decision holds candidate and opponent against each other on."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
-from statistics import fmean
 
 from components.config import Shared
 from components.config.measuring import Suite
-from components.config.scoring import Function
-from components.data.rows import Prompt, read_rows
-from components.errors import ConfigError, DataError
-from components.scoring.columns import column_names, require_columns
-from components.scoring.function import FunctionPart, asked_of
-
-logger = logging.getLogger("proximal")
-_LEAST = 2  # prompts; fewer have no interval
+from components.promotion import checked_suite, lm_eval_suite
 
 
 def require_suites(suites: Mapping[str, Suite], root: Path) -> None:
     """Refuse suites that cannot be measured.
 
     Raises:
-        ConfigError: a checker cannot be imported or called, or asks for a column that the prompts do not have.
+        ConfigError: a checker cannot be used, a task cannot be read, or lm-eval is not installed.
         DataError: the prompts are absent, no rows, too few, or two of them have one id.
     """
     for name, suite in suites.items():
-        asked = asked_of(_function(suite), _key(name))
-        there = column_names(read_prompts(name, suite, root))
-        require_columns(asked, there, f"{_key(name)}: {suite.checker}", suite.prompts)
+        if suite.source == "checker":
+            checked_suite.require(name, suite, root)
+        else:
+            lm_eval_suite.require(name, suite, root)
 
 
 def files_of_suites(suites: Mapping[str, Suite], root: Path) -> tuple[Path, ...]:
-    """The prompts and the checkers' own files, each once: what a decision rests on."""
-    files = [root / suite.prompts for suite in suites.values()]
+    """What a decision rests on: prompts, checkers, tasks and their data, each file once."""
+    files: list[Path] = []
     for suite in suites.values():
-        module = root.joinpath(*suite.checker.partition(":")[0].split("."))
-        files += [path for path in (module.with_suffix(".py"), module / "__init__.py") if path.is_file()]
+        if suite.source == "checker":
+            files += checked_suite.files_of(suite, root)
+        else:
+            files += lm_eval_suite.files_of(suite, root)
     return tuple(dict.fromkeys(files))
-
-
-def read_prompts(name: str, suite: Suite, root: Path) -> list[Prompt]:
-    """The prompts of a suite. Raises: DataError."""
-    path = root / suite.prompts
-    if not path.is_file():
-        raise DataError(
-            "the prompts of a suite are not there",
-            where=f"{_key(name)}.prompts",
-            expected="a JSONL file, a row a prompt: id, prompt (or messages too), and columns for the checker",
-            found=f"no file {path}",
-        )
-    rows = read_rows(path, Prompt)
-    ids = [row.id for row in rows]
-    if len(set(ids)) < len(ids) or len(ids) < _LEAST:
-        twice = next((number for number in ids if ids.count(number) > 1), None)
-        raise DataError(
-            "the prompts of a suite cannot be told apart" if twice else "a suite has too few prompts for an interval",
-            where=str(path),
-            expected="an id of its own for each row" if twice else f"at least {_LEAST}",
-            found=f"{twice} twice" if twice else str(len(ids)),
-        )
-    return rows
 
 
 def measure_suites(
     policy: Path, suites: Mapping[str, Suite], shared: Shared, root: Path
 ) -> dict[str, dict[str, float]]:
-    """Suite -> prompt id -> what the checker says, the mean over the prompt's samples.
-
-    Every policy answers with the same random numbers, so that the difference of two has little noise.
+    """Suite -> prompt id -> what the policy is worth there.
 
     Args:
-        policy: the folder of a stored policy, with its own tokenizer.
+        policy: the folder of a stored policy.
 
     Raises:
         ArtifactError: the policy is absent or corrupt.
-        ConfigError: a checker fails, or gives no number for a response.
+        ConfigError: a checker or a task fails, or gives no number for a prompt.
     """
-    from components.engines.generation import generate
-    from components.engines.sampling import draw_uniforms
-    from components.models.cuts import cut_fractions
-    from components.models.loading import load_codec, load_policy
-    from components.seeding import generator
-    from components.training.accelerator import start_accelerator
 
-    model = load_policy(policy, shared.language_model).to(start_accelerator().device)
-    codec, settings, found = load_codec(policy), shared.measurement, {}
-    samples = settings.test_samples_per_prompt  # those of a prompt lie together
+    @cache
+    def loaded() -> checked_suite.Policy:
+        return checked_suite.Policy(policy, shared)
+
+    found: dict[str, dict[str, float]] = {}
     for name, suite in suites.items():
-        prompts = read_prompts(name, suite, root)
-        cut_fractions(codec, f"suite {name}", [row.asked for row in prompts])
-        rows = [row for row in prompts for _ in range(samples)]
-        uniforms = draw_uniforms(
-            len(rows), shared.language_model.max_response_tokens, generator(shared.seed, "suite", name)
-        )
-        encoded = codec.encode_prompts([row.asked for row in rows])
-        sequences = generate(
-            model, codec, encoded, uniforms, temperature=settings.temperature, batch_size=settings.batch_size
-        )
-        values = _checked(name, suite, rows, codec.decode(sequences.responses()))
-        found[name] = {row.id: fmean(values[k * samples : (k + 1) * samples]) for k, row in enumerate(prompts)}
+        if suite.source == "checker":
+            found[name] = loaded().measured(name, suite, root)
+        else:
+            found[name] = lm_eval_suite.measured(name, suite, policy, shared, root)
     return found
-
-
-def _checked(name: str, suite: Suite, rows: Sequence[Prompt], responses: Sequence[str]) -> list[float]:
-    values = FunctionPart(_function(suite), _key(name))(rows, responses)
-    numbers = [value for value in values if value is not None]
-    if len(numbers) < len(values):
-        raise ConfigError(
-            "a checker gave no number for a response",
-            where=f"{_key(name)}.checker: {suite.checker}, row {rows[values.index(None)].id}",
-            expected="a number for every response: the mean over a prompt's samples has to be one",
-            found="None",
-            do="change what it returns",
-        )
-    return numbers
-
-
-def _function(suite: Suite) -> Function:
-    """The checker as what calls functions takes it."""
-    return Function(
-        source="function",
-        weight=1.0,
-        function=suite.checker,
-        batch_size=suite.batch_size,
-        timeout_seconds=suite.timeout_seconds,
-    )
-
-
-def _key(name: str) -> str:
-    return f"promotion.suites.{name}"

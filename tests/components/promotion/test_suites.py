@@ -48,6 +48,19 @@ def suites(workspace: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return workspace / "suite.jsonl"
 
 
+TASK = """
+task: dark_screens
+dataset_path: json
+dataset_kwargs: {data_files: {test: rows.json}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{question}}"
+doc_to_choice: [" yes", " no"]
+doc_to_target: answer
+metric_list: [{metric: acc, aggregation: mean, higher_is_better: true}]
+"""
+
+
 def with_suites(name: str, **suites: str | float | None) -> Params:
     params = params_named(name)
     plain = {"source": "checker", "prompts": "suite.jsonl", "batch_size": 100, "timeout_seconds": 60.0}
@@ -132,3 +145,36 @@ def test_what_cannot_be_measured_is_refused_before_anything_is_paid_for(suites: 
     with pytest.raises(ConfigError, match="gave no number for a response"):
         measure_suites(models / "policy_1", params.promotion.suites, params.shared, Path())
     assert files_of_suites(params.promotion.suites, Path()) == (Path("suite.jsonl"), Path("my_checks.py"))
+
+
+def test_a_task_of_lm_eval_is_a_suite_too(suites: Path, models: Path, workspace: Path) -> None:
+    pytest.importorskip("lm_eval")
+    folder = workspace / "tasks"
+    folder.mkdir()
+    (folder / "dark.yaml").write_text(TASK)
+    answers = [{"question": f"Is screen {number} dark?", "answer": number % 2} for number in range(6)]
+    write_jsonl(folder / "rows.json", answers)
+    described = {"source": "lm_eval", "task": "tasks/dark.yaml", "metric": "acc", "batch_size": 4, "max_fall": None}
+
+    def of(**changed: str) -> Params:
+        params = params_named("tasks")
+        promotion = {**params.promotion.model_dump(), "suites": {"dark": described | changed}}
+        return params.model_copy(update={"promotion": Promotion.model_validate(promotion)})
+
+    def measured(number: int, params: Params) -> dict[str, float]:
+        return measure_suites(models / f"policy_{number}", params.promotion.suites, params.shared, Path())["dark"]
+
+    params = of()
+    require_suites(params.promotion.suites, Path())
+    assert files_of_suites(params.promotion.suites, Path()) == (Path("tasks/dark.yaml"), Path("tasks/rows.json"))
+    found = measured(1, params)
+    assert found == measured(1, params) and list(found) == ["0", "1", "2", "3", "4", "5"]
+    # Which of two words is likelier does not hang on the answer that is right: each is right for one half.
+    assert set(found.values()) <= {0.0, 1.0} and found["0"] != found["1"]
+    with pytest.raises(ConfigError, match="no such metric") as refused:
+        measured(1, of(metric="bleu"))
+    assert "acc" in refused.value.expected
+    with pytest.raises(ConfigError, match="lm-eval reads plain models alone"):
+        measured(4, params)
+    with pytest.raises(ConfigError, match="a task of lm-eval is not there"):
+        require_suites(of(task="tasks/none.yaml").promotion.suites, Path())
