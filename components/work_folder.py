@@ -19,6 +19,7 @@ from components.errors import ConfigError
 
 logger = logging.getLogger("proximal")
 CURVE = "curve.json"
+_OF_WORK = re.compile(r"[a-z0-9_-]+-[0-9a-f]{16}")
 # Set by whoever removes the folders of a stage once DVC has taken what the stage made: until then a kill may undo it.
 KEPT_VARIABLE = "PROXIMAL_WORK_IS_KEPT"
 # What may differ, besides the number itself, between two runs of unlike numbers of processes.
@@ -159,6 +160,14 @@ def remove_all(root: Path, stage: str) -> None:
         _remove(folder)
 
 
+def take_from(other: Path, root: Path) -> None:
+    """Move the folders of all work from another place for them, but for what is here already."""
+    here = {_name(entry) for entry in root.iterdir()}
+    for entry in sorted(other.iterdir(), key=lambda entry: entry.is_file()):  # a record after its folder
+        if _OF_WORK.fullmatch(name := _name(entry)) and name not in here:
+            entry.rename(root / entry.name)
+
+
 def _remove(folder: Path) -> None:
     remove_folder(folder)
     _record(folder).unlink(missing_ok=True)
@@ -171,8 +180,13 @@ def _folders(root: Path, name: str, *, further: bool = False) -> Iterator[Path]:
         further: those of further members too.
     """
     of_it = re.compile(re.escape(name) + (r"(_\d+)?" if further else "") + "-[0-9a-f]{16}")
-    names = {entry.name.removeprefix(".").split(".")[0] for entry in root.glob("*")}
+    names = {_name(entry) for entry in root.glob("*")}
     return (root / each for each in sorted(names) if of_it.fullmatch(each))
+
+
+def _name(entry: Path) -> str:
+    """Of the work that a file or folder belongs to: of a folder, its record, its halves, its engine's."""
+    return entry.name.removeprefix(".").split(".")[0]
 
 
 def _record(folder: Path) -> Path:

@@ -19,7 +19,7 @@ from components.interface.comparison_tables import Figures
 from flows.environment import set_environment, stage_variables
 from flows.matrix import FIGURES, methods_there, read_runs
 from flows.outcome import PipelineFailure, came_to, failed
-from flows.processes import end_with_parent, processes
+from flows.processes import end_with_worker, processes
 from flows.progress import followed
 from flows.server import orderly
 from flows.shown import show_comparison, show_progress
@@ -43,8 +43,7 @@ def compare(repository: Path, methods: Sequence[str], seeds: Sequence[int], revi
     """
     repository = repository.resolve()
     set_environment(repository)
-    if deployment.id is not None:
-        end_with_parent()
+    end_with_worker()
     try:
         with (
             orderly(),

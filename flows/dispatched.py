@@ -27,7 +27,7 @@ from flows.environment import TRACKING_URI_VARIABLE, set_environment, stage_envi
 from flows.gpus import gpus_of
 from flows.graph import PIPELINE, Stage
 from flows.outcome import PipelineFailure, StageFailure, failed
-from flows.processes import end_with_parent, processes, processes_of, stop_all
+from flows.processes import end_with_worker, processes, processes_of, stop_all
 from flows.progress import followed
 from flows.stages import run_stage
 from flows.transcript import Transcript
@@ -62,7 +62,7 @@ def stage(
         reads: a digest or value of all that the stage goes by, where its run is.
         timeout_minutes: when the stage is ended; None for never.
     """
-    end_with_parent()
+    end_with_worker()
     try:
         repository = _repository()
         # Where this machine names an MLflow server, it may be the same one by another address.

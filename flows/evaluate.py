@@ -22,7 +22,7 @@ from flows.gpus import gpus_of
 from flows.graph import Stage, read_stages
 from flows.outcome import PipelineFailure, came_to, failed
 from flows.pools import dispatches
-from flows.processes import end_with_parent, processes
+from flows.processes import end_with_worker, processes
 from flows.progress import followed
 from flows.server import orderly
 from flows.shown import show_evaluation
@@ -43,8 +43,7 @@ def evaluate(repository: Path, policy: str, revision: str | None = None) -> Stat
     """
     repository = repository.resolve()
     set_environment(repository)
-    if deployment.id is not None:
-        end_with_parent()
+    end_with_worker()
     try:
         with (
             orderly(),

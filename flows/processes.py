@@ -96,8 +96,12 @@ class Processes:
             _wait(process)
 
 
-def end_with_parent() -> None:
-    """From now on the end of this process's parent ends it, in order: nobody could cancel a run without its worker."""
+def end_with_worker() -> None:
+    """From now on the end of the worker that started this process ends it, in order: nobody else could cancel it."""
+    from prefect.runtime import deployment  # `proximal --help` needs no Prefect
+
+    if deployment.id is None:  # no worker did
+        return
     parent = os.getppid()
 
     def watch() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 from prefect import flow
 from prefect.client.schemas.objects import State
 from prefect.futures import PrefectFuture
-from prefect.runtime import deployment, flow_run
+from prefect.runtime import flow_run
 from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
 
@@ -25,7 +25,7 @@ from flows.gpus import gpus_of
 from flows.graph import read_stages, sort_lock
 from flows.outcome import PipelineFailure, came_to, failed
 from flows.pools import dispatches
-from flows.processes import end_with_parent, processes
+from flows.processes import end_with_worker, processes
 from flows.progress import followed
 from flows.record import read_cost, read_evaluation, recorded
 from flows.server import orderly
@@ -76,8 +76,7 @@ def rlhf(
     """
     repository = repository.resolve()
     set_environment(repository)  # a worker's process has not done it
-    if deployment.id is not None:
-        end_with_parent()
+    end_with_worker()
     try:
         if (end := answered()) is not None:
             return came_to(end)

@@ -17,6 +17,7 @@ from components.config import Params, load_params
 from components.config.reading import put
 from components.errors import ConfigError, EnvironmentFault
 from components.place import Place
+from flows.left_work import own_work
 
 RUNS = Place().work / "runs"
 _LOCAL_CONFIG = Path(".dvc") / "config.local"
@@ -109,7 +110,8 @@ def workspace(
         shutil.rmtree(folder, ignore_errors=True)  # nothing has run in it: nothing to look into
         raise
     try:
-        yield folder
+        with own_work(folder):
+            yield folder
     except BaseException:  # the folder stays to be looked into, whoever may read it: without the remote's credentials
         (folder / _LOCAL_CONFIG).unlink(missing_ok=True)
         _share_cache(repository, folder)

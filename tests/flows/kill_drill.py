@@ -110,15 +110,11 @@ class Chain:
             assert len(self._logs) <= len(aims) + 3, self.words()
             self._start()
 
-    def went_on(self, kill: Kill) -> list[int]:
-        """The checkpoints that the stage went on from after a kill."""
-        found: list[int] = []
-        for number, log in enumerate(self.logs(), start=1):
-            if number >= kill.run:
-                name = {"alignment": "ppo: cycle 1"}.get(kill.stage, f"{kill.stage}:")
-                lines = [line for line in log.splitlines() if name in line]
-                found += [int(match[1]) for line in lines if (match := _GOES_ON.search(line))]
-        return found
+    def went_on(self, stage: str) -> list[int]:
+        """The checkpoints that a stage went on from, one after the other."""
+        name = {"alignment": "ppo: cycle 1"}.get(stage, f"{stage}:")
+        lines = [line for log in self.logs() for line in log.splitlines() if name in line]
+        return [int(found[1]) for line in lines if (found := _GOES_ON.search(line))]
 
     def ran_after(self, kill: Kill) -> set[str]:
         """The stages that ran to their end in later runs."""
