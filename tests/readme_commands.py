@@ -106,6 +106,10 @@ COMMANDS: dict[str, Here | Elsewhere | Target | NotRun] = {
     # data and a model of one's own, and a team
     "make smollm2": Target("fetch_smollm2.py"),
     "make vllm": Target("make_vllm.sh"),
+    "make deepspeed": Target("infra/make_deepspeed.sh"),
+    "make test-deepspeed": Target(
+        "tests/components/training/test_zero_step.py tests/components/launch/test_zero_stages.py"
+    ),
     "make test-vllm": Target("pytest -s tests/components/vllm"),
     "proximal data import FILE": Elsewhere(
         "tests/flows/test_data_import.py::test_files_come_in_as_rows_of_ours_and_are_pinned", ('"import"',)
