@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from typing import Annotated, Any, Literal
+from uuid import UUID
 
 import click
 from prefect.artifacts import create_markdown_artifact
@@ -94,11 +95,11 @@ def resume(run: str, *, approved: bool, by: str, reason: str) -> None:
     given = {"decision": "approve" if approved else "reject", "reason": reason, "by": by}
     with get_client(sync_client=True) as client:
         try:
-            state = client.read_flow_run(run).state
+            state = client.read_flow_run(UUID(run)).state
         except ObjectNotFound:  # of another server, or deleted
             return
     if state is not None and state.is_paused():
         try:
-            resume_flow_run(run, run_input=given)
+            resume_flow_run(UUID(run), run_input=given)
         except NotPausedError:  # somebody was faster
             return

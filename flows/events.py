@@ -48,7 +48,7 @@ def announce_data(url: str, payload: Mapping[str, Any]) -> None:
     }
     with get_client(sync_client=True) as client:
         try:
-            client.request("POST", "/events", json=[event])  # type: ignore[arg-type]
+            client.request("POST", "/events", json=[event])
         except (httpx.HTTPError, PrefectHTTPStatusError) as fault:
             raise _does_not_answer(url, fault) from fault
 
