@@ -240,7 +240,7 @@ def test_a_cycle_on_another_pool_makes_the_bytes_of_one_machine(
     assert (cpu / "dvc.lock").read_bytes() == (alone / "dvc.lock").read_bytes()
     assert _by_name(cpu / "artifacts") == _by_name(alone / "artifacts")
 
-    found = json.loads(team.run(*CLI, "lineage", "policy@champion", "--json", folder=cpu))
+    found = json.loads(team.run(*CLI, "lineage", "policy@1", "--json", folder=cpu))
     assert {run["name"] for run in found["runs"]} == {
         *("promotion", "evaluation", "selection", "alignment 1", "judge", "reward_model", "sft", "data_validation")
     }
