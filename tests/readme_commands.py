@@ -42,7 +42,9 @@ COMPARE = Elsewhere(
     "tests/flows/test_comparison.py::test_the_wanted_runs_are_made_once", ('run_compare(["ppo", "dpo"]',)
 )
 EVALUATE = "tests/components/interface/test_evaluate.py::"
-DEPLOYMENT = "tests/flows/test_deployment.py::test_an_event_runs_the_pipeline_in_a_workspace"
+DEPLOYMENT = "tests/flows/test_deployment.py::test_a_project_is_served_from_its_registration_to_the_end"
+FLOWS = "tests/flows/test_deployed_flows.py::"
+APPROVED = "tests/flows/test_approved_runs.py::"
 
 COMMANDS: dict[str, Here | Elsewhere | Target | NotRun] = {
     # to begin with
@@ -106,9 +108,9 @@ COMMANDS: dict[str, Here | Elsewhere | Target | NotRun] = {
     # data and a model of one's own, and a team
     "make smollm2": Target("fetch_smollm2.py"),
     "make vllm": Target("make_vllm.sh"),
-    "make deepspeed": Target("infra/make_deepspeed.sh"),
+    "make deepspeed": Target("make_deepspeed.sh"),
     "make test-deepspeed": Target(
-        "tests/components/training/test_zero_step.py tests/components/launch/test_zero_stages.py"
+        "python -m pytest tests/components/training/test_zero_step.py tests/components/launch/test_zero_stages.py"
     ),
     "make test-vllm": Target("pytest -s tests/components/vllm"),
     "proximal data import FILE": Elsewhere(
@@ -123,21 +125,31 @@ COMMANDS: dict[str, Here | Elsewhere | Target | NotRun] = {
     'pip install "dvc[s3]"': NotRun("a download that the tests need not"),
     "accelerate config": NotRun("it asks at a terminal"),
     # a server, a schedule, a worker
-    "export PREFECT_SERVER_ANALYTICS_ENABLED=false": Elsewhere(
-        DEPLOYMENT, ('"PREFECT_SERVER_ANALYTICS_ENABLED": "false"',)
+    "make serve-all": Target("proximal serve-all"),
+    "make deploy": Target("proximal deploy"),
+    "make drill": Target("pytest -n 2 tests/flows/test_kill_drill.py"),
+    "export PREFECT_API_URL=http://127.0.0.1:4200/api": Elsewhere(DEPLOYMENT, ("service.api",)),
+    "proximal data add new.jsonl": Elsewhere(DEPLOYMENT, ('"data", "add"',)),
+    "prefect deployment run rlhf/continue --param more_cycles=2": Elsewhere(
+        FLOWS + "test_a_run_goes_on_from_the_last_cycle_for_more", ("more_cycles=2",)
     ),
-    "export PREFECT_API_URL=http://127.0.0.1:4200/api": Elsewhere(DEPLOYMENT, ('"PREFECT_API_URL"',)),
-    "export PROXIMAL_REPOSITORY=$PWD": Elsewhere(DEPLOYMENT, ('"PROXIMAL_REPOSITORY"',)),
-    "prefect server start &": Elsewhere(DEPLOYMENT, ('"server", "start"',)),
-    "until curl --silent --fail $PREFECT_API_URL/health; do sleep 1; done": Elsewhere(DEPLOYMENT, ("{api}/health",)),
-    "prefect automation create --from-file infra/automations.yaml": Elsewhere(
-        DEPLOYMENT, ('"automation", "create", "--from-file", "infra/automations.yaml"',)
+    "prefect worker start --pool cpu": NotRun("serve-all starts it, in tests/flows/test_deployment.py"),
+    "prefect gcl update gpu --limit 8": NotRun("tests/flows/test_deployment.py does the same by the API"),
+    'proximal approve --reason "..."': Elsewhere(
+        APPROVED + "test_a_run_at_a_terminal_ends_and_says_how_to_answer", ("approve",)
     ),
-    "prefect work-pool create rlhf --type process": Elsewhere(
-        DEPLOYMENT, ('"work-pool", "create", "rlhf", "--type", "process"',)
+    'proximal reject --reason "..."': Elsewhere(
+        APPROVED + "test_a_deployed_run_is_suspended_until_people_answer_and_does_nothing_else_after", ("reject",)
     ),
-    "prefect --no-prompt deploy --prefect-file infra/prefect.yaml --all": Elsewhere(
-        DEPLOYMENT, ('"deploy", "--prefect-file", "infra/prefect.yaml"',)
+    'proximal rollback --reason "..."': Elsewhere("tests/components/promotion/test_champions.py", ("rollback",)),
+    'proximal promote VERSION --reason "..."': Elsewhere("tests/components/promotion/test_champions.py", ("promote",)),
+    "proximal data forget alma": Elsewhere(
+        "tests/flows/test_data_forget.py::test_rows_go_into_no_later_version_and_every_model_that_saw_them_is_named",
+        ("forget",),
     ),
-    "prefect worker start --pool rlhf": Elsewhere(DEPLOYMENT, ('"worker", "start", "--pool", "rlhf"',)),
+    "proximal sync": Elsewhere(
+        "tests/components/tracking/test_outages.py::"
+        "test_what_a_server_that_stays_away_was_not_told_is_delivered_later_once",
+        ('"flows.cli", "sync"',),
+    ),
 }
