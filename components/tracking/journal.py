@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
@@ -48,6 +49,7 @@ class Journal:
         self.path = path
         self._lock = lock
         self._file: TextIO | None = None
+        self._adding = threading.Lock()  # the stage adds, and who samples the machine
         self._synced = time.monotonic()
         self._copies = 0
         state = path / _STATE
@@ -97,7 +99,7 @@ class Journal:
 
     def add(self, entry: Mapping[str, Any]) -> None:
         """Write an entry; it is the operating system's when this returns, and on the disk some seconds later."""
-        with disk_faults(self.records):
+        with self._adding, disk_faults(self.records):
             if self._file is None:
                 self._file = self.records.open("a", encoding="utf-8")
             self._file.write(json.dumps(entry) + "\n")

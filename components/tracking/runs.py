@@ -20,6 +20,7 @@ from components.tracking.delivery import deliver
 from components.tracking.history import tagged
 from components.tracking.invocation import STAGE_VARIABLE, invocation
 from components.tracking.journal import Entry, Journal
+from components.tracking.machine import sampled
 from components.tracking.provenance import content_digests, flatten, provenance_tags
 from components.tracking.recorder import RecordedRun, StageRun, now
 from components.tracking.store import StoreAway
@@ -67,7 +68,7 @@ def stage_run(
         run, courier = RecordedRun(journal, stage, read, root), Courier(journal, away)
         courier.start()
         try:
-            with _sigterm_raises():
+            with _sigterm_raises(), sampled(run):
                 yield run
         except BaseException as fault:
             run.tags({"error": store.first_line(fault)})
