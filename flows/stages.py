@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from components.errors import USER_ERROR_STATUS, ArtifactError
 from components.place import Place
 from components.status_file import Status
 from components.work_folder import KEPT_VARIABLE, remove_all
+from flows.budget import OverBudget, RunBudget
 from flows.elsewhere import Dispatch, run_elsewhere
 from flows.environment import stage_environment
 from flows.gpus import held
@@ -53,6 +55,7 @@ def run_stage(
     timeout_minutes: float | None = None,
     gpus: int = 0,
     dispatch: Dispatch | None = None,
+    budget: RunBudget | None = None,
 ) -> State[Any]:
     """Bring one stage up to date with `dvc repro --single-item`, or see that it is.
 
@@ -63,6 +66,7 @@ def run_stage(
         timeout_minutes: when it is ended; None for never.
         gpus: how many it computes on; it waits until other runs have left as many.
         dispatch: where it runs, if not here.
+        budget: of the run; a stage that would pass it does not begin.
     """
     with Talk(stage.name) as talk:
         anew = any(outcome is not Outcome.UNCHANGED for outcome in upstream)
@@ -71,16 +75,30 @@ def run_stage(
             talk.end(Outcome.UNCHANGED)
             # What comes after it may read what a stage before it has made, and has to look.
             return Completed(name="Unchanged", data=Outcome.CONFIRMED if anew else Outcome.UNCHANGED)
-        elsewhere: Outcome | None = None
-        if dispatch is not None:
-            became = run_elsewhere(stage.name, talk, folder, variables, timeout_minutes, dispatch)
-            if isinstance(became, StageFailure):
-                return _failed(talk, became, stopped=False)
-            elsewhere = became
-        # Two stages may start or end at once: DVC holds its lock then, and releases it while a command runs.
-        command = [sys.executable, "-P", "-m", "dvc", "--wait-for-lock", "repro", "--single-item", stage.name]
-        with held(gpus if dispatch is None else 0):
-            return _run(stage.name, talk, command, folder, variables, timeout_minutes, elsewhere)
+        try:
+            with held(gpus if dispatch is None else 0), budget.of(stage.name) if budget else nullcontext():
+                return _bring_up_to_date(stage.name, talk, folder, variables, timeout_minutes, dispatch)
+        except OverBudget as fault:
+            return _failed(talk, StageFailure(stage.name, USER_ERROR_STATUS, str(fault)), stopped=False)
+
+
+def _bring_up_to_date(
+    name: str,
+    talk: Talk,
+    folder: Path,
+    variables: dict[str, str],
+    timeout_minutes: float | None,
+    dispatch: Dispatch | None,
+) -> State[Any]:
+    elsewhere: Outcome | None = None
+    if dispatch is not None:
+        became = run_elsewhere(name, talk, folder, variables, timeout_minutes, dispatch)
+        if isinstance(became, StageFailure):
+            return _failed(talk, became, stopped=False)
+        elsewhere = became
+    # Two stages may start or end at once: DVC holds its lock then, and releases it while a command runs.
+    command = [sys.executable, "-P", "-m", "dvc", "--wait-for-lock", "repro", "--single-item", name]
+    return _run(name, talk, command, folder, variables, timeout_minutes, elsewhere)
 
 
 @task(

@@ -36,10 +36,48 @@ class Approval(Section):
     timeout_hours: Positive  # without an answer by then, the candidate stays one
 
 
+class Budget(Section):
+    """What a run may compute, in device-hours (processes x hours) or in money; without either, as much as it takes.
+
+    A stage that would pass it, by the guess of `proximal plan`, does not begin.
+    """
+
+    device_hours: Positive | None
+    cost: Positive | None  # in `currency`; with it price_per_device_hour
+    price_per_device_hour: Positive | None
+    currency: Name | None  # as people are told of it, such as EUR
+    device: Name  # by whose speed times are guessed: cpu, for this machine, or a GPU as in `proximal plan --device`
+
+    @model_validator(mode="after")
+    def one_limit(self) -> Budget:
+        if self.device_hours is not None and self.cost is not None:
+            raise contradiction("cost", "null beside device_hours: one of them limits a run", self.cost)
+        for key in ("price_per_device_hour", "currency"):
+            value = getattr(self, key)
+            if self.cost is not None and value is None:
+                raise contradiction(key, "a value, where cost has one", value)
+            if self.cost is None and value is not None:
+                raise contradiction(key, "null without cost: nothing else asks for it", value)
+        return self
+
+    @property
+    def hours(self) -> float | None:
+        """The limit in device-hours; None for none."""
+        if self.cost is not None and self.price_per_device_hour is not None:
+            return self.cost / self.price_per_device_hour
+        return self.device_hours
+
+    def told(self, hours: float) -> str:
+        """So many device-hours for people, in money where the limit is."""
+        price = self.price_per_device_hour
+        return f"{hours:.3g} device-hours" if price is None else f"{hours * price:.3g} {self.currency}"
+
+
 class Orchestration(Section):
     """How a run is operated."""
 
     approval: Approval  # of a candidate that passed the gate, before it becomes champion
+    budget: Budget  # of one run
     pools: dict[Name, Name | None]  # a stage (alignment: all its cycles) and the work pool that it runs on; null: here
     hand_over_remote: Name | None  # the DVC remote by which stages on other pools get their inputs and return results
     timeout_minutes: TimeoutMinutes  # of a stage, which keeps what it has stored for the next run to go on with
