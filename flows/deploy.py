@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit
 
 from ruamel.yaml import YAML
 
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
 POOLS = ("cpu", "gpu")
+NOTIFY_VARIABLE = "PROXIMAL_NOTIFY_URL"
 _INFRA = Path("infra")
+_BLOCK = "proximal"  # by which people are told
 
 
 class Deployment(NamedTuple):
@@ -41,7 +44,7 @@ def deploy(repository: Path) -> list[Deployment]:
     """Register everything on the server that PREFECT_API_URL names; what somebody changed of pools and limits stays.
 
     Raises:
-        ConfigError: no server is named.
+        ConfigError: no server is named, or PROXIMAL_NOTIFY_URL is no address.
         EnvironmentFault: it does not answer, or Prefect cannot.
     """
     url = os.environ.get(API_VARIABLE)
@@ -59,10 +62,19 @@ def deploy(repository: Path) -> list[Deployment]:
         if (fault := client.api_healthcheck()) is not None:
             raise fault
         _make_pools(client)
-        _renew_automations(client, repository)
+        _renew_automations(client, repository / _INFRA / "automations.yaml")
+        if (address := os.environ.get(NOTIFY_VARIABLE)) is not None:
+            _renew_automations(client, repository / _INFRA / "notifications.yaml", _notifying_block(address))
         _make_limit(client)
         _register(repository)
         return _deployments(client, repository)
+
+
+def notifications() -> str:
+    """Whether people are told of runs that fail, are refused or have bad figures, for people."""
+    if NOTIFY_VARIABLE in os.environ:
+        return f"to the address of {NOTIFY_VARIABLE}"
+    return f"nothing is changed: {NOTIFY_VARIABLE} is not set, to the webhook that people are told by"
 
 
 def _make_pools(client: SyncPrefectClient) -> None:
@@ -78,12 +90,48 @@ def _make_pools(client: SyncPrefectClient) -> None:
             client.create_work_pool(WorkPoolCreate(name=pool, type=ProcessWorker.type, base_job_template=template))
 
 
-def _renew_automations(client: SyncPrefectClient, repository: Path) -> None:
-    """By name: the first of a name becomes what the file says, further ones go."""
+def _notifying_block(address: str) -> str:
+    """The id of the block that notifications go by; the address may hold a secret, and is kept as one.
+
+    Raises:
+        ConfigError: it is no address.
+    """
+    from prefect.blocks.notifications import CustomWebhookNotificationBlock
+    from prefect.types import SecretDict
+
+    if urlsplit(address).scheme not in ("http", "https") or not urlsplit(address).hostname:
+        raise ConfigError(
+            "this is no address that notifications can be sent to",
+            where=NOTIFY_VARIABLE,
+            expected="http:// or https://, a host, and what else the receiver wants",
+            found="something else, which may hold a secret and is not shown",
+            do="set it to the webhook of your chat, or unset it",
+        )
+    block = CustomWebhookNotificationBlock(
+        name="Proximal",
+        url="{{address}}",
+        json_data={"text": "{{subject}}\n{{body}}"},
+        headers=None,
+        cookies=None,
+        secrets=SecretDict({"address": address}),
+    )
+    return str(block.save(_BLOCK, overwrite=True))
+
+
+def _renew_automations(client: SyncPrefectClient, file: Path, block: str | None = None) -> None:
+    """By name: the first of a name becomes what the file says, further ones go.
+
+    Args:
+        block: by which their notifications are sent.
+    """
     from prefect.events.schemas.automations import AutomationCore
 
-    for described in YAML(typ="safe").load(repository / _INFRA / "automations.yaml")["automations"]:
-        automation = AutomationCore.model_validate(described)
+    for described in YAML(typ="safe").load(file)["automations"]:
+        actions = [
+            each | ({"block_document_id": block} if each["type"] == "send-notification" else {})
+            for each in described["actions"]
+        ]
+        automation = AutomationCore.model_validate(described | {"actions": actions})
         there = client.read_automations_by_name(automation.name)
         if not there:
             client.create_automation(automation)

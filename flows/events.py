@@ -1,4 +1,4 @@
-"""What this project says to Prefect's servers by events: that there is more data."""
+"""What this project says to Prefect's servers by events: that there is more data, that a run's figures are bad."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from components.errors import EnvironmentFault
 
 MORE_DATA, DATA = "proximal.comparisons.new", "proximal.data"  # infra/prefect.yaml listens
+KL_ABOVE_CEILING, PROXY_RISING = "proximal.kl.above_ceiling", "proximal.proxy.rising"  # infra/notifications.yaml
 
 
 def api_url() -> str | None:
@@ -30,27 +31,37 @@ def api_url() -> str | None:
 
 
 def announce_data(url: str, payload: Mapping[str, Any]) -> None:
-    """Emit the event of more data, as a plain `POST /api/events` does.
+    """Emit the event of more data.
 
     Raises:
         EnvironmentFault: the server did not take it.
     """
     import httpx
-    from prefect.client.orchestration import get_client
     from prefect.exceptions import PrefectHTTPStatusError
+
+    try:
+        emit(MORE_DATA, {"prefect.resource.id": DATA}, payload)
+    except (httpx.HTTPError, PrefectHTTPStatusError) as fault:
+        raise _does_not_answer(url, fault) from fault
+
+
+def emit(name: str, resource: Mapping[str, str], payload: Mapping[str, Any]) -> None:
+    """Emit an event, as a plain `POST /api/events` does: taken when this returns.
+
+    Raises:
+        httpx.HTTPError: the server did not take it.
+    """
+    from prefect.client.orchestration import get_client
 
     event = {
         "id": str(uuid.uuid4()),
-        "event": MORE_DATA,
+        "event": name,
         "occurred": datetime.now(UTC).isoformat(),
-        "resource": {"prefect.resource.id": DATA},
+        "resource": dict(resource),
         "payload": dict(payload),
     }
     with get_client(sync_client=True) as client:
-        try:
-            client.request("POST", "/events", json=[event])
-        except (httpx.HTTPError, PrefectHTTPStatusError) as fault:
-            raise _does_not_answer(url, fault) from fault
+        client.request("POST", "/events", json=[event])
 
 
 def _does_not_answer(url: str, fault: Exception) -> EnvironmentFault:

@@ -119,14 +119,14 @@ def _record_result(run: PipelineRun, folder: Path) -> None:
                 record_curves(told, training_rows(curves), read_json(cycles))
         told.metrics({f"spent/{name}": value for name, value in read_cost(folder).items()})
         verdict = Verdict.read(place.promotion).sentence() if PROMOTION in run.stages else None
-        told.describe(description(evaluation, verdict, _report_page(folder)))
+        told.describe(description(evaluation, verdict, report_page(folder)))
 
 
-def _report_page(folder: Path) -> str | None:
-    """Where MLflow shows the report; None where the run that made it is in another store."""
+def report_page(folder: Path) -> str | None:
+    """Where MLflow shows the report; None without one, and where the run that made it is in another store."""
     from components.tracking import store
     from components.tracking.pages import run_page
 
     report = Place(folder).evaluation / "report.html"
-    maker = _maker(report, folder)
+    maker = _maker(report, folder) if report.exists() else None
     return run_page(store.experiment_id(), maker.run_id, report.name) if maker else None

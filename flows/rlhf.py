@@ -18,7 +18,9 @@ from components.errors import ProximalError
 from components.interface.terminal import Ending
 from components.place import Place
 from components.promotion.champions import require_champion
+from flows.alarms import watched
 from flows.approval import answered, ask
+from flows.budget import RunBudget
 from flows.ending import ending
 from flows.environment import set_environment, stage_variables
 from flows.gpus import gpus_of
@@ -27,9 +29,9 @@ from flows.outcome import PipelineFailure, came_to, failed
 from flows.pools import dispatches
 from flows.processes import end_with_worker, processes
 from flows.progress import followed
-from flows.record import read_cost, read_evaluation, recorded
+from flows.record import read_cost, read_evaluation, recorded, report_page
 from flows.server import orderly
-from flows.shown import name_run, show_progress, show_result
+from flows.shown import name_run, show_links, show_progress, show_result
 from flows.stages import PROMOTION, conclude, promote, promotion_after, run_stage
 from flows.workspace import place_of_run
 
@@ -86,7 +88,7 @@ def rlhf(
             recorded(folder, str(flow_run.id)) as run,
             processes(str(flow_run.id)),
         ):
-            name_run(folder, {**(overrides or {}), **({"more_cycles": more_cycles} if more_cycles else {})})
+            name = name_run(folder, {**(overrides or {}), **({"more_cycles": more_cycles} if more_cycles else {})})
             variables = stage_variables(
                 repository, PROXIMAL_PARENT_RUN_ID=run.run_id, PROXIMAL_FLOW_RUN_ID=str(flow_run.id)
             )
@@ -95,7 +97,7 @@ def rlhf(
                 require_champion(params.promotion.registered_model)
             graph, gpus = read_stages(folder), gpus_of(folder)
             elsewhere = dispatches(params, graph, folder, repository)
-            limits = params.orchestration.timeout_minutes
+            limits, budget = params.orchestration.timeout_minutes, RunBudget(params, folder)
             stages: dict[str, PrefectFuture[Any]] = {}
             last = promotion_after(graph)
             with followed(str(flow_run.id), [*graph, *([last] if promotion else [])], repository):
@@ -105,7 +107,7 @@ def rlhf(
                     before = here[-1:] if gpus and stage.name not in elsewhere else []
                     limit, dispatch = limits.of(stage.name), elsewhere.get(stage.name)
                     stages[stage.name] = run_stage.submit(
-                        *(stage, folder, variables, upstream, limit, gpus, dispatch),
+                        *(stage, folder, variables, upstream, limit, gpus, dispatch, budget),
                         wait_for=before,
                         return_state=False,
                     )
@@ -113,11 +115,15 @@ def rlhf(
                     upstream = [stages[name] for name in last.upstream]
                     stages[PROMOTION] = promote.submit(folder, variables, upstream, limits.promotion, gpus)
                 show_progress(stages.values())
-                conclude(stages, run.stages)
+                resource = {"prefect.resource.id": f"prefect.flow-run.{flow_run.id}", "prefect.resource.name": name}
+                with watched(stages, folder, params, resource):
+                    conclude(stages, run.stages)
             sort_lock(folder, graph)
             told = ending(folder, repository, run.run_id, offered=promotion, idle=run.was_idle)
             evaluation = read_evaluation(folder)
             show_result(evaluation, told, repository)
+            if not told.idle:
+                show_links(run.run_id, report_page(folder))
             result = Result(run.stages, evaluation, read_cost(folder), told)
         ask(params.orchestration.approval, told, evaluation)
         return came_to(Completed(name=IDLE if told.idle else "Completed", message=told.idle, data=result))

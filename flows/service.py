@@ -13,11 +13,14 @@ from flows.preconditions import require_repository
 def deploy(as_json: bool) -> None:
     """Register pools, deployments, automations and the limit of GPUs on the server that PREFECT_API_URL names.
 
-    Again it changes nothing but what has changed in infra/prefect.yaml and infra/automations.yaml.
+    Again it changes nothing but what has changed in infra/prefect.yaml, automations.yaml and notifications.yaml. With
+    PROXIMAL_NOTIFY_URL, the address of a webhook, people are told there of runs that fail, are refused, or have bad
+    figures.
     """
     with output.answering(as_json) as tell:
         repository = require_repository()
         from flows.deploy import deploy as register
+        from flows.deploy import notifications
         from flows.environment import set_environment
 
         set_environment(repository)
@@ -26,6 +29,7 @@ def deploy(as_json: bool) -> None:
             tell({"deployments": [each._asdict() for each in found]})
         else:
             click.echo("\n".join(f"deployment  {each.line()}" for each in found))
+            click.echo(f"telling     {notifications()}")
 
 
 @click.command(short_help="Serve schedules, triggers and runs on this machine.")

@@ -6,12 +6,19 @@ import logging
 import threading
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import copy_context
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import httpx
-from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    update_progress_artifact,
+)
 from prefect.client.orchestration import get_client
 from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
@@ -38,11 +45,13 @@ def as_far_as_prefect_answers(what: str) -> Iterator[None]:
         logger.warning("Prefect's server does not answer (%s): its pages lack %s; the run goes on", fault, what)
 
 
-def name_run(folder: Path, overrides: Mapping[str, Any]) -> None:
+def name_run(folder: Path, overrides: Mapping[str, Any]) -> str:
     """Name the flow run by method, seed, commit and what else it overrides, and tag it with the first two.
 
     Args:
         folder: where the run works: its params are the run's, overrides included.
+
+    Returns its name.
     """
     params = load_params(Place(folder).params)
     commit = last_commit(folder).partition(" ")[0]
@@ -51,6 +60,7 @@ def name_run(folder: Path, overrides: Mapping[str, Any]) -> None:
     tags = list(dict.fromkeys([*flow_run.tags, params.method, f"seed {params.seed}"]))
     with as_far_as_prefect_answers("its name"), get_client(sync_client=True) as client:
         client.update_flow_run(flow_run.id, name=name, tags=tags)
+    return name
 
 
 def show_progress(stages: Collection[PrefectFuture[Any]]) -> None:
@@ -69,7 +79,8 @@ def show_progress(stages: Collection[PrefectFuture[Any]]) -> None:
                 update_progress_artifact(artifact, 100.0 * len(done) / len(stages))
 
     for stage in stages:
-        stage.add_done_callback(note)
+        # In the flow's context: what is called back has none, and would not know the server.
+        stage.add_done_callback(partial(copy_context().run, note))  # type: ignore[call-arg]
 
 
 def show_result(evaluation: dict[str, Any] | None, ending: Ending, repository: Path) -> None:
@@ -85,6 +96,23 @@ def show_result(evaluation: dict[str, Any] | None, ending: Ending, repository: P
         lines.append(f"- run in MLflow: `{ending.run_id}`{way_to(ending.run_id)}")
     with as_far_as_prefect_answers("its result"):
         create_markdown_artifact("\n".join(lines), key="result", description=verdict)
+
+
+def show_links(run_id: str, report: str | None) -> None:
+    """Links to MLflow's run and its report, where a server has them: the pages of a file are nowhere until asked for.
+
+    Args:
+        report: its page, from MLflow's root on; None where there is none.
+    """
+    from components.tracking import store
+    from components.tracking.attachments import address
+
+    if not store.tracking_uri().startswith("http"):
+        return
+    with as_far_as_prefect_answers("its links"):
+        create_link_artifact(address(run_id), link_text="the run in MLflow", key="mlflow")
+        if report is not None:
+            create_link_artifact(f"{store.server_url()}/{report}", link_text="its report", key="report")
 
 
 def show_evaluation(policy: str, evaluation: dict[str, Any]) -> None:

@@ -83,9 +83,15 @@ def experiment_id() -> str:
 
 
 def server_url(port: int = 5000) -> str:
-    """What serves the pages of this store: the tracking server, else `proximal ui` at this port, while it runs."""
+    """What serves the pages of this store: the tracking server, else `proximal ui` at this port, while it runs.
+
+    Without a name and a password, which people are not shown.
+    """
     uri = tracking_uri()
-    return uri.rstrip("/") if uri.startswith("http") else f"http://127.0.0.1:{port}"
+    if not uri.startswith("http"):
+        return f"http://127.0.0.1:{port}"
+    parts = urlsplit(uri)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
 
 
 def runs_url(port: int = 5000) -> str:

@@ -96,7 +96,7 @@ class Served:
 @contextmanager
 def served(tiny: Tiny, database: Path, home: Path) -> Iterator[Served]:
     """Serve it for the block."""
-    for name in ("prefect.yaml", "automations.yaml"):
+    for name in ("prefect.yaml", "automations.yaml", "notifications.yaml"):
         shutil.copy(REPOSITORY / "infra" / name, tiny.folder / "infra")
     tiny.commit()
     home.mkdir()

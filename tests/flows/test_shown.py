@@ -118,3 +118,21 @@ def test_an_edge_that_follows_from_others_is_left_out_and_what_it_carried_is_not
     (tiny.folder / "data" / "rows").write_text("1\n2\n")
     assert run_flow().result().stages == {"data.dvc": "pinned", "a": "ran", "b": "confirmed", "c": "ran"}
     assert tiny.began() == ["a", "b", "c", "a", "c"]
+
+
+def test_a_run_links_to_mlflows_server(monkeypatch: pytest.MonkeyPatch, prefect_api: str, store: str) -> None:
+    from prefect import flow
+
+    from components.tracking import store as tracking_store
+    from flows.shown import show_links
+
+    @flow
+    def shows() -> None:
+        show_links("abc", "#/experiments/7/runs/def/artifacts/report.html?w")
+
+    assert artifacts_of(shows(return_state=True).state_details.flow_run_id) == {}  # a file: no server has its pages
+    monkeypatch.setattr(tracking_store, "tracking_uri", lambda: "http://me:secret@host.example:5000/")
+    monkeypatch.setattr(tracking_store, "experiment_id", lambda: "7")
+    links = artifacts_of(shows(return_state=True).state_details.flow_run_id)
+    assert "(http://host.example:5000/#/experiments/7/runs/abc?" in links["mlflow"].data
+    assert "(http://host.example:5000/#/experiments/7/runs/def/artifacts/report.html?w)" in links["report"].data
