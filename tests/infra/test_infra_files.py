@@ -81,7 +81,8 @@ def _job(**asked: Any) -> dict[str, Any]:
     values = {name: each["default"] for name, each in properties.items() if "default" in each}
     filled: dict[str, Any] = apply_values(template["job_configuration"]["job_manifest"], values | asked)
     container = filled["spec"]["template"]["spec"]["containers"][0]
-    # What the worker writes itself.
+    # What the worker and the cluster write themselves.
+    filled["metadata"]["name"] = filled["metadata"]["generateName"] + "1"
     container["env"] = [{"name": name, "value": value} for name, value in container["env"].items()]
     container["args"] = container["args"].split()
     return filled
@@ -91,9 +92,7 @@ def test_the_gpu_pool_makes_jobs_that_ask_for_gpus(tmp_path: Path) -> None:
     job = _job(name="stage", command="prefect flow-run execute", gpus=8)
     pod = job["spec"]["template"]["spec"]
     container = pod["containers"][0]
-    assert (
-        container["resources"]["limits"]["nvidia.com/gpu"] == container["resources"]["requests"]["nvidia.com/gpu"] == 8
-    )
+    assert [container["resources"][each]["nvidia.com/gpu"] for each in ("requests", "limits")] == [8, 8]
     assert pod["securityContext"]["runAsNonRoot"] and not container["securityContext"]["allowPrivilegeEscalation"]
     made = tmp_path / "job.json"
     made.write_text(json.dumps(job))
