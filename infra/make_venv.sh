@@ -37,6 +37,7 @@ if [[ -e .venv/bin/python || -L .venv/bin/python ]]; then
 fi
 
 if [[ -z $wanted ]]; then
+  # shellcheck disable=SC2086 # a word each
   for name in $(printf 'python%s ' $fitting) python3; do
     if found=$(version "$name") && fits "$found"; then wanted=$name && break; fi
   done
