@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import signal
@@ -165,9 +166,8 @@ def _wait_for_workers(url: str, workers: Sequence[_Service]) -> None:
     deadline = time.monotonic() + _patience_s()
     for worker in workers:
         pool = worker.name.removeprefix("worker ")
-        asked = urllib.request.Request(
-            f"{url}/work_pools/{pool}/workers/filter", b"{}", {"content-type": "application/json"}
-        )
+        headers = {"content-type": "application/json", **_authorization()}
+        asked = urllib.request.Request(f"{url}/work_pools/{pool}/workers/filter", b"{}", headers)
         while True:
             with urllib.request.urlopen(asked, timeout=30) as answer:
                 if any(found["name"] == _name(pool) and found["status"] == "ONLINE" for found in json.load(answer)):
@@ -176,6 +176,12 @@ def _wait_for_workers(url: str, workers: Sequence[_Service]) -> None:
             if time.monotonic() > deadline:
                 raise _ended_early(worker, "it does not poll")
             time.sleep(0.2)
+
+
+def _authorization() -> dict[str, str]:
+    """What a server with a password is shown, as Prefect's own client does."""
+    told = os.environ.get("PREFECT_API_AUTH_STRING")
+    return {"authorization": f"Basic {base64.b64encode(told.encode()).decode()}"} if told else {}
 
 
 def _name(pool: str) -> str:
