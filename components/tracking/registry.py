@@ -131,6 +131,7 @@ def attach_to(version: ModelVersion, name: str, text: str) -> None:
     """Write a file beside those of a version, over the one of that name."""
     with store.tracking_faults():
         of = store.client().get_model_version(version.name, str(version.number)).source
+        assert of is not None, "register says where its files are"
         with tempfile.TemporaryDirectory() as scratch:
             file = Path(scratch) / name
             file.write_text(text, encoding="utf-8")
