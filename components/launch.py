@@ -1,4 +1,4 @@
-"""The entry of every stage: `python -m components.launch STAGE [--cycle K]`.
+"""The entry of every stage: `python -m components.launch STAGE [--cycle K]`; of DVC's stage alignment@K without K.
 
 Reads params.yaml, runs the stage here, or in several processes as the Accelerate config says, and turns an error that
 the user can mend into one message and exit status 2.
@@ -7,6 +7,7 @@ the user can mend into one message and exit status 2.
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def main(stage: str, cycle: int | None) -> None:
     status_file.begin()
     status, message, again = 1, "", False
     try:
-        _launch(stage, cycle)
+        _launch(stage, _cycle_of_dvc() if stage == "alignment" and cycle is None else cycle)
         status = 0
     except ProximalError as error:
         status, message = USER_ERROR_STATUS, f"error: {error}"
@@ -53,6 +54,18 @@ def main(stage: str, cycle: int | None) -> None:
             print(message, file=sys.stderr, flush=True)
         status_file.end(status, again=again)
     sys.exit(status)
+
+
+def _cycle_of_dvc() -> int | None:
+    """The cycle by the name of the stage that DVC runs, e.g. alignment@2; None where DVC does not run this."""
+    stage = os.environ.get("DVC_STAGE", "")
+    if "@" not in stage:
+        return None
+    key = stage.partition("@")[2]
+    if not (key.isascii() and key.isdigit()):
+        raise ConfigError("a cycle's key is no number", where="cycles", expected="numbered '1', '2', ... in order",
+                          found=repr(key), do="mend the key in params.yaml")  # fmt: skip
+    return int(key)
 
 
 def _launch(stage: str, cycle: int | None) -> None:

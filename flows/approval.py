@@ -8,6 +8,7 @@ at, so that it does not matter what was committed meanwhile. A run at a terminal
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -63,7 +64,7 @@ def ask(settings: Approval, told: Ending, evaluation: dict[str, Any] | None) -> 
         suspend_flow_run(Answer, timeout=round(settings.timeout_hours * 3600), key=KEY)  # this never returns
 
 
-def answered() -> State[Any] | None:
+def answered(repository: Path) -> State[Any] | None:
     """The end of a run that was resumed: the answer to its question of before; None where it asked nothing.
 
     Raises:
@@ -82,7 +83,8 @@ def answered() -> State[Any] | None:
     if verdict.decision == AWAITING and version.tags.get("prefect_flow_run_id") == str(flow_run.id):
         given = suspend_flow_run(Answer, key=KEY)  # the run is resumed: gives what it was resumed with
         assert given is not None, "a run that was resumed has an answer"
-        verdict = answer(version, approved=given.decision == "approve", by=given.by, reason=given.reason)
+        approved = given.decision == "approve"
+        verdict = answer(version, approved=approved, by=given.by, reason=given.reason, root=repository)
     name = {PROMOTED: APPROVED, AWAITING: ASKED}.get(verdict.decision, REJECTED)
     return Completed(name=name, message=verdict.sentence(), data=verdict)
 

@@ -63,12 +63,13 @@ def promote(version: int, reason: str, by: str, yes: bool, as_json: bool) -> Non
 
 def _answer(version: int | None, reason: str, by: str, as_json: bool, *, approved: bool) -> None:
     with output.answering(as_json) as tell:
-        name = _model(require_repository())
+        repository = require_repository()
+        name = _model(repository)
         from components.promotion.approval import answer
         from components.tracking.registry import find_version
 
         found = find_version(f"{name}@{'candidate' if version is None else version}")
-        verdict = answer(found, approved=approved, by=by, reason=reason)
+        verdict = answer(found, approved=approved, by=by, reason=reason, root=repository)
         if flow_run := found.tags.get("prefect_flow_run_id"):
             from flows.approval import resume
 

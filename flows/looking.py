@@ -53,12 +53,15 @@ def export(policy: str | None, to: Path, dtype: str | None, adapter: bool, as_js
         set_environment(repository)
         from components.interface.export import export as exported
         from components.interface.export import export_adapter, require_new
-        from components.interface.policies import policy_folder
+        from components.interface.policies import policy_folder, version_named
         from components.place import Place
+        from components.promotion.card import card_of
 
         require_new(to)
+        version = version_named(policy) if policy else None
+        card = card_of(version, repository) if version else None
         with policy_folder(policy or str(Place(repository).selection / "policy")) as folder:
-            written = export_adapter(folder, to) if adapter else exported(folder, to, dtype)
+            written = export_adapter(folder, to, card) if adapter else exported(folder, to, dtype, card)
         if as_json:
             tell({**written._asdict(), "folder": str(to)})
         else:

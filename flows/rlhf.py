@@ -80,7 +80,7 @@ def rlhf(
     set_environment(repository)  # a worker's process has not done it
     end_with_worker()
     try:
-        if (end := answered()) is not None:
+        if (end := answered(repository)) is not None:
             return came_to(end)
         with (
             orderly(),

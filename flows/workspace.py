@@ -18,6 +18,7 @@ from components.config.reading import put
 from components.errors import ConfigError, EnvironmentFault
 from components.place import Place
 from flows.left_work import own_work
+from flows.trust import require_own_code
 
 RUNS = Place().work / "runs"
 _LOCAL_CONFIG = Path(".dvc") / "config.local"
@@ -87,20 +88,22 @@ def workspace(
         with_data: put the pinned data in place, too.
 
     Raises:
-        ConfigError: no such revision, no such key, or a value that cannot be.
+        ConfigError: no such revision, no such key, a value that cannot be, or one that names code.
         EnvironmentFault: git or DVC cannot make the clone or fill in the pinned data.
     """
     folder = repository / RUNS / name
     if revision.startswith("origin/"):
         _git(repository, "fetch", "--quiet", "origin")
     commit = _commit(repository, revision)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(mode=0o700)  # credentials lie in it: for its owner alone
     try:
         _git(repository, "clone", "--quiet", "--no-checkout", str(repository), str(folder))
         _git(folder, "checkout", "--quiet", "--detach", commit)
         if more_cycles:
             overrides = {**overrides, **_cycles_after(load_params(Place(folder).params, overrides), more_cycles)}
         if overrides:
-            load_params(Place(folder).params, overrides)
+            require_own_code(load_params(Place(folder).params), load_params(Place(folder).params, overrides))
             _override(Place(folder).params, overrides)
         _share_credentials(repository, folder)
         _share_cache(repository, folder)
@@ -188,7 +191,7 @@ def _cycles_after(params: Params, more: int) -> dict[str, Any]:
 def _share_credentials(repository: Path, folder: Path) -> None:
     """Give a clone what the repository's owner wrote for this machine only, such as the credentials of the remote."""
     if (repository / _LOCAL_CONFIG).exists():
-        shutil.copy(repository / _LOCAL_CONFIG, folder / _LOCAL_CONFIG)  # with its mode: for its owner alone
+        shutil.copyfile(repository / _LOCAL_CONFIG, folder / _LOCAL_CONFIG)
 
 
 def _share_cache(repository: Path, folder: Path) -> None:
@@ -196,6 +199,7 @@ def _share_cache(repository: Path, folder: Path) -> None:
 
     with Repo(str(repository)) as source, Repo(str(folder)) as clone, clone.config.edit("local") as config:
         config["cache"]["dir"] = source.cache.local_cache_dir
+    (folder / _LOCAL_CONFIG).chmod(0o600)
 
 
 def absent_data(folder: Path) -> list[str]:

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor
 
 from components.artifacts import atomic_folder
+from components.digests import digest
 from components.errors import ArtifactError, ConfigError
 from components.models.adapter_origin import CONFIG_FILE, WEIGHTS_FILE, Origin, is_adapter
 from components.models.adapters import merged
 from components.models.guided import is_guided
 from components.models.loading import BEST_OF_N, load_codec, load_policy
 from components.models.text import Codec
+from components.promotion.card import CARD, card_of_folder
 
 _PROBE_TOKENS = 64
 # Of the probe's largest logit: what float32 sums in another order differ by. Other weights differ by far more.
@@ -43,12 +45,13 @@ class Exported(NamedTuple):
         return f"{self.folder}: {self.size / 1e6:.1f} MB in {self.dtype}, a response ends at token {ends}{rounded}"
 
 
-def export(source: Path, to: Path, dtype: str | None) -> Exported:
+def export(source: Path, to: Path, dtype: str | None, card: str | None = None) -> Exported:
     """Write the policy of a folder to a new one: weights, tokenizer with its chat template, and what ends a response.
 
     Args:
         source: as a stage or a registered model holds it.
         dtype: of the weights there; None for the policy's own.
+        card: the model card; None for what a folder alone tells.
 
     Raises:
         ConfigError: `to` is there already.
@@ -76,12 +79,16 @@ def export(source: Path, to: Path, dtype: str | None) -> Exported:
     with atomic_folder(to) as scratch:
         policy.save_pretrained(scratch)
         codec.tokenizer.save_pretrained(scratch)
+        _write_card(scratch, source, card)
         require_same_logits(_loaded_by_transformers(scratch), probe, rounded, source)
     return _exported(to, kept, codec, float((rounded - wanted).abs().max()))
 
 
-def export_adapter(source: Path, to: Path) -> Exported:
+def export_adapter(source: Path, to: Path, card: str | None = None) -> Exported:
     """Write the adapter of a policy to a new folder, in peft's form, with the tokenizer and what ends a response.
+
+    Args:
+        card: as of `export`.
 
     Raises:
         ConfigError: `to` is there already.
@@ -103,8 +110,13 @@ def export_adapter(source: Path, to: Path) -> Exported:
         for name in (CONFIG_FILE, WEIGHTS_FILE, "generation_config.json"):
             shutil.copy(source / name, scratch / name)
         codec.tokenizer.save_pretrained(scratch)
+        _write_card(scratch, source, card)
         require_same_logits(_loaded_by_peft(source, scratch), probe, _logits(policy, probe), source)
     return _exported(to, "float32", codec, rounding=0.0)
+
+
+def _write_card(scratch: Path, source: Path, card: str | None) -> None:
+    (scratch / CARD).write_text(card or card_of_folder(digest(source)), encoding="utf-8")
 
 
 def _exported(to: Path, dtype: str, codec: Codec, rounding: float) -> Exported:

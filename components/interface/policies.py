@@ -9,7 +9,7 @@ from pathlib import Path
 
 from components.errors import ArtifactError
 from components.models.adapter_origin import CONFIG_FILE
-from components.tracking.registry import fetch_policy, find_version
+from components.tracking.registry import ModelVersion, fetch_policy, find_version
 
 _URI = "models:/"
 
@@ -24,10 +24,8 @@ def policy_folder(policy: str) -> Iterator[Path]:
     Raises:
         ArtifactError: there is none.
     """
-    if policy.startswith(_URI):
-        policy = policy.removeprefix(_URI)
-        policy = policy if "@" in policy else "@".join(policy.rsplit("/", 1))
-    if "@" not in policy or Path(policy).exists():
+    version = version_named(policy)
+    if version is None:
         if not any(Path(policy, name).exists() for name in ("config.json", CONFIG_FILE)):
             raise ArtifactError(
                 "this is no policy",
@@ -37,6 +35,17 @@ def policy_folder(policy: str) -> Iterator[Path]:
             )
         yield Path(policy)
         return
-    version = find_version(policy)
     with tempfile.TemporaryDirectory() as scratch:
         yield fetch_policy(version, Path(scratch))
+
+
+def version_named(policy: str) -> ModelVersion | None:
+    """The registered version that people name; None for a folder.
+
+    Raises:
+        ArtifactError: there is none of that name.
+    """
+    if policy.startswith(_URI):
+        policy = policy.removeprefix(_URI)
+        policy = policy if "@" in policy else "@".join(policy.rsplit("/", 1))
+    return None if "@" not in policy or Path(policy).exists() else find_version(policy)

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from components.config.orchestration import Approval
 from components.errors import ConfigError
+from components.promotion.card import attach_card
 from components.promotion.champions import crown, require_same_champion
 from components.promotion.report import description, title
 from components.promotion.verdict import AWAITING, PROMOTED, REFUSED, Verdict, figures_in, metric_of
@@ -72,8 +74,11 @@ def verdict_on(version: ModelVersion) -> Verdict:
     return Verdict(tags["decision"], version.name, version.number, tags["opponent"], reasons, metric, figures_in(tags))
 
 
-def answer(version: ModelVersion, *, approved: bool, by: str, reason: str) -> Verdict:
+def answer(version: ModelVersion, *, approved: bool, by: str, reason: str, root: Path = Path()) -> Verdict:
     """Take the answer: an approved version is the champion, a rejected one stays a candidate.
+
+    Args:
+        root: of the repository, for the model card.
 
     Raises:
         ArtifactError: another champion has come since: the comparison does not hold against it.
@@ -103,6 +108,7 @@ def answer(version: ModelVersion, *, approved: bool, by: str, reason: str) -> Ve
     for run in (now.tags[PROMOTION_RUN], now.tags.get("parent_run_id")):
         if run and get_run(run) is not None:
             log_texts(run, tags={**verdict.tags(), "approval": said})
+    attach_card(now, root)
     return verdict
 
 

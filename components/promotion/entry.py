@@ -10,6 +10,7 @@ from components.artifacts import read_json
 from components.config import Params
 from components.measuring.metrics import Metric
 from components.promotion.candidate import on_its_own
+from components.promotion.card import attach_card
 from components.promotion.decision import Decision
 from components.promotion.floors import SUITES, by_suite, floor_line
 from components.promotion.report import NOT_ASKED, description
@@ -39,12 +40,14 @@ def enter(
     metric: Metric,
     tracked: StageRun,
     figures: Mapping[str, float],
+    root: Path,
 ) -> ModelVersion:
     """Register the candidate, or write its new tags where it is known, and point the alias `candidate` to it.
 
     Args:
         known: the version that has these files.
         figures: by which MLflow compares models.
+        root: of the repository.
     """
     if known is not None:  # it is decided anew, and keeps nothing of before
         tags = {name: value for name, value in _OF_A_DECISION.items() if name in known.tags} | dict(tags)
@@ -58,6 +61,7 @@ def enter(
         version = replace(known, tags=kept | dict(tags))
         set_tags(version, tags)
         describe(known, told)
+    attach_card(version, root)
     set_alias(version, CANDIDATE)
     return version
 

@@ -140,7 +140,7 @@ def _promote(
         POLICY_DIGEST: policy_digest,
         **(question(params.orchestration.approval, record.tags.get("prefect_flow_run_id", "")) if is_asked else {}),
     }
-    version = enter(params, inputs.candidate, known, tags, metric, tracked, figures)
+    version = enter(params, inputs.candidate, known, tags, metric, tracked, figures, lock.parent)
     if outcome == PROMOTED:
         require_same_champion(name, opponent(champion), "compared")
         crown(version, BY_A_RUN, A_RUN, f"against {opponent(champion)}")

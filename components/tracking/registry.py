@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -124,6 +125,17 @@ def describe(version: ModelVersion, description: str) -> None:
     """Write a version's description, Markdown, over the one that is there."""
     with store.tracking_faults():
         store.client().update_model_version(version.name, str(version.number), description)
+
+
+def attach_to(version: ModelVersion, name: str, text: str) -> None:
+    """Write a file beside those of a version, over the one of that name."""
+    with store.tracking_faults():
+        of = store.client().get_model_version(version.name, str(version.number)).source
+        assert of is not None, "register says where its files are"
+        with tempfile.TemporaryDirectory() as scratch:
+            file = Path(scratch) / name
+            file.write_text(text, encoding="utf-8")
+            store.client().log_model_artifact(of.rpartition("/")[2], str(file))
 
 
 def fetch_policy(version: ModelVersion, folder: Path) -> Path:

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
@@ -15,6 +16,18 @@ from tiny_project import Tiny
 from components.errors import ConfigError, EnvironmentFault
 from flows.workspace import RUNS, whole_repository, workspace
 
+VLLM = {
+    "arguments": [],
+    "environment": {},
+    "dtype": "float32",
+    "start_timeout_seconds": 60,
+    "sleeps": False,
+    "requests_at_once": 4,
+    "timeout_seconds": 60,
+    "max_probe_gap_nats_per_token": 0.1,
+    "max_mismatch_kl_nats_per_token": 0.1,
+    "importance_weight_cap": None,
+}
 RUN = """
 import json, sys
 from pathlib import Path
@@ -54,17 +67,61 @@ def test_credentials_of_the_remote_stay_their_owners_and_leave_a_failed_workspac
     tiny.commit()
     local = tiny.folder / ".dvc" / "config.local"
     local.write_text("['remote \"team\"']\n    url = s3://bucket\n    secret_access_key = PLANTED\n")
-    local.chmod(0o600)
+    local.chmod(0o644)
+    umask = os.umask(0o022)
     with (
         pytest.raises(RuntimeError),
         workspace(tiny.folder, name="one", revision="HEAD", overrides={}) as folder,
     ):
+        os.umask(umask)
         copy = folder / ".dvc" / "config.local"
+        assert folder.stat().st_mode & 0o777 == 0o700
         assert copy.stat().st_mode & 0o777 == 0o600
         assert "PLANTED" in copy.read_text()
         raise RuntimeError
     assert "PLANTED" not in copy.read_text()
     assert str(tiny.folder) in copy.read_text()  # where the shared cache is
+    assert (folder.stat().st_mode & 0o777, copy.stat().st_mode & 0o777) == (0o700, 0o600)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("language_model.trust_remote_code", True),
+        ("generation", {"engine": "vllm", "command": ["sh", "-c", "touch planted"]}),
+    ],
+)
+def test_overrides_name_no_code_that_params_do_not(tiny: Tiny, key: str, value: Any) -> None:
+    tiny.commit()
+    if key == "generation":
+        value = VLLM | value
+    with (
+        pytest.raises(ConfigError, match=r"(?s)overrides may not name code.*params.yaml itself and commit"),
+        workspace(tiny.folder, name="one", revision="HEAD", overrides={key: value}),
+    ):
+        pass
+    assert not (tiny.folder / RUNS / "one").exists()
+    file = tiny.folder / "params.yaml"
+    params = YAML().load(file)
+    section, _, name = key.partition(".")
+    (params[section] if name else params)[name or section] = value
+    YAML().dump(params, file)
+    tiny.commit()
+    with workspace(tiny.folder, name="one", revision="HEAD", overrides={"seed": 7, key: value}) as folder:
+        assert folder.exists()
+
+
+def test_a_commit_that_trusts_one_checkpoint_trusts_no_other_by_overrides(tiny: Tiny) -> None:
+    file = tiny.folder / "params.yaml"
+    params = YAML().load(file)
+    params["language_model"]["trust_remote_code"] = True
+    YAML().dump(params, file)
+    tiny.commit()
+    with (
+        pytest.raises(ConfigError, match="overrides may not name code"),
+        workspace(tiny.folder, name="one", revision="HEAD", overrides={"language_model.checkpoint": "other/model"}),
+    ):
+        pass
 
 
 def test_a_failed_run_keeps_its_workspace(tiny: Tiny) -> None:
