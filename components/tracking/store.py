@@ -5,16 +5,16 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from components.disk import disk_faults
 from components.errors import ConfigError, EnvironmentFault
+from components.tracking.database import SQLITE, artifacts_beside, make_database
 from components.tracking.pages import EXPERIMENT_TAGS, runs_page
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 EXPERIMENT = "proximal"
 _URI_VARIABLE = "MLFLOW_TRACKING_URI"
-_SQLITE = "sqlite:///"
 # Answers of a server, or of what stands before it, that another try may not get.
 _AWAY = ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED", "DEADLINE_EXCEEDED")
 _TRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
@@ -41,8 +40,8 @@ def tracking_uri() -> str:
     Raises:
         ConfigError: a relative sqlite path: a stage that starts elsewhere would fill another database.
     """
-    uri = os.environ.get(_URI_VARIABLE) or f"{_SQLITE}{repository() / 'mlflow.db'}"
-    if uri.startswith(_SQLITE) and not Path(uri.removeprefix(_SQLITE)).is_absolute():
+    uri = os.environ.get(_URI_VARIABLE) or f"{SQLITE}{repository() / 'mlflow.db'}"
+    if uri.startswith(SQLITE) and not Path(uri.removeprefix(SQLITE)).is_absolute():
         raise ConfigError(
             "the tracking store is given by a relative path",
             where=_URI_VARIABLE,
@@ -188,13 +187,13 @@ def first_line(fault: BaseException) -> str:
 
 
 def _sqlite_file(uri: str) -> Path | None:
-    return Path(uri.removeprefix(_SQLITE)) if uri.startswith(_SQLITE) else None
+    return Path(uri.removeprefix(SQLITE)) if uri.startswith(SQLITE) else None
 
 
 def _artifact_location(uri: str) -> str | None:
     """Beside a sqlite database; a server knows its own place."""
     database = _sqlite_file(uri)
-    return None if database is None else str(database.parent / "mlartifacts")
+    return None if database is None else artifacts_beside(database)
 
 
 @cache
@@ -203,7 +202,7 @@ def _client(uri: str) -> MlflowClient:
         from mlflow import MlflowClient
 
         if (database := _sqlite_file(uri)) is not None:
-            _make_database(database)
+            make_database(database, EXPERIMENT)
         return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
@@ -232,39 +231,6 @@ def _garbage_collector_off() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
-
-
-def _make_database(database: Path) -> None:
-    """Make the database under another name, then rename it: nobody ever opens one with half its tables."""
-    from filelock import FileLock
-
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(database.with_name(f"{database.name}.lock")):
-        if database.exists():
-            return
-        scratch = database.with_name(f"{database.name}.partial")
-        scratch.unlink(missing_ok=True)
-        _fill_database(scratch, str(database.parent / "mlartifacts"))
-        with scratch.open("rb") as file:
-            os.fsync(file.fileno())
-        os.replace(scratch, database)
-
-
-def _fill_database(path: Path, artifact_location: str) -> None:
-    """MLflow's tables and the experiment. Hundreds of statements, so none of them waits for the disk."""
-    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
-    from sqlalchemy import Engine, event
-
-    def do_not_wait(connection: sqlite3.Connection, _record: object) -> None:
-        connection.execute("PRAGMA synchronous = OFF")
-
-    event.listen(Engine, "connect", do_not_wait)
-    try:
-        store: Any = SqlAlchemyStore(f"{_SQLITE}{path}", artifact_location)  # type: ignore[no-untyped-call]
-        store.create_experiment(EXPERIMENT, artifact_location=artifact_location)
-        store.engine.dispose()
-    finally:
-        event.remove(Engine, "connect", do_not_wait)
 
 
 @cache
