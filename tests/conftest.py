@@ -1,4 +1,4 @@
-"""A browser for tests of pages: the Chromium of this machine, without a window."""
+"""What all tests share: an environment without what a flow before them has set, and a browser for tests of pages."""
 
 from __future__ import annotations
 
@@ -8,10 +8,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from components.place import UNDELIVERED_VARIABLE
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+
+
+@pytest.fixture(autouse=True)
+def own_journals(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flow in this process says for good where what it tells is kept; the next test's has a folder of its own."""
+    monkeypatch.delenv(UNDELIVERED_VARIABLE, raising=False)
 
 
 # For a module, not for the session: while it is open, its thread has a running event loop, and Prefect wants its own.
