@@ -206,7 +206,8 @@ def test_zero_shares_out_a_copy_of_the_weights_too(small: Params) -> None:
         for stage in (2, 3)
     )
     assert (two.roles["policy"], three.roles["policy"]) == (policy, -(-policy // 4))
-    assert two.training == three.training == pytest.approx(policy, rel=0.01)  # four times its bytes, by four
+    assert two.training == three.training  # four times its bytes, by four
+    assert two.training == pytest.approx(policy, rel=0.01)  # reason: an optimiser also counts steps, a number a weight
     assert (two.work, three.work) == (whole.work + gradients, whole.work + gradients + policy)
 
 

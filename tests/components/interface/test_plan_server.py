@@ -90,7 +90,7 @@ def test_on_a_cpu_it_takes_its_weights_and_its_cache(server: Callable[..., Serve
 def test_on_a_gpu_it_takes_its_share(server: Callable[..., Server | None], arguments: list[str], share: float) -> None:
     found = server(H100, VLLM | {"arguments": arguments})
     assert found is not None
-    expected = pytest.approx(share * H100.memory, abs=1)
+    expected = pytest.approx(share * H100.memory, abs=1)  # reason: whole bytes
     assert of_phases(found) == [expected, expected, expected, 0]
     asleep = server(H100, VLLM | {"arguments": arguments, "sleeps": True})
     assert asleep is not None  # awake it samples; asleep only what is not counted by its allocator stays

@@ -76,5 +76,6 @@ def test_steps_by_zero_are_those_of_one_process(tmp_path: Path, precision: str) 
         assert told["moved"] == sorted(name for name, weight in model.named_parameters() if weight.requires_grad)
         weights = load_file(folder / "weights")
         assert weights.keys() == {name for name, _ in model.named_parameters()}
+        atol = {"no": 1e-4, "bf16": 5e-4}[precision]
         for name, weight in model.named_parameters():
-            torch.testing.assert_close(weights[name], weight.detach(), rtol=0, atol=1e-4 if precision == "no" else 5e-4)
+            torch.testing.assert_close(weights[name], weight.detach(), rtol=0, atol=atol)  # reason: a bound a precision
