@@ -57,29 +57,33 @@ def records(store: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def prefect_api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Prefect's test harness for the session; gives the URL of its API."""
+def prefect(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Path]]:
+    """Prefect's test harness for the session: the URL of its API, and a copy of its database before any run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PREFECT_HOME", str(tmp_path_factory.mktemp("prefect")))
         patch.setenv("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
         patch.setenv("DO_NOT_TRACK", "true")
-        from prefect.settings import PREFECT_API_URL
+        from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_API_URL
         from prefect.testing.utilities import prefect_test_harness
 
         with prefect_test_harness(server_startup_timeout=600):
-            yield str(PREFECT_API_URL.value())
+            url = str(PREFECT_API_DATABASE_CONNECTION_URL.value())
+            file = tmp_path_factory.mktemp("database") / "prefect.db"
+            with sqlite3.connect(url.split("///")[1]) as source, sqlite3.connect(file) as copy:
+                source.backup(copy)
+            yield str(PREFECT_API_URL.value()), file
 
 
 @pytest.fixture(scope="session")
-def prefect_database(prefect_api: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the harness's database: another server need not make its own, which takes long."""
-    from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL
+def prefect_api(prefect: tuple[str, Path]) -> str:
+    """The URL of the API of Prefect's test harness."""
+    return prefect[0]
 
-    url = str(PREFECT_API_DATABASE_CONNECTION_URL.value())
-    file = tmp_path_factory.mktemp("database") / "prefect.db"
-    with sqlite3.connect(url.split("///")[1]) as source, sqlite3.connect(file) as copy:
-        source.backup(copy)
-    return file
+
+@pytest.fixture(scope="session")
+def prefect_database(prefect: tuple[str, Path]) -> Path:
+    """A database without a run: another server need not make its own, which takes long."""
+    return prefect[1]
 
 
 @pytest.fixture

@@ -7,11 +7,13 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from components.errors import ConfigError, DataError, EnvironmentFault, ProximalError
 from flows.cli import commands
@@ -56,13 +58,14 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def project(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A repository with pinned and committed comparisons, and a remote."""
+def project(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A repository with pinned and committed comparisons, and a remote; no server is named."""
     folder = Path(shutil.copytree(made, tmp_path / "project"))
     monkeypatch.chdir(folder)
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
-    return folder
+    with temporary_settings(restore_defaults={PREFECT_API_URL}):  # a test before may have started Prefect's harness
+        yield folder
 
 
 def add(*arguments: str | Path) -> str:
