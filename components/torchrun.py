@@ -202,7 +202,7 @@ def _root(failures: dict[int, Any], count: int) -> RankFailure | RankKilled:
         return (2 if when else 3), when
 
     rank, failure = min(failures.items(), key=order)  # of alike ones the first that torchrun saw
-    if Path(failure.error_file).exists():
+    if Path(failure.error_file).exists() and _status(failure) <= 128:  # above it tells of a signal, as below
         status = USER_ERROR_STATUS if failure.exitcode == LOST_STATUS else _status(failure)
         return RankFailure(status, str(failure.message).rstrip())
     number = -failure.exitcode if failure.exitcode < 0 else failure.exitcode - 128  # as SIGTERM unwinds a stage

@@ -113,6 +113,6 @@ def test_a_disk_that_fills_up_while_a_stage_stores_its_model(
     before = sorted(small_disk.rglob("*"))
     with pytest.raises(EnvironmentFault, match="disk is full") as caught:
         perform("sft", load_params(Place().params), Place())
-    assert caught.value.where == str(Place().sft)
+    assert caught.value.where.startswith(f"{Place().work}/sft-")  # its first checkpoint
     monkeypatch.chdir("/")
     assert sorted(small_disk.rglob("*")) == before
