@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import subprocess
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from served import send
 from tiny_project import REPOSITORY
 
 from components import supervise
@@ -66,19 +66,7 @@ class Service:
 
     def send(self, method: str, path: str, body: Any = None) -> Any:
         """A request to the API; gives what it answers."""
-        content = None if body is None else json.dumps(body).encode()
-        headers = {"content-type": "application/json"}
-        request = urllib.request.Request(self.api + path, content, headers, method=method)
-        for left in range(20, -1, -1):
-            try:
-                with urllib.request.urlopen(request, timeout=60) as answer:
-                    content = answer.read()
-                return json.loads(content) if content else None
-            except urllib.error.HTTPError as fault:
-                if fault.code != 503 or not left:  # SQLite is busy with another request: the server asks to come again
-                    raise
-                time.sleep(1)
-        raise AssertionError
+        return send(method, self.api + path, body)
 
     def state(self, run: str) -> dict[str, Any]:
         """The state of a flow run."""
