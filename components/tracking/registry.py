@@ -81,12 +81,24 @@ def decisions_on(name: str, split: str) -> int:
 
 def all_versions(name: str | None = None) -> list[ModelVersion]:
     """All versions that there are, of one model or of all; a model's first one first."""
-    found = [_plain(each, tags) for each, tags in _versions(name)]
-    return sorted(found, key=lambda version: (version.name, version.number))
+    found = _versions(name)
+    models = {
+        each.name: _model(each.name) for each, _ in found
+    }  # a search over versions names no aliases on a database
+    return sorted(
+        (
+            ModelVersion(
+                each.name, int(each.version), each.run_id or "", tags, _aliases(models[each.name], each.version)
+            )
+            for each, tags in found
+        ),
+        key=lambda version: (version.name, version.number),
+    )
 
 
-def _plain(found: Any, tags: dict[str, str]) -> ModelVersion:
-    return ModelVersion(found.name, int(found.version), found.run_id or "", tags, tuple(sorted(found.aliases or ())))
+def _aliases(model: RegisteredModel | None, number: str | int) -> tuple[str, ...]:
+    there = {} if model is None else model.aliases
+    return tuple(sorted(alias for alias, target in there.items() if str(target) == str(number)))
 
 
 def tags_of_model(name: str) -> dict[str, str]:
@@ -206,8 +218,7 @@ def _version(model: RegisteredModel, number: str | int | None) -> ModelVersion |
             if fault.error_code != "RESOURCE_DOES_NOT_EXIST":  # deleted, or never was
                 raise
             return None
-    aliases = tuple(sorted(alias for alias, target in model.aliases.items() if str(target) == str(number)))
-    return ModelVersion(model.name, int(number), found.run_id or "", all_plain(found.tags), aliases)
+    return ModelVersion(model.name, int(number), found.run_id or "", all_plain(found.tags), _aliases(model, number))
 
 
 def _last_number(query: str) -> int | None:
