@@ -16,6 +16,7 @@ from flows import completion, output
 from flows.champions import CHAMPIONS
 from flows.data import bring_absent_data, data
 from flows.forgetting import forget
+from flows.label import label
 from flows.local_run import run_flow, start
 from flows.looking import LOOKING
 from flows.preconditions import (
@@ -160,7 +161,7 @@ def prepare() -> None:
 
 
 data.add_command(forget)
-for command in (*LOOKING, *CHAMPIONS, *SERVICE, data, sync):
+for command in (*LOOKING, *CHAMPIONS, *SERVICE, data, label, sync):
     commands.add_command(command)
 
 

@@ -36,7 +36,7 @@ def evaluate(policy: str, params: Params, place: Place, out: Path | None = None)
     from components.training.accelerator import start_accelerator
 
     with policy_folder(policy) as folder:
-        _require_same_tokens(policy, folder, place.frozen.reference)
+        require_same_tokens(policy, folder, place.frozen.reference)
         start_accelerator(config)
         prompts = read_rows(place.clean / "prompts_test.jsonl", Prompt)
         samples = params.measurement.test_samples_per_prompt
@@ -52,8 +52,12 @@ def evaluate(policy: str, params: Params, place: Place, out: Path | None = None)
     return comparison
 
 
-def _require_same_tokens(policy: str, folder: Path, reference: Path) -> None:
-    """KL to the SFT policy is a sum over tokens: it needs the same ones."""
+def require_same_tokens(policy: str, folder: Path, reference: Path) -> None:
+    """KL to the SFT policy is a sum over tokens: it needs the same ones.
+
+    Raises:
+        ConfigError: the policy has others.
+    """
     if other := unlike_tokens(folder, reference):
         raise ConfigError(
             "the policy has other tokens than the SFT policy, so that there is no KL between them",

@@ -13,7 +13,19 @@ from tiny_project import REPOSITORY, run_command
 
 HEAVY = {"torch", "transformers", "mlflow", "prefect", "dvc", "pandas", "numpy", "scipy", "rich", "pydantic"}
 COMMANDS = (
-    *("compare", "data", "doctor", "evaluate", "experiments", "export", "lineage", "params", "plan", "prepare"),
+    *(
+        "compare",
+        "data",
+        "doctor",
+        "evaluate",
+        "experiments",
+        "export",
+        "label",
+        "lineage",
+        "params",
+        "plan",
+        "prepare",
+    ),
     *("run", "seeds", "stages", "ui"),
 )
 

@@ -16,6 +16,8 @@ from click.testing import CliRunner
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from components.errors import ConfigError, DataError, EnvironmentFault, ProximalError
+from components.interface.label.labels import Labels, Verdict
+from components.interface.label.pairs import Answer, Policy, pair_of
 from flows.cli import commands
 
 ROOT = Path(__file__).parents[2]
@@ -174,3 +176,23 @@ def test_data_that_is_not_pinned_is_not_added_to(project: Path, tmp_path: Path) 
     Path("data.dvc").unlink()
     error = CliRunner().invoke(commands, ["data", "add", "data/comparisons.jsonl"]).exception
     assert isinstance(error, ConfigError | DataError) and "no data is pinned" in str(error)
+
+
+def test_what_people_have_labelled_comes_in_once(project: Path) -> None:
+    old, new = (Answer(Policy(name, name), f"{name} answer", 0.0, 0.0) for name in ("old", "new"))
+    labels = Labels(project / "labels" / "labels.jsonl")
+    verdicts: tuple[Verdict, ...] = ("A", "tie", "B", "skip")
+    for number, verdict in enumerate(verdicts):
+        labels.add(pair_of(f"Question {number}?", None, old, new), "Ann", verdict)
+    labels.add(pair_of("Question 0?", None, old, new), "Bob", "A")
+    assert "3 comparisons" in add("labels/labels.jsonl")
+    labels.add(pair_of("Question 9?", None, old, new), "Ann", "B")
+    assert "3 more are in data/ already" in add("labels/labels.jsonl")
+    rows = [json.loads(line) for line in (project / "data" / "labels.jsonl").read_text().splitlines()]
+    assert [(row["prompt"], row["annotator"]) for row in rows] == [
+        ("Question 0?", "Ann"),
+        ("Question 2?", "Ann"),
+        ("Question 0?", "Bob"),
+        ("Question 9?", "Ann"),
+    ]
+    assert all({row["chosen"], row["rejected"]} == {"old answer", "new answer"} for row in rows)

@@ -10,6 +10,7 @@ from components.data.formats.conversational import CONVERSATIONAL
 from components.data.formats.conversations import TURNS, is_hh, is_turns
 from components.data.formats.demonstrations import ALPACA, DEMONSTRATIONS, DIALOGUES, ends_with_the_assistant
 from components.data.formats.implied import HH, IMPLIED
+from components.data.formats.labels import LABELS
 from components.data.formats.preferences import PREFERENCES
 from components.data.formats.prompts import ASKED_DIALOGUES, PROMPTS
 from components.data.formats.ranked import ANSWERS, RANKED
@@ -22,6 +23,7 @@ FORMATS = (
     CONVERSATIONAL,
     HH,
     IMPLIED,
+    LABELS,
     RANKED,
     RANKED_RECORDS,
     UNPAIRED,

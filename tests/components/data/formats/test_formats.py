@@ -194,6 +194,20 @@ CASES: dict[str, tuple[str, list[Row], list[Row]]] = {
         [{"prompt": "Why?"}, {"prompt": TOLD, "messages": TALK}],
         [{"prompt": "Why?"}, {"prompt": TOLD, "messages": TALK}],
     ),
+    "labels of the page": (
+        "labels of the page",
+        [
+            {"pair": "q", "annotator": "Ann", "label": "B", "prompt": TOLD, "messages": TALK, "time": "now",
+             "shown": [{"text": "Bad.", "policy": {"name": "sft", "digest": "1"}, "reward": 0.5, "judge": 0.5},
+                       {"text": "Good.", "policy": {"name": "best", "digest": "2"}, "reward": 0.0, "judge": 1.0}]},
+            {"pair": "q", "annotator": "Bob", "label": "tie", "prompt": "Why?", "shown": [], "time": "now"},
+        ],
+        [
+            {"id": "q/Ann", "pair": "q", "annotator": "Ann", "prompt": TOLD, "messages": TALK, **PAIR, "time": "now",
+             "source": "label", "shown_first": "rejected", "policy_chosen": "best", "digest_chosen": "2",
+             "policy_rejected": "sft", "digest_rejected": "1"},
+        ],
+    ),
 }  # fmt: skip
 
 
@@ -218,6 +232,12 @@ def test_our_own_rows_are_not_even_copied() -> None:
     }.items():
         rows = [row]
         assert map_rows(rows, [1], format_of(rows, [1], "x", stem)).rows[0] is row
+
+
+def test_a_label_that_is_none_is_told_by_its_column() -> None:
+    row = {"pair": "q", "annotator": "Ann", "prompt": "Why?", "label": "C", "shown": [{}, {}]}
+    faults = [fault.column for _, _, fault in mapped(row, {**row, "label": "A"})[1].unmapped]
+    assert faults == ["label", "shown"]
 
 
 def test_what_is_left_over_is_counted() -> None:
