@@ -105,15 +105,16 @@ def kept() -> list[dict[str, Any]]:
 
 def judged(page: Page, annotator: str, count: int) -> None:
     """Wait until the page says so; then the label is on the disk."""
-    page.get_by_text(f"{annotator}: {count} of 3 pairs judged").wait_for(timeout=PATIENCE_MS)
+    page.get_by_text(f"{annotator}: {count} of 3 pairs judged").wait_for()
 
 
 def ready(page: Page, question: int) -> None:
-    page.get_by_text(f"Question {question}?").wait_for(timeout=PATIENCE_MS)
+    page.get_by_text(f"Question {question}?").wait_for()
 
 
 def opened(browser: Browser, url: str) -> Page:
-    page = browser.new_page()
+    page = browser.new_context().new_page()
+    page.set_default_timeout(PATIENCE_MS)
     page.goto(url)
     return page
 
@@ -155,13 +156,13 @@ def test_people_judge_and_nothing_is_lost_or_doubled(
     judged(page, "Ann", 2)
     ready(page, 1)
     stale.keyboard.press("1")  # of the pair that the other window has judged since
-    stale.get_by_text("You have judged that pair before").wait_for(timeout=PATIENCE_MS)
+    stale.get_by_text("You have judged that pair before").wait_for()
     page.keyboard.press("s")
-    page.get_by_text("That was the last pair").wait_for(timeout=PATIENCE_MS)
+    page.get_by_text("That was the last pair").wait_for()
     assert [row["label"] for row in kept()] == ["A", "B", "skip"]
 
-    other = browser.new_context().new_page()  # a second annotator, who says the same of pair 3, and of pair 2 "tie"
-    other.goto(f"{served.url}/?annotator=Bob")
+    # A second annotator, who says the same of pair 3, and of pair 2 "tie".
+    other = opened(browser, f"{served.url}/?annotator=Bob")
     judged(other, "Bob", 0)
     ready(other, 3)
     first = kept()[0]["shown"][0]["text"]  # what Ann preferred
@@ -171,7 +172,7 @@ def test_people_judge_and_nothing_is_lost_or_doubled(
     ready(other, 2)
     other.keyboard.press("0")
     judged(other, "Bob", 2)
-    other.get_by_text("Agreement: 50% of 2 times that two annotators judged one pair").wait_for(timeout=PATIENCE_MS)
+    other.get_by_text("Agreement: 50% of 2 times that two annotators judged one pair").wait_for()
 
     rows = kept()
     assert [(row["annotator"], row["label"]) for row in rows][:3] == [("Ann", "A"), ("Ann", "B"), ("Ann", "skip")]
@@ -198,7 +199,7 @@ def test_a_token_opens_the_page_and_another_does_not(browser: Browser, serve: Ca
     field = page.get_by_label("Token", exact=True)
     field.fill("wrong")
     field.press("Enter")
-    page.get_by_text("That is another token.").wait_for(timeout=PATIENCE_MS)
+    page.get_by_text("That is another token.").wait_for()
     assert page.get_by_text("Question").count() == 0
     field.fill("right")
     field.press("Enter")
