@@ -27,6 +27,7 @@ from flows.preconditions import (
 )
 from flows.service import SERVICE
 from flows.syncing import sync
+from flows.talking import TALKING
 from flows.version import print_version
 
 _EPILOG = """\b
@@ -161,7 +162,7 @@ def prepare() -> None:
 
 
 data.add_command(forget)
-for command in (*LOOKING, *CHAMPIONS, *SERVICE, data, label, sync):
+for command in (*LOOKING, *TALKING, *CHAMPIONS, *SERVICE, data, label, sync):
     commands.add_command(command)
 
 
