@@ -73,6 +73,7 @@ def test_a_link_that_leads_nowhere_is_refused(tmp_path: Path) -> None:
     shipped = (ROOT / "mkdocs.yml").read_text(encoding="utf-8").partition("nav:")[0]
     hook = f"hooks: [{ROOT / 'infra/docs/pages.py'}]"
     (tmp_path / "mkdocs.yml").write_text(shipped.replace("hooks: [infra/docs/pages.py]", hook))
+    (tmp_path / "docs" / "style.css").touch()
     done = mkdocs(tmp_path / "mkdocs.yml", tmp_path / "site")
     assert done.returncode == 1 and "nowhere.md" in done.stderr
 

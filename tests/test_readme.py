@@ -1,4 +1,4 @@
-"""Every command of README and docs/ is run: here, by a test that is named, or it is said why not (readme_commands.py)."""
+"""Every command of README and docs/ is run: here, by a test that is named, or it is said why not."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def equation(source: str, *_: Any, **__: Any) -> str:
     """An equation in LaTeX as MathML on a line of its own."""
-    return f'<div class="math" style="overflow-x: auto">{convert(source.strip(), display="block")}</div>'
+    return f'<div class="math">{convert(source.strip(), display="block")}</div>'
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
@@ -97,7 +97,9 @@ def metrics() -> str:
     parts = [known.part(name, PARTS) for name in PARTS]
     scorers = known.scorer_metrics(f"{scorer}NAME" for scorer in known.SCORERS)
     return "\n".join([
-        "# Metrics", "", "Means over prompts, with intervals by prompt.", "", *columns, *map(row, measured), "",
+        "# Metrics", "",
+        "Means over prompts where nothing else is said, with intervals by prompt.", "",
+        *columns, *map(row, measured), "",
         "## Parts of the shipped rubric", "", *columns, *map(row, parts), "",
         "## Parts of scorers that are made of several", "", *columns, *map(row, scorers), "",
     ])  # fmt: skip
