@@ -11,7 +11,7 @@ PYTEST_PROCESSES ?= 2
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PYTHON  # which Python .venv is made with: make PYTHON=...
 
-.PHONY: help setup run test test-vllm test-deepspeed drill lint seeds bench smollm2 vllm deepspeed ui deploy serve-all clean venv
+.PHONY: help setup run test test-vllm test-deepspeed drill lint docs seeds bench smollm2 vllm deepspeed ui deploy serve-all clean venv
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +37,9 @@ lint: .venv/.installed-test ## Check style, types and the direction of imports
 	$(BIN)/ruff check .
 	$(BIN)/mypy components flows
 	$(BIN)/lint-imports
+
+docs: .venv/.installed-docs ## Build the documents' site into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict  # with --quiet it would not count warnings
 
 seeds: .venv/.data ## Run three seeds, each in a clone of its own, and print the table of README
 	@$(BIN)/proximal seeds
@@ -76,6 +79,10 @@ venv:
 .venv/.installed-test: .venv/.installed
 	@echo "installing what the tests need: about a minute and 0.6 GB" >&2
 	@$(PIP) -e '.[test]'
+	@touch $@
+
+.venv/.installed-docs: .venv/.installed
+	@$(PIP) -e '.[docs]'
 	@touch $@
 
 .venv/.data: data.dvc | .venv/.installed

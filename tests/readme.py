@@ -1,4 +1,4 @@
-"""README's commands and Python, as a reader would copy them."""
+"""The commands and the Python of README and of docs/, as a reader would copy them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ import re
 import textwrap
 from pathlib import Path
 
-README = Path(__file__).resolve().parents[1] / "README.md"
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / "README.md"
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
 # What a command begins with; of text between backticks, what has more than this one word is a command.
 PROGRAMS = {".", "accelerate", "curl", "dvc", "export", "git", "make", "mlflow", "pip", "prefect", "proximal", "python"}
 PROGRAMS |= {".venv/bin/proximal", ".venv/bin/pytest", "eval", "peer.py", "pytest", "until"}
@@ -14,7 +16,7 @@ _BLOCK = re.compile(r"^ *```(\w*)\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 
 
 def commands(text: str) -> list[str]:
-    """Every command of fenced blocks and between backticks, once, in README's order of blocks, then of prose.
+    """Every command of fenced blocks and between backticks, once, in the order of blocks, then of prose.
 
     A line that ends with a backslash goes on in the next one; what follows ` #` is said to the reader.
     """
@@ -31,5 +33,10 @@ def commands(text: str) -> list[str]:
 
 
 def python_blocks(text: str) -> list[str]:
-    """The Python that README shows."""
-    return [textwrap.dedent(block) for language, block in _BLOCK.findall(text) if language == "python"]
+    """The Python that a text shows."""
+    return blocks(text, "python")
+
+
+def blocks(text: str, wanted: str) -> list[str]:
+    """The fenced blocks in a language."""
+    return [textwrap.dedent(block) for language, block in _BLOCK.findall(text) if language == wanted]

@@ -1,4 +1,4 @@
-"""What holds each command of README. A new one needs an entry here; one that README no longer has must go."""
+"""What holds each command of README and docs/. A new one needs an entry here; one that they no longer have must go."""
 
 from __future__ import annotations
 
@@ -50,6 +50,7 @@ COMMANDS: dict[str, Here | Elsewhere | Target | NotRun] = {
     # to begin with
     "make run": Target("proximal run"),
     "make test": Target("pytest"),
+    "make docs": Target("mkdocs build --strict"),
     ". .venv/bin/activate": Here(more=" && command -v proximal", shows=("/bin/proximal",)),
     "proximal --help": Here(shows=("lineage", "evaluate")),
     'eval "$(_PROXIMAL_COMPLETE=bash_source proximal)"': Here(more=" && complete -p proximal", shows=("proximal",)),

@@ -1,4 +1,4 @@
-"""README's every command is run: here, or by a test that is named, or it is said why not (tests/readme_commands.py)."""
+"""Every command of README and docs/ is run: here, by a test that is named, or it is said why not."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 from clones import lend_venv
-from readme import README, commands
+from readme import PAGES, README, commands
 from readme_commands import COMMANDS, Elsewhere, Here, NotRun, Target
 
 from components.processes import free_port
@@ -79,13 +79,13 @@ def test_commands_are_found_where_a_reader_finds_them() -> None:
     assert commands(text) == ["make run", "make test", "make", "make all", "dvc dag"]
 
 
-def test_every_command_of_readme_is_held_and_nothing_else() -> None:
-    found = commands(README.read_text(encoding="utf-8"))
-    assert found
+def test_every_command_of_readme_and_docs_is_held_and_nothing_else() -> None:
+    found = [command for page in (README, *PAGES) for command in commands(page.read_text(encoding="utf-8"))]
+    assert found and PAGES
     new = [command for command in found if command not in COMMANDS]
     gone = [command for command in COMMANDS if command not in found]
     assert not new, f"without an entry in tests/readme_commands.py: {new}"
-    assert not gone, f"in tests/readme_commands.py, and not in README: {gone}"
+    assert not gone, f"in tests/readme_commands.py, and neither in README nor in docs/: {gone}"
 
 
 @pytest.mark.parametrize("command", of(Here))
