@@ -19,7 +19,8 @@ from components.memory import is_out_of_memory
 from components.models.checkpoint_tokenizer import bad_checkpoint
 from components.models.guided import output_and_hidden
 from components.models.holding import refused_attention
-from components.models.loading import ScalarModel, positions_of, scalar_class
+from components.models.loading import positions_of
+from components.models.scalar_model import ScalarModel, scalar_class
 from components.models.text import Codec
 from components.passes.forward import position_ids
 

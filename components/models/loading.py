@@ -7,14 +7,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 import torch
-import transformers
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import nn
 
 from components.artifacts import read_json, reading, write_json
 from components.config import LanguageModel
 from components.core.rewards import EnsembleMode
-from components.errors import ConfigError
 from components.models.adapter_origin import is_adapter
 from components.models.adapters import (
     load_adapter_classifier,
@@ -27,54 +25,12 @@ from components.models.checkpoint_tokenizer import bad_checkpoint
 from components.models.ensemble import Ensemble
 from components.models.guided import guided_policy, is_guided
 from components.models.holding import attention_options, attention_refusals, held
+from components.models.scalar_model import ScalarModel, scalar_class
 from components.models.text import Codec, TextFormat
 
 BEST_OF_N = "best_of_n.json"  # beside a policy that chooses: {"n": ...}
 SCORER = "scorer"
 ENSEMBLE = "ensemble.json"  # beside the folders 1, 2, ... of its members
-
-
-class ScalarModel(nn.Module):
-    """A Hugging Face sequence classifier with one label, read at every token.
-
-    Its head stays in float32 however the trunk is held: it is small, and a sum in half precision would cost digits.
-
-    As a reward model it is read at the last token of the response, as a value model before each of them. `mean` and
-    `std` (in the stored config) normalise its output.
-    """
-
-    def __init__(self, classifier: Any) -> None:
-        super().__init__()
-        self.classifier = classifier
-        if classifier.score.weight.dtype in (torch.bfloat16, torch.float16):
-            classifier.score.float()
-
-    @property
-    def config(self) -> Any:
-        return self.classifier.config
-
-    @property
-    def _no_split_modules(self) -> Any:
-        """The names of its layers' classes, as Hugging Face's models tell them to who shards a model layer by layer."""
-        return self.classifier._no_split_modules
-
-    def tie_weights(self) -> None:
-        """Share again what is shared, after weights were replaced; called by who loads a model in shards."""
-        self.classifier.tie_weights()
-
-    def forward(self, **inputs: Any) -> Tensor:
-        """The normalised scalar at every position.
-
-        Args:
-            inputs: as the Hugging Face model takes them: input_ids (B, S), position_ids (B, S), ...
-        Returns:
-            (B, S)
-        """
-        hidden = self.classifier.base_model(use_cache=False, **inputs).last_hidden_state
-        config, head = self.classifier.config, self.classifier.score
-        scalars: Tensor = head(hidden.to(head.weight.dtype)).squeeze(-1).float()
-        normalised: Tensor = (scalars - config.score_mean) / config.score_std
-        return normalised
 
 
 def scratch_shape(config: LanguageModel, vocabulary_size: int, **options: Any) -> Any:
@@ -171,28 +127,6 @@ def load_codec(folder: Path) -> Codec:
     with reading("tokenizer", folder, "tokenizer.json, whole"):
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     return Codec(tokenizer, TextFormat.load(folder))
-
-
-def scalar_class(policy: Any) -> Any:
-    """The sequence classifier of transformers that has the trunk of this causal language model.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    from transformers import AutoModelForSequenceClassification
-
-    causal_class = type(policy).__name__
-    # By the config's class: Gemma 3's text and vision models share a name that only the latter's classifier carries on.
-    found = AutoModelForSequenceClassification._model_mapping.get(type(policy.config), None)
-    if found is None or not hasattr(transformers, causal_class):
-        raise ConfigError(
-            "this architecture has no scalar form",
-            where="language_model.checkpoint",
-            expected="an architecture with a ...ForSequenceClassification class in transformers",
-            found=causal_class,
-            do="choose a checkpoint of another architecture, such as Llama, Qwen, Mistral or GPT-2",
-        )
-    return found
 
 
 def new_scalar_model(policy_folder: Path, seed: int, held_as: LanguageModel | None = None) -> ScalarModel:

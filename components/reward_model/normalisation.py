@@ -14,7 +14,8 @@ from components.data.rows import Prompt
 from components.engines.generation import generate
 from components.engines.sampling import draw_uniforms
 from components.errors import TrainingError
-from components.models.loading import ScalarModel, load_policy
+from components.models.loading import load_policy
+from components.models.scalar_model import ScalarModel
 from components.models.text import Codec
 from components.passes.sequences import Sequences
 from components.reward_model.quality import scores_of

@@ -15,7 +15,7 @@ from components.config.scoring import Stored
 from components.data.rows import Comparison, Prompt
 from components.errors import ConfigError
 from components.models.ensemble import Ensemble
-from components.models.loading import ScalarModel
+from components.models.scalar_model import ScalarModel
 from components.models.text import Codec
 from components.passes.sequences import Sequences
 from components.reward_model.normalisation import Samples, moments

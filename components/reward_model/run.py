@@ -24,12 +24,8 @@ from components.errors import DataError
 from components.measuring.weak_scorers import weakness
 from components.models.cuts import cut_fractions_of_pairs, distinct_pairs
 from components.models.ensemble import Ensemble
-from components.models.loading import (
-    ScalarModel,
-    load_codec,
-    new_scalar_model,
-    save_scorer,
-)
+from components.models.loading import load_codec, new_scalar_model, save_scorer
+from components.models.scalar_model import ScalarModel
 from components.models.text import Codec
 from components.passes.forward import sequence_scores
 from components.passes.sequences import Packed, Sequences, comparison_pairs

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from components.models.loading import ScalarModel
+from components.models.scalar_model import ScalarModel
 from components.passes.forward import prepared, response_logprobs_and_entropy, response_values
 from components.passes.sequences import Packed, Sequences
 

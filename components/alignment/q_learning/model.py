@@ -37,11 +37,11 @@ class QLearner(nn.Module):
 
     @property
     def _no_split_modules(self) -> Any:
-        """See `components.models.loading.ScalarModel`."""
+        """See `components.models.scalar_model.ScalarModel`."""
         return self.policy._no_split_modules
 
     def tie_weights(self) -> None:
-        """See `components.models.loading.ScalarModel`."""
+        """See `components.models.scalar_model.ScalarModel`."""
         self.policy.tie_weights()
 
     def of_policy(self, **inputs: Any) -> Any:

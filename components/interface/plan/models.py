@@ -12,7 +12,8 @@ from components.interface.plan.live_bytes import real
 from components.models.adapter_shape import AdapterShape
 from components.models.checkpoint_tokenizer import bad_checkpoint
 from components.models.holding import attention_options, dtype_of, held
-from components.models.loading import ScalarModel, scratch_shape
+from components.models.loading import scratch_shape
+from components.models.scalar_model import ScalarModel
 
 
 class Trunk(nn.Module):

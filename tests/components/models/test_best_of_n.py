@@ -17,14 +17,8 @@ from components.engines.generation import generate
 from components.engines.sampling import draw_uniforms
 from components.errors import ArtifactError, TrainingError
 from components.models.best_of_n import BestOfNPolicy, candidate_uniforms
-from components.models.loading import (
-    ScalarModel,
-    load_policy,
-    new_scalar_model,
-    save_best_of_n,
-    save_policy,
-    save_scalar_model,
-)
+from components.models.loading import load_policy, new_scalar_model, save_best_of_n, save_policy, save_scalar_model
+from components.models.scalar_model import ScalarModel
 from components.models.text import Codec
 from components.passes.forward import sequence_scores
 from components.passes.sequences import Sequences, build_sequences

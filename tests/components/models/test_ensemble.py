@@ -14,7 +14,6 @@ from components.digests import digest
 from components.errors import ArtifactError
 from components.models.ensemble import Ensemble
 from components.models.loading import (
-    ScalarModel,
     first_member,
     load_scalar_model,
     load_scorer,
@@ -22,6 +21,7 @@ from components.models.loading import (
     save_scalar_model,
     save_scorer,
 )
+from components.models.scalar_model import ScalarModel
 from components.passes.forward import sequence_scores
 from components.passes.sequences import Sequences
 
