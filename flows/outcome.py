@@ -102,14 +102,13 @@ def failure(
         return killed(stage, f"the process that ran it was killed by {name}")  # and the stage with it
     if not told.began or told.exit_status == 0:  # DVC did not start it, or could not take what it made
         return StageFailure(stage, USER_ERROR_STATUS, transcript.last_words_of_dvc())
-    if told.exit_status is None:
-        return killed(stage, "was killed")
-    if name := signal_of(told.exit_status):
-        return killed(stage, f"was killed by {name}")
+    status = told.exit_status if told.exit_status is not None else transcript.status_by_dvc()
+    name = signal_of(status) if status is not None else None
+    if name or told.exit_status is None:
+        return killed(stage, f"was killed by {name}" if name else "was killed")
     if told.again:  # in its own words, which say why; the machine's fault and for the user to mend
         return StageFailure(stage, USER_ERROR_STATUS, transcript.message(), environment=True)
-    status = USER_ERROR_STATUS if told.exit_status == USER_ERROR_STATUS else 1
-    return StageFailure(stage, status, transcript.message())
+    return StageFailure(stage, status if status == USER_ERROR_STATUS else 1, transcript.message())
 
 
 def killed(stage: str, what: str) -> StageFailure:

@@ -14,6 +14,7 @@ _CHATTER = re.compile(
     r"|WARNING: '.*' is empty\.$"  # an output without a row, such as a quarantine of nothing: no fault of the stage's
 )
 _DVC_FAULT = "ERROR: "  # how DVC begins a fault
+_EXITED = re.compile(r", exited with (-?\d+)$")  # and ends that of a command
 _ENTRY_FAULT = "error: "  # how a stage's command begins the message of a fault that the user can mend
 
 
@@ -44,3 +45,8 @@ class Transcript:
     def last_words_of_dvc(self) -> str:
         """What DVC said of its own."""
         return self._dvc_fault or self._last_line
+
+    def status_by_dvc(self) -> int | None:
+        """What the stage's command ended with, as DVC has it; None where DVC says nothing of that."""
+        found = _EXITED.search(self._dvc_fault)
+        return int(found[1]) if found else None

@@ -123,16 +123,21 @@ def _wait_for_connections(port: int) -> None:
 @contextmanager
 def mlflow_on_postgres(folder: Path) -> Iterator[tuple[Server, str]]:
     """MLflow's server, which keeps files in `folder`; gives it, running, and its address."""
-    with postgres() as cluster:
-        port = free_port()
-        uri = f"http://127.0.0.1:{port}"
-        store = f"postgresql+psycopg2://proximal@{cluster}/postgres"
-        command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--workers", "1"]
-        command += ["--artifacts-destination", str(folder / "files"), "--host", "127.0.0.1", "--port", str(port)]
-        quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-        server = Server(command, f"{uri}/health", folder / "server.log", **quiet)
-        try:
-            server.start()
-            yield server, uri
-        finally:
-            server.kill()
+    with postgres() as cluster, mlflow(f"postgresql+psycopg2://proximal@{cluster}/postgres", folder) as started:
+        yield started
+
+
+@contextmanager
+def mlflow(store: str, folder: Path) -> Iterator[tuple[Server, str]]:
+    """MLflow's server on a database, which keeps files in `folder`; gives it, running, and its address."""
+    port = free_port()
+    uri = f"http://127.0.0.1:{port}"
+    command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", store, "--workers", "1"]
+    command += ["--artifacts-destination", str(folder / "files"), "--host", "127.0.0.1", "--port", str(port)]
+    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
+    server = Server(command, f"{uri}/health", folder / "server.log", **quiet)
+    try:
+        server.start()
+        yield server, uri
+    finally:
+        server.kill()

@@ -3,47 +3,24 @@
 from __future__ import annotations
 
 import json
-import random
 import re
 import subprocess
 import time
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Thread
 
-import kill_world
 import psutil
+import small_world
+from kill_aims import ENDS_NOTHING, ENDS_THE_RUN, PHASES, Aim
+from real_servers import Server
 from ruamel.yaml import YAML
 from tiny_project import is_running, longest_s
 
 PATIENCE_S = 1500.0  # on a machine with much else to do
-# A phase: the stage at work, and what is waited for: its process, another checkpoint, one that is put in place of the
-# last, or outputs that DVC has not yet taken. And how long after it, at most, the kill comes.
-PHASES = {
-    "sft": ("sft", "checkpoint", 1.0),
-    "the swap of sft's checkpoint": ("sft", "swap", 0.0),
-    "the commit of sft": ("sft", "commit", 0.0),
-    "reward model": ("reward_model", "begun", 6.0),
-    "judge": ("judge", "checkpoint", 0.5),
-    "rollouts": ("alignment", "checkpoint", 0.1),
-    "updates": ("alignment", "checkpoint", 0.6),
-    "the swap of a cycle's checkpoint": ("alignment", "swap", 0.0),
-    "the commit of a cycle": ("alignment", "commit", 0.0),
-    "evaluation": ("evaluation", "begun", 6.0),
-    "promotion": ("promotion", "begun", 6.0),
-}
-ENDS_THE_RUN = ("flow", "server", "supervisor of the server")
-ENDS_THE_STAGE = ("supervisor", "DVC", "launcher")
 _GOES_ON = re.compile(r"goes on after (?:step|iteration) (\d+)")
 _RAN = re.compile(r"^\S+  (\S+) +ran, ", re.MULTILINE)
-
-
-@dataclass(frozen=True)
-class Aim:
-    """Whom to kill, in which phase, and how long after its sign."""
-
-    role: str
-    phase: str
-    delay_s: float
 
 
 @dataclass(frozen=True)
@@ -63,40 +40,24 @@ class Kill:
     committed: frozenset[str]
 
 
-def draw(seed: int, kills: int, *, ranks: int = 0) -> list[Aim]:
-    """So many kills in the order of the pipeline: roles and phases come by in turn, each time in another order."""
-    drawn = random.Random(seed)
-    everybody = [*ENDS_THE_RUN, *ENDS_THE_STAGE, *(f"rank {rank}" for rank in range(ranks))]
-    waiting, phases, aims = list[str](), list[str](), []
-    for _ in range(kills):
-        phases = phases or drawn.sample(list(PHASES), len(PHASES))
-        phase = phases.pop()
-        if not any(_is_there(role, phase) for role in waiting):
-            waiting += drawn.sample(everybody, len(everybody))
-        role = next(role for role in waiting if _is_there(role, phase))
-        waiting.remove(role)
-        aims.append(Aim(role, phase, drawn.uniform(0.0, PHASES[phase][2])))
-    return sorted(aims, key=lambda aim: list(PHASES).index(aim.phase))
-
-
-def _is_there(role: str, phase: str) -> bool:
-    stage, sign, _ = PHASES[phase]
-    if role == "DVC":
-        return stage != "promotion"  # which is no stage of DVC's
-    if sign == "commit":
-        return role != "launcher" and not role.startswith("rank")  # the stage itself has ended
-    return not role.startswith("rank") or stage not in ("evaluation", "promotion")  # one process each
-
-
 class Chain:
-    """One pipeline, run again after each kill until it ends by itself."""
+    """One pipeline, run again after each kill until it ends by itself.
 
-    def __init__(self, folder: Path, home: Path) -> None:
+    Args:
+        home: of its Prefect.
+        mlflow: the server that it tells of its work, and the address; else a file.
+    """
+
+    def __init__(self, folder: Path, home: Path, mlflow: tuple[Server, str] | None = None) -> None:
         self.folder, self.home = folder, home
         self.kills: list[Kill] = []
         self.missed: list[Aim] = []
+        self.statuses: list[int] = []  # of the runs, in their order
         self._logs: list[Path] = []
         self._process: subprocess.Popen[bytes] | None = None
+        self._mlflow = mlflow
+        self._comes_back: Thread | None = None
+        self._taken: tuple[float, frozenset[str]] = (0.0, frozenset())
 
     def run(self, aims: list[Aim]) -> None:
         """Kill as aimed, one after the other, and then let the pipeline end.
@@ -142,48 +103,57 @@ class Chain:
     def _take(self, aim: Aim) -> None:
         stage, sign, _ = PHASES[aim.phase]
         before, deadline = self._done(stage), time.monotonic() + PATIENCE_S
-        while (victim := self._seen(aim, stage, sign, before)) is None:
-            if self._process is not None and self._process.poll() == 0 or stage in self._committed():
-                self.missed.append(aim)  # the stage has ended meanwhile
+        with small_world.held(self.folder, stage) if sign == "swap" else nullcontext():
+            while (victim := self._seen(aim, stage, sign, before)) is None:
+                if self._process is not None and self._has_ended() == 0 or stage in self._committed():
+                    self.missed.append(aim)  # the stage has ended meanwhile
+                    return
+                if self._process is None or self._has_ended() is not None:
+                    self._start()
+                assert time.monotonic() < deadline, f"{aim}\n{self.words()}"
+                time.sleep(0.2 if sign == "begun" else 0.01)
+            time.sleep(aim.delay_s)
+            kill = Kill(aim, stage, len(self._logs), self._done(stage), self._committed())
+            if aim.role in ENDS_NOTHING:
+                self._kill_mlflow()
+                self.kills.append(kill)
                 return
-            if self._process is None or self._process.poll() is not None:
-                self._start()
-            assert time.monotonic() < deadline, f"{aim}\n{self.words()}"
-            time.sleep(0.01)
-        time.sleep(aim.delay_s)
-        kill = Kill(aim, stage, len(self._logs), self._done(stage), self._committed())
-        with_it = self.processes() if aim.role in ENDS_THE_RUN else victim.children(recursive=True)
-        try:
-            victim.kill()
-        except psutil.NoSuchProcess:
-            self.missed.append(aim)
-            return
-        self.kills.append(kill)
+            with_it = self.processes() if aim.role in ENDS_THE_RUN else victim.children(recursive=True)
+            try:
+                victim.kill()
+            except psutil.NoSuchProcess:
+                self.missed.append(aim)
+                return
+            self.kills.append(kill)
         _require_gone(with_it, str(aim))
+
+    def _kill_mlflow(self) -> None:
+        assert self._mlflow is not None
+        if self._comes_back is not None:
+            self._comes_back.join()  # from the kill before
+        self._mlflow[0].kill()
+        self._comes_back = Thread(target=self._mlflow[0].start, daemon=True)
+        self._comes_back.start()
 
     def _seen(self, aim: Aim, stage: str, sign: str, before: int) -> psutil.Process | None:
         """The victim, in the moment that is waited for."""
-        if self._process is None or (victim := self._find(aim.role, stage)) is None:
+        if self._process is None or sign == "checkpoint" and self._done(stage) <= before:
             return None
-        if sign == "swap":
-            deadline = time.monotonic() + 0.3
-            while time.monotonic() < deadline:
-                if any((self.folder / ".work").glob(f".{stage}-*")):
-                    return victim
+        if sign == "swap" and not any((self.folder / ".work").glob(f".{stage}-*.aside")):
             return None
-        if sign == "commit":
-            out = self.folder / "artifacts" / stage / ("1" if stage == "alignment" else "") / "metrics.json"
-            return victim if out.exists() and self._find("launcher", stage) is None else None
-        if self._find("launcher", stage) is None:
+        out = self.folder / "artifacts" / stage / ("1" if stage == "alignment" else "") / "metrics.json"
+        if sign == "commit" and not out.exists():
             return None
-        return victim if sign == "begun" or self._done(stage) > before else None
+        if (self._find("launcher", stage) is None) is not (sign == "commit"):
+            return None
+        return self._find(aim.role, stage)
 
     def _find(self, role: str, stage: str) -> psutil.Process | None:
         """The process of a role; but for the flow and its server, of the stage."""
         assert self._process is not None
         try:
             flow = psutil.Process(self._process.pid)
-            if role == "flow":
+            if role == "flow" or role in ENDS_NOTHING:  # which is none of its processes
                 return flow
             if role == "server":
                 return _lowest(flow, ["prefect", "server"])
@@ -207,30 +177,43 @@ class Chain:
 
     def _done(self, stage: str) -> int:
         """How many steps or iterations the stage's last checkpoint has."""
-        for file in (self.folder / ".work").glob(f"{stage}-*/curve.json"):
-            try:
-                return len(json.loads(file.read_text()))
-            except (OSError, ValueError):
-                continue
-        return 0
+        done = [0]
+        for pattern in (f"{stage}-*", f".{stage}-*.aside"):  # the second in the midst of a swap
+            for file in (self.folder / ".work").glob(f"{pattern}/curve.json"):
+                with suppress(OSError, ValueError):
+                    done.append(len(json.loads(file.read_text())))
+        return max(done)
 
     def _committed(self) -> frozenset[str]:
         """The stages that DVC has taken."""
         lock = self.folder / "dvc.lock"
-        written = (YAML(typ="safe").load(lock) or {}).get("stages", {}) if lock.exists() else {}
-        return frozenset(name.partition("@")[0] for name in written)
+        if lock.exists() and (written := lock.stat().st_mtime) != self._taken[0]:
+            stages = (YAML(typ="safe").load(lock) or {}).get("stages", {})
+            self._taken = written, frozenset(name.partition("@")[0] for name in stages)
+        return self._taken[1]
 
     def _start(self) -> None:
         self._logs.append(self.folder.parent / f"{self.folder.name}-{len(self._logs) + 1}.log")
-        self._process = kill_world.start(self.folder, self.home, self._logs[-1])
+        tracking = {} if self._mlflow is None else {"MLFLOW_TRACKING_URI": self._mlflow[1]}
+        self._process = small_world.start(self.folder, self.home, self._logs[-1], tracking)
+
+    def _has_ended(self) -> int | None:
+        """The exit status of the run; None while it goes on."""
+        assert self._process is not None
+        status = self._process.poll()
+        if status is not None and len(self.statuses) < len(self._logs):
+            self.statuses.append(status)
+        return status
 
     def _ended(self) -> int:
         """The exit status of the run, after which nothing of it is left."""
         if self._process is None:
             self._start()
         assert self._process is not None
-        status = self._process.wait(PATIENCE_S)
+        self._process.wait(PATIENCE_S)
         _require_gone(self.processes(), self.words())
+        status = self._has_ended()
+        assert status is not None
         return status
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
 import psutil
 import pytest
+import small_world
+from ruamel.yaml import YAML
 from service import Service, served, wait_until
 from tiny_project import Tiny, is_running, longest_s
 
@@ -68,3 +71,50 @@ def test_nothing_is_left_of_a_run_that_was_ended(tiny: Tiny, prefect_database: P
             worker.wait()
             for process in processes_of(service):
                 process.kill()
+
+
+@pytest.mark.timeout(900)
+def test_the_run_after_one_that_lost_its_worker_goes_on_from_there(prefect_database: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "world"
+    world = small_world.make_world(folder)
+    file = folder / "dvc.yaml"
+    stages = YAML(typ="safe").load(file)["stages"]
+    YAML().dump({"stages": {name: stages[name] for name in ("data_validation", "sft")}}, file)
+    world.commit()
+    tracking = f"sqlite:///{folder}/mlflow.db"
+    with served(prefect_database, tmp_path / "home", MLFLOW_TRACKING_URI=tracking) as service:
+        deployment = service.deploy(repository=str(folder), revision="HEAD", promotion=False)
+        log = service.home / "worker.log"
+
+        def asked() -> str:
+            return str(service.send("POST", f"/deployments/{deployment}/create_flow_run", {})["id"])
+
+        worker = service.worker()
+        try:
+            killed = asked()
+            work = folder / ".work" / "runs" / killed / ".work"
+            wait_until(lambda: any(work.glob("sft-*/curve.json")), log)
+            worker.kill()
+            since = time.monotonic()
+            while left := processes_of(service):
+                assert time.monotonic() - since < longest_s(), [one.cmdline() for one in left]
+                time.sleep(0.1)
+            (curve,) = work.glob("sft-*/curve.json")
+            done = len(json.loads(curve.read_text()))
+            wait_until(lambda: service.state(killed)["type"] not in ("RUNNING", "CANCELLING"), log)
+            assert service.state(killed)["type"] == "CRASHED"
+
+            worker.wait()
+            worker = service.worker()
+            again = asked()
+            wait_until(lambda: service.state(again)["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"), log)
+            assert service.state(again)["type"] == "COMPLETED", log.read_text()
+        finally:
+            worker.kill()
+            worker.wait()
+            for process in processes_of(service):
+                process.kill()
+    said = log.read_text()
+    assert f"sft: goes on after step {done}\n" in said, said
+    assert said.count("data_validation' - ran,") == 1 and "data_validation' - restored" in said, said
+    assert not (folder / ".work" / "runs" / again).exists()

@@ -8,17 +8,21 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 
-import kill_world
 import pytest
-from kill_drill import ENDS_THE_RUN, ENDS_THE_STAGE, PHASES, Chain, draw
+import small_world
+from kill_aims import ENDS_NOTHING, ENDS_THE_RUN, ENDS_THE_STAGE, PHASES, draw
+from kill_drill import Chain
+from real_servers import Server, mlflow
 
 KILLS = int(os.environ.get("PROXIMAL_KILLS", "30"))
-# It has not passed as a whole yet: until it has, only `make drill` runs it.
-pytestmark = pytest.mark.skipif("PROXIMAL_KILLS" not in os.environ, reason="`make drill` runs it")
-# Of three kills two are in stages of one process, and one in those of two ranks; a chain has so many at most.
+# Of three kills two are in stages of one process, which tell MLflow's server of their work, and one is in those of two
+# ranks, which write into a file; a chain has so many at most.
 LONGEST = {1: 20, 2: 10}
 SHARES = {1: KILLS - KILLS // 3, 2: KILLS // 3}
 CHAINS = [
@@ -35,7 +39,7 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory, prefect_database: Path
     for ranks in sorted({ranks for ranks, _, _ in CHAINS}):
         folder = tmp_path_factory.mktemp(f"ranks-{ranks}")
         config = "infra/accelerate/cpu_two_processes.yaml" if ranks == 2 else "infra/accelerate/cpu.yaml"
-        kill_world.make_world(folder / "new", {"compute.accelerate_config": config})
+        small_world.make_world(folder / "new", {"compute.accelerate_config": config})
         shutil.copytree(folder / "new", folder / "whole", symlinks=True)
         chain = Chain(folder / "whole", home_with(prefect_database, folder / "home"))
         chain.run([])
@@ -50,6 +54,30 @@ def home_with(prefect_database: Path, home: Path) -> Path:
     return home
 
 
+@contextmanager
+def tracking(folder: Path, ranks: int) -> Iterator[tuple[Server, str] | None]:
+    """What a chain tells of its work: MLflow's server; with two ranks a file. Either has the same database."""
+    if ranks > 1:
+        yield None
+        return
+    files = folder.parent / "mlflow"
+    files.mkdir()
+    with mlflow(f"sqlite:///{folder}/mlflow.db", files) as started:
+        yield started
+
+
+def points(project: Path) -> dict[str, list[Counter[tuple[str, int, float]]]]:
+    """Of the MLflow runs of each stage that ended well: every point with how often it is there, but for clocks'."""
+    found: dict[str, dict[str, Counter[tuple[str, int, float]]]] = {}
+    with sqlite3.connect(project / "mlflow.db") as records:
+        ended = "FROM runs JOIN tags USING (run_uuid) WHERE tags.key = 'stage' AND status = 'FINISHED'"
+        for run, stage in records.execute(f"SELECT run_uuid, tags.value {ended} AND tags.value <> 'pipeline'"):
+            told = records.execute("SELECT key, step, value FROM metrics WHERE run_uuid = ?", [run])
+            kept = [point for point in told if "second" not in point[0] and not point[0].startswith("system/")]
+            found.setdefault(stage, {})[run] = Counter(kept)
+    return {stage: list(runs.values()) for stage, runs in found.items()}
+
+
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(("ranks", "kills", "seed"), CHAINS)
 def test_nothing_is_lost_and_nothing_is_left(
@@ -62,14 +90,22 @@ def test_nothing_is_lost_and_nothing_is_left(
 ) -> None:
     new, whole = undisturbed[ranks]
     folder = Path(shutil.copytree(new, tmp_path / "chain", symlinks=True))
-    chain = Chain(folder, home_with(prefect_database, tmp_path / "home"))
-    try:
-        chain.run(draw(seed, kills, ranks=ranks if ranks > 1 else 0))
-    finally:
-        for process in chain.processes():
-            process.kill()
-    print(chain.words())
+    with tracking(folder, ranks) as server:
+        chain = Chain(folder, home_with(prefect_database, tmp_path / "home"), server)
+        try:
+            chain.run(draw(seed, kills, ranks=ranks if ranks > 1 else 0, mlflow=ranks == 1))
+        finally:
+            for process in chain.processes():
+                process.kill()
     assert len(chain.kills) >= 2 * kills / 3, chain.words()
+
+    # Runs ended early for no other reason than a kill of their own, or a second one of a stage.
+    for number, status in enumerate(chain.statuses, start=1):
+        of_it = [kill for kill in chain.kills if kill.run == number]
+        twice = [
+            stage for stage, met in Counter(k.stage for k in of_it if k.aim.role not in ENDS_NOTHING).items() if met > 1
+        ]
+        assert status == 0 or twice or any(kill.aim.role in ENDS_THE_RUN for kill in of_it), chain.words()
 
     # The bytes of a run that nothing disturbed, and each finished stage ran once.
     assert (folder / "dvc.lock").read_text() == (whole / "dvc.lock").read_text()
@@ -77,10 +113,11 @@ def test_nothing_is_lost_and_nothing_is_left(
         assert not kill.committed & chain.ran_after(kill), f"{kill}\n{chain.words()}"
 
     # What was stored was gone on from after every kill, but where it was killed again before it said so.
-    for stage in {kill.stage for kill in chain.kills}:
+    ended = [kill for kill in chain.kills if kill.aim.role not in ENDS_NOTHING]
+    for stage in {kill.stage for kill in ended}:
         went_on = chain.went_on(stage)
         assert went_on == sorted(went_on), chain.words()
-        stored = [kill.done for kill in chain.kills if kill.stage == stage and stage not in kill.committed]
+        stored = [kill.done for kill in ended if kill.stage == stage and stage not in kill.committed]
         for done, _ in groupby(filter(None, stored)):
             assert any(found >= done for found in went_on), f"{stage} after {done}\n{chain.words()}"
             while went_on.pop(0) < done:
@@ -96,7 +133,12 @@ def test_nothing_is_lost_and_nothing_is_left(
             assert "killed by SIGKILL; out of memory is the usual reason; lower" in said, said
     assert "Traceback" not in "".join(chain.logs())
 
-    # What the records say.
+    # What the records say: every point of every stage once.
+    expected = points(whole)
+    told = points(folder)
+    assert told.keys() == expected.keys()
+    for stage, runs in told.items():
+        assert all(run == expected[stage][0] for run in runs), (stage, chain.words())
     with sqlite3.connect(folder / "mlflow.db") as records:
         states = {status for (status,) in records.execute("SELECT status FROM runs")}
         versions = records.execute("SELECT version FROM model_versions").fetchall()
@@ -111,7 +153,7 @@ def test_nothing_is_lost_and_nothing_is_left(
 
 
 def test_every_role_and_every_phase_comes_by() -> None:
-    aims = [*draw(1, LONGEST[1]), *draw(1, LONGEST[2], ranks=2)]
+    aims = [*draw(1, LONGEST[1], mlflow=True), *draw(1, LONGEST[2], ranks=2)]
     assert {aim.phase for aim in aims} == set(PHASES)
-    assert {aim.role for aim in aims} == {*ENDS_THE_RUN, *ENDS_THE_STAGE, "rank 0", "rank 1"}
+    assert {aim.role for aim in aims} == {*ENDS_THE_RUN, *ENDS_THE_STAGE, *ENDS_NOTHING, "rank 0", "rank 1"}
     assert draw(1, 20) == draw(1, 20) != draw(2, 20)

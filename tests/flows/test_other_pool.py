@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +17,7 @@ from typing import Any
 import boto3
 import psutil
 import pytest
+import small_world
 from loopback import background, server, wait_until
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import FlowRun
@@ -25,16 +25,8 @@ from ruamel.yaml import YAML
 from tiny_project import REPOSITORY, Tiny, run_command
 
 from components.digests import tree_digests
-from components.worlds.helpdesk import world
 from flows.deploy import deploy
 
-# It has not passed as a whole under pytest yet: until it has, it is asked for.
-pytestmark = pytest.mark.skipif("PROXIMAL_POOLS" not in os.environ, reason="PROXIMAL_POOLS=1 runs it")
-
-SMALL = REPOSITORY / "tests" / "e2e" / "params.yaml"
-DEVICES = {"printer", "router", "screen"}  # of the twelve: fewer facts take less data to learn
-ROWS = {"prompts": 598, "demonstrations": 900, "comparisons": 1800}
-LESS = {"sft.epochs": 2, "reward_model.epochs": 1, "judge.epochs": 1, "policy_gradient.iterations_per_cycle": 2}
 BUCKET = "hand-over"
 PREFECT = [sys.executable, "-m", "prefect"]
 DVC = [sys.executable, "-m", "dvc"]
@@ -222,7 +214,7 @@ def test_a_cycle_on_another_pool_makes_the_bytes_of_one_machine(
     team: Team, tmp_path: Path, client: SyncPrefectClient
 ) -> None:
     origin = tmp_path / "origin"
-    _real_project(origin)
+    small_world.make_world(origin)
     team.project(origin, {"alignment": "gpu"})
     cpu, gpu, alone = (clone(origin, name) for name in ("cpu", "gpu", "alone"))
     with team.worker("cpu", cpu) as log, team.worker("gpu", gpu):
@@ -248,30 +240,8 @@ def test_a_cycle_on_another_pool_makes_the_bytes_of_one_machine(
         *("promotion", "evaluation", "selection", "alignment 1", "judge", "reward_model", "sft", "data_validation")
     }
     assert not any(run["broken"] for run in found["runs"])
-    assert {Path(file["path"]).stem for run in found["runs"] for file in run["raw_files"]} == set(ROWS)
+    assert {Path(file["path"]).stem for run in found["runs"] for file in run["raw_files"]} == set(small_world.ROWS)
 
 
 def _by_name(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): digest for path, digest in tree_digests(folder).items()}
-
-
-def _real_project(folder: Path) -> None:
-    """The shipped pipeline with the small params, fewer steps and a part of the data."""
-    for name in ("components", "infra/accelerate"):
-        shutil.copytree(REPOSITORY / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
-        shutil.copy(REPOSITORY / name, folder / name)
-    params = YAML().load(SMALL)
-    for dotted, value in LESS.items():
-        section, key = dotted.split(".")
-        params[section][key] = value
-    YAML().dump(params, folder / "params.yaml")
-    (folder / "data").mkdir()
-    others = set(world.DEVICES) - DEVICES
-    for name, count in ROWS.items():
-        lines = (REPOSITORY / "data" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines(keepends=True)
-        about = [line for line in lines if not set(json.loads(line)["prompt"].split()) & others]
-        (folder / "data" / f"{name}.jsonl").write_text("".join(about[:count]), encoding="utf-8")
-    run_command("git", "init", "--quiet", folder=folder)
-    for command in (["init"], ["config", "core.analytics", "false"], ["config", "core.check_update", "false"]):
-        run_command(*DVC, *command, "--quiet", folder=folder)

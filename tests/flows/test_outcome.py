@@ -43,7 +43,7 @@ def test_a_stages_own_fault_is_told_in_its_words(stage_status: int, status: int)
 @pytest.mark.parametrize(
     ("told", "process_status", "message"),
     [
-        (KILLED, DVC_FAILED, "was killed"),
+        (KILLED, DVC_FAILED, "was killed by SIGKILL"),  # as DVC has it
         (exited(137), DVC_FAILED, "was killed by SIGKILL"),
         (exited(-11), DVC_FAILED, "was killed by SIGSEGV"),
         (KILLED, 137, "the process that ran it was killed by SIGKILL"),  # DVC
@@ -57,6 +57,10 @@ def test_what_was_killed_is_a_fault_of_the_machine(told: Status, process_status:
     assert fault.message.startswith(f"{message}; out of memory is the usual reason; lower microbatch_size")
     assert all(key in fault.message for key in ("batch_size", "gradient_checkpointing", "vocabulary_chunk", "dtype"))
     assert (fault.status, fault.environment) == (1, True)
+
+
+def test_what_was_killed_without_a_word_of_dvc() -> None:
+    assert of(KILLED, DVC_FAILED, "step 3").message.startswith("was killed; out of memory is the usual reason")
 
 
 def test_what_may_not_fail_once_more_is_tried_again_and_is_the_users_to_mend() -> None:

@@ -1,4 +1,4 @@
-"""A whole pipeline so small that it takes a minute: what the drill of kills runs and kills."""
+"""A whole pipeline so small that it takes half a minute: what the drill of kills runs and kills."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,14 @@ from components.worlds.helpdesk import world
 
 DEVICES = {"printer", "router", "screen"}  # of the twelve: fewer facts take less data to learn
 ROWS = {"prompts": 600, "demonstrations": 480, "comparisons": 800}
+# What a policy learns in a few steps, so that there is a champion: to end, as a missing end is scored low.
+RUBRIC = """
+def score(prompt: str, response: str) -> dict[str, float]:
+    return {"gold": 1.0 - len(response.split()) / 24}
+"""
 SMALL: dict[str, Any] = {
+    "data.rubric": "brevity:score",
+    "data.rubric_files": "brevity.py",
     "data_validation.min_heldout_prompts": 4,
     "data_validation.max_longer_wins": 1.0,
     "language_model.scratch.vocabulary_size": 400,
@@ -31,12 +39,22 @@ SMALL: dict[str, Any] = {
     "reward_model.normalisation_prompts": 20,
     "judge.epochs": 12,
     "judge.normalisation_prompts": 20,
-    "policy_gradient.iterations_per_cycle": 4,
+    "policy_gradient.iterations_per_cycle": 6,
     "policy_gradient.rollouts_per_iteration": 64,
     "policy_gradient.minibatches": 2,
+    "policy_gradient.learning_rate": 1.0e-3,
+    "policy_gradient.kl_coef": 0.05,
+    "selection.max_kl_nats_per_sequence": 50.0,
     "promotion.allow_weak_judge": True,
+    "promotion.max_kl_nats_per_sequence": 50.0,
     "promotion.max_length_ratio": 100.0,
 }
+# Between the two renames that put a checkpoint in place of the last one: a moment too short to be met. As long as the
+# file is there, it lasts.
+_SWAP = "                os.replace(path, _aside(path))\n"
+_HOLD = """                while (path.parent.parent / ("hold-" + path.name.partition("-")[0])).exists():
+                    __import__("time").sleep(0.01)
+"""
 
 
 def make_world(folder: Path, changes: Mapping[str, Any] | None = None) -> Tiny:
@@ -44,6 +62,10 @@ def make_world(folder: Path, changes: Mapping[str, Any] | None = None) -> Tiny:
     ignored = shutil.ignore_patterns("__pycache__")
     for name in ("components", "infra/accelerate"):
         shutil.copytree(REPOSITORY / name, folder / name, ignore=ignored)
+    artifacts = folder / "components" / "artifacts.py"
+    assert artifacts.read_text().count(_SWAP) == 1
+    artifacts.write_text(artifacts.read_text().replace(_SWAP, _SWAP + _HOLD))
+    (folder / "brevity.py").write_text(RUBRIC)
     for name in ("dvc.yaml", ".dvcignore", ".gitignore"):
         shutil.copy(REPOSITORY / name, folder / name)
     params = YAML().load(REPOSITORY / "tests" / "e2e" / "params.yaml")
@@ -82,8 +104,24 @@ def environment(home: Path) -> dict[str, str]:
     }
 
 
-def start(folder: Path, home: Path, log: Path) -> subprocess.Popen[bytes]:
+def start(folder: Path, home: Path, log: Path, variables: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """`proximal run`, its words into a file."""
     with log.open("wb") as output:
-        command = [sys.executable, "-m", "flows.cli", "run"]
-        return subprocess.Popen(command, cwd=folder, env=environment(home), stdout=output, stderr=subprocess.STDOUT)
+        return subprocess.Popen(
+            [sys.executable, "-m", "flows.cli", "run"],
+            cwd=folder,
+            env=environment(home) | dict(variables),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+
+
+@contextmanager
+def held(folder: Path, stage: str) -> Iterator[None]:
+    """When a stage next swaps a checkpoint, it stays in the midst of that until the block ends."""
+    hold = folder / f"hold-{stage}"
+    hold.touch()
+    try:
+        yield
+    finally:
+        hold.unlink()
