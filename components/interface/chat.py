@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import click
@@ -15,28 +17,20 @@ from rich.text import Text
 
 from components.data.rows import Message
 from components.engines.answering import Answerer
+from components.interface.asking import Asking
 from components.interface.policies import policy_folder
 
 _UNFINISHED = "\ufffd"  # what a part of a character is decoded to
 _LIVE = 8  # a second
 
 
-@dataclass(frozen=True)
-class Asking:
-    """How every answer is sampled.
-
-    Args:
-        temperature: 0 takes the likeliest token every time.
-        seed: the same question gets the same answer with the same seed.
-    """
-
-    temperature: float
-    seed: int
-    max_response_tokens: int
-
-
 class Streaming(Answerer):
-    """An `Answerer` that tells an answer while it is sampled."""
+    """An `Answerer` that tells an answer while it is sampled, one after the other whoever asks."""
+
+    def __init__(self, folder: Path) -> None:
+        """Raises: ArtifactError, see `Answerer`."""
+        super().__init__(folder)
+        self._one_at_a_time = threading.Lock()
 
     @property
     def reads_conversations(self) -> bool:
@@ -49,7 +43,7 @@ class Streaming(Answerer):
         A policy that chooses the best of n responses tells the chosen one when it is known.
 
         Args:
-            tell: hears every part, on the caller's thread.
+            tell: hears every part, on the caller's thread; what it raises ends the answer.
 
         Raises:
             DataError: see `answer`.
@@ -68,11 +62,12 @@ class Streaming(Answerer):
                     told = text
             has_begun = True
 
-        listening = self._policy.register_forward_pre_hook(hear, with_kwargs=True)
-        try:
-            [answer] = self.answer([prompt], **asdict(asking))
-        finally:
-            listening.remove()
+        with self._one_at_a_time:
+            listening = self._policy.register_forward_pre_hook(hear, with_kwargs=True)
+            try:
+                [answer] = self.answer([prompt], **asdict(asking))
+            finally:
+                listening.remove()
         if answer != told:
             # A tokenizer that writes earlier words anew once it knows later ones: the whole, below what was told.
             tell(answer[len(told) :] if answer.startswith(told) else f"\n{answer}")
@@ -121,8 +116,7 @@ def chat(names: Sequence[str], asking: Asking) -> None:
 
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     talkers = [Talker(name) for name in names]
-    settings = f"temperature {asking.temperature:g}, seed {asking.seed}, at most {asking.max_response_tokens} tokens"
-    click.echo(f"{' and '.join(names)}: {settings}", err=True)
+    click.echo(f"{' and '.join(names)}: {asking.sentence()}", err=True)
     if not sys.stdin.isatty():
         _answer_all(talkers, asking, sys.stdin, alone=True)
         return

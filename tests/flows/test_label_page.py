@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,12 +20,12 @@ from components.interface.importing import checked, read_sources
 from components.interface.label.pairs import Answer, Policy, Queue, in_order, pair_of
 from components.processes import free_port
 from flows.cli import commands
+from tests.served_pages import Served, opened
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 ROOT = Path(__file__).parents[2]
-PATIENCE_MS = 120_000.0
 SFT, BEST = Policy("artifacts/sft/policy", "11111111aa"), Policy("policy@champion", "22222222bb")
 MARKUP = "<b>bold</b> ![x](http://127.0.0.1:9/x.png) $x^2$ *star*"
 # The scorers disagree on pair 3 alone, and on pair 1 they agree most.
@@ -56,40 +51,12 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-class Served:
-    """The command at work, on a port of its own."""
-
-    def __init__(self, folder: Path, *more: str) -> None:
-        self.url = f"http://127.0.0.1:{(port := free_port())}"
-        command = [sys.executable, "-m", "flows.cli", "label", "--port", str(port), *more]
-        environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(folder)}
-        self.log = (folder / "log").open("a+")
-        self.process = subprocess.Popen(command, cwd=folder, env=environment, stdout=self.log, stderr=self.log)
-        until = time.monotonic() + PATIENCE_MS / 1000
-        while not self._answers():
-            if self.process.poll() is not None or time.monotonic() > until:
-                self.log.seek(0)
-                pytest.fail(self.log.read())
-            time.sleep(0.1)
-
-    def _answers(self) -> bool:
-        try:
-            with urllib.request.urlopen(f"{self.url}/_stcore/health", timeout=5) as answer:
-                return bool(answer.status == 200)
-        except OSError:
-            return False
-
-    def kill(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-
-
 @pytest.fixture
 def serve(project: Path) -> Iterator[Callable[..., Served]]:
     started: list[Served] = []
 
     def start(*more: str) -> Served:
-        started.append(Served(project, *more))
+        started.append(Served(project / "log", project, "label", *more))
         return started[-1]
 
     yield start
@@ -110,13 +77,6 @@ def judged(page: Page, annotator: str, count: int) -> None:
 
 def ready(page: Page, question: int) -> None:
     page.get_by_text(f"Question {question}?").wait_for()
-
-
-def opened(browser: Browser, url: str) -> Page:
-    page = browser.new_context().new_page()
-    page.set_default_timeout(PATIENCE_MS)
-    page.goto(url)
-    return page
 
 
 def test_people_judge_and_nothing_is_lost_or_doubled(

@@ -5,14 +5,13 @@ What it says is on the disk. Texts of prompts and policies are shown as they are
 
 from __future__ import annotations
 
-import hmac
-import os
 import sys
 from pathlib import Path
 
 import streamlit as st
 
 from components.errors import ProximalError
+from components.interface.entrance import may_enter
 from components.interface.label import TOKEN_VARIABLE
 from components.interface.label.labels import Labels, Verdict, agreement
 from components.interface.label.pairs import Pair, Queue
@@ -23,7 +22,7 @@ _NAME_CHARACTERS = 40
 def main() -> None:
     """What one annotator sees now."""
     st.set_page_config(page_title="Label", layout="wide")
-    if not _may_enter() or not (annotator := _annotator()):
+    if not may_enter(TOKEN_VARIABLE) or not (annotator := _annotator()):
         return
     queue, labels = _opened(sys.argv[1], sys.argv[2])
     rows = labels.all()
@@ -81,20 +80,6 @@ def _annotator() -> str:
             st.query_params["annotator"] = name
             st.rerun()
     return ""
-
-
-def _may_enter() -> bool:
-    """Whether whoever is here knows the token, where there is one."""
-    token = os.environ.get(TOKEN_VARIABLE)
-    if not token or st.session_state.get("entered"):
-        return True
-    given = st.text_input("Token", type="password")
-    st.session_state["entered"] = hmac.compare_digest(given.encode(), token.encode())
-    if st.session_state["entered"]:
-        st.rerun()
-    if given:
-        st.error("That is another token.")
-    return False
 
 
 @st.cache_resource

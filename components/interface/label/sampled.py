@@ -12,12 +12,11 @@ from components.digests import digest
 from components.errors import ConfigError, DataError
 from components.interface.evaluate import require_same_tokens
 from components.interface.label.pairs import Answer, Policy, Queue, in_order, pair_of
-from components.interface.policies import policy_folder, version_named
+from components.interface.policies import policy_folder, sft_and_best, version_named
 from components.place import Place
 from components.seeding import derive_seed
 from components.stage import set_up
-from components.tracking import store
-from components.tracking.registry import CHAMPION, POLICY_DIGEST, version_at
+from components.tracking.registry import POLICY_DIGEST
 
 
 def named_policies(names: Sequence[str], params: Params, place: Place) -> dict[str, Policy]:
@@ -30,12 +29,7 @@ def named_policies(names: Sequence[str], params: Params, place: Place) -> dict[s
     if len(names) > 2:
         expected = "one policy, or two to compare"
         raise ConfigError("a pair has two answers", where="--policy", expected=expected, found=f"{len(names)}")
-    if not names:
-        registered = params.promotion.registered_model
-        has_champion = not store.is_empty() and version_at(registered, CHAMPION) is not None
-        best = f"{registered}@{CHAMPION}" if has_champion else str(place.selection / "policy")
-        names = (str(place.sft / "policy"), best)
-    return {name: _named(name, place) for name in names}
+    return {name: _named(name, place) for name in names or sft_and_best(params, place)}
 
 
 def sample_queue(policies: dict[str, Policy], params: Params, place: Place, prompts: int) -> Queue:

@@ -21,7 +21,8 @@ from chats import tokenizer_of
 from components.config import load_params
 from components.engines.answering import Answerer
 from components.errors import ArtifactError
-from components.interface.chat import Asking, Streaming, Talker, _show, chat
+from components.interface.asking import Asking
+from components.interface.chat import Streaming, Talker, _show, chat
 from components.models.loading import new_scalar_model, save_best_of_n, save_policy, save_scalar_model
 from components.models.text import Codec, TextFormat
 from components.place import Place
