@@ -20,7 +20,7 @@ import pytest
 from components import supervise
 from components.processes import free_port
 
-_PATIENCE_S = 180
+_PATIENCE_S = 600  # on machines that are busy
 
 
 class Server:
@@ -37,6 +37,11 @@ class Server:
 
     def start(self) -> None:
         """Start it and return when it answers."""
+        self.launch()
+        self.wait()
+
+    def launch(self) -> None:
+        """Start it, by a thread that goes on for as long as the server shall: it ends with whoever started it."""
         with self._log.open("ab") as output:
             self._process = subprocess.Popen(
                 [sys.executable, "-P", supervise.__file__, str(os.getpid()), *self._command],
@@ -45,6 +50,10 @@ class Server:
                 stderr=output,
                 start_new_session=True,
             )
+
+    def wait(self) -> None:
+        """Return when it answers."""
+        assert self._process is not None
         deadline = time.monotonic() + _PATIENCE_S
         while not answers(self._health):
             assert self._process.poll() is None and time.monotonic() < deadline, self._log.read_text()[-2000:]

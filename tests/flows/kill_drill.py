@@ -9,7 +9,6 @@ import time
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Thread
 
 import psutil
 import small_world
@@ -56,7 +55,6 @@ class Chain:
         self._logs: list[Path] = []
         self._process: subprocess.Popen[bytes] | None = None
         self._mlflow = mlflow
-        self._comes_back: Thread | None = None
         self._taken: tuple[float, frozenset[str]] = (0.0, frozenset())
 
     def run(self, aims: list[Aim]) -> None:
@@ -129,11 +127,10 @@ class Chain:
 
     def _kill_mlflow(self) -> None:
         assert self._mlflow is not None
-        if self._comes_back is not None:
-            self._comes_back.join()  # from the kill before
-        self._mlflow[0].kill()
-        self._comes_back = Thread(target=self._mlflow[0].start, daemon=True)
-        self._comes_back.start()
+        server, _ = self._mlflow
+        server.wait()  # after the kill before
+        server.kill()
+        server.launch()
 
     def _seen(self, aim: Aim, stage: str, sign: str, before: int) -> psutil.Process | None:
         """The victim, in the moment that is waited for."""
