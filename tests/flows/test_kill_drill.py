@@ -9,8 +9,9 @@ import os
 import shutil
 import sqlite3
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 
@@ -33,17 +34,18 @@ CHAINS = [
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, prefect_database: Path) -> dict[int, tuple[Path, Path]]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, prefect_database: Path) -> Callable[[int], tuple[Path, Path]]:
     """By the number of ranks: a project in which nothing has run, and one in which all has."""
-    made = {}
-    for ranks in sorted({ranks for ranks, _, _ in CHAINS}):
+
+    @cache
+    def made(ranks: int) -> tuple[Path, Path]:
         folder = tmp_path_factory.mktemp(f"ranks-{ranks}")
         config = "infra/accelerate/cpu_two_processes.yaml" if ranks == 2 else "infra/accelerate/cpu.yaml"
         small_world.make_world(folder / "new", {"compute.accelerate_config": config})
         shutil.copytree(folder / "new", folder / "whole", symlinks=True)
-        chain = Chain(folder / "whole", home_with(prefect_database, folder / "home"))
-        chain.run([])
-        made[ranks] = folder / "new", folder / "whole"
+        Chain(folder / "whole", home_with(prefect_database, folder / "home")).run([])
+        return folder / "new", folder / "whole"
+
     return made
 
 
@@ -81,14 +83,14 @@ def points(project: Path) -> dict[str, list[Counter[tuple[str, int, float]]]]:
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(("ranks", "kills", "seed"), CHAINS)
 def test_nothing_is_lost_and_nothing_is_left(
-    undisturbed: dict[int, tuple[Path, Path]],
+    undisturbed: Callable[[int], tuple[Path, Path]],
     prefect_database: Path,
     tmp_path: Path,
     ranks: int,
     kills: int,
     seed: int,
 ) -> None:
-    new, whole = undisturbed[ranks]
+    new, whole = undisturbed(ranks)
     folder = Path(shutil.copytree(new, tmp_path / "chain", symlinks=True))
     with tracking(folder, ranks) as server:
         chain = Chain(folder, home_with(prefect_database, tmp_path / "home"), server)
