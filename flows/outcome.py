@@ -108,7 +108,7 @@ def failure(
         return killed(stage, f"was killed by {name}" if name else "was killed")
     if told.again:  # in its own words, which say why; the machine's fault and for the user to mend
         return StageFailure(stage, USER_ERROR_STATUS, transcript.message(), environment=True)
-    return StageFailure(stage, status if status == USER_ERROR_STATUS else 1, transcript.message())
+    return StageFailure(stage, USER_ERROR_STATUS if status == USER_ERROR_STATUS else 1, transcript.message())
 
 
 def killed(stage: str, what: str) -> StageFailure:
