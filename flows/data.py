@@ -10,6 +10,7 @@ import click
 
 from components.errors import ConfigError, EnvironmentFault
 from flows import output
+from flows.environment import quiet_dvc
 from flows.preconditions import require_repository
 from flows.versions import PIN
 
@@ -164,6 +165,7 @@ def _columns(texts: tuple[str, ...]) -> dict[str, str]:
 
 
 def _dvc(repository: Path, *arguments: str) -> None:
+    quiet_dvc(repository)
     command = [sys.executable, "-m", "dvc", "--quiet", *arguments]
     done = subprocess.run(command, cwd=repository, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     if done.returncode:

@@ -17,6 +17,7 @@ from components.config import Params, load_params
 from components.config.reading import put
 from components.errors import ConfigError, EnvironmentFault
 from components.place import Place
+from flows.environment import quiet_dvc
 from flows.left_work import own_work
 from flows.trust import require_own_code
 
@@ -221,6 +222,7 @@ def fill_in(folder: Path, pins: Sequence[str]) -> None:
     """
     if not pins:
         return
+    quiet_dvc(folder)
     dvc = (sys.executable, "-m", "dvc", "--quiet")
     try:
         _command(folder, *dvc, "checkout", *pins)
