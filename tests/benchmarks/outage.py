@@ -1,13 +1,16 @@
 """What an MLflow server that is away, and one that is there, cost a run: `python tests/benchmarks/outage.py --help`.
 
     python tests/benchmarks/outage.py away --seconds 60
+    python tests/benchmarks/outage.py prefect --seconds 60
     python tests/benchmarks/outage.py ratio --times 3
 
 The pipeline is that of the drill of kills (`tests/flows/kill_world.py`), the server MLflow's on PostgreSQL. `away` runs
 it once undisturbed, told to a database in a file, and once told to the server, which is killed (SIGKILL) in SFT and
 again in PPO, and started anew each time after so many seconds. A stage stands still where the times of its points have
-a gap: they are noted where the step is done, whoever hears of it and when. `ratio` runs the same small pipeline told to
-the one and the other in turn; on a machine that has other work, the median says more than any of them.
+a gap: they are noted where the step is done, whoever hears of it and when. `prefect` does the same once to Prefect's
+server, in SFT of a deployed run, and looks how long after its return the run's state says how the work ended. `ratio`
+runs the same small pipeline told to the one store and the other in turn; on a machine that has other work, the median
+says more than any of them.
 """
 
 from __future__ import annotations
@@ -23,6 +26,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +37,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "flows")]
 
 from kill_world import environment, make_world  # noqa: E402
 from real_servers import Server, mlflow_on_postgres  # noqa: E402
+from service import ENDED, served  # noqa: E402
 
 LONG = {"sft.epochs": 400, "policy_gradient.iterations_per_cycle": 300}  # each outlasts an outage
 PACED = {"sft": "step", "alignment 1": "iteration"}  # of these stages' runs, what each point of train/ is of
@@ -41,11 +46,12 @@ Point = tuple[str, str, int, float]  # run, metric, step, value
 
 @dataclass(frozen=True)
 class Told:
-    """What a tracking store knows after a run: every point, when each step was done, and how the runs ended."""
+    """What a tracking store knows after a run: every point, when each step was done, how and when the runs ended."""
 
     points: Counter[Point]
     times: dict[str, list[float]]
     statuses: dict[str, str]
+    ended: float
 
     @classmethod
     def of(cls, uri: str) -> Told:
@@ -55,16 +61,18 @@ class Told:
         points: Counter[Point] = Counter()
         times: dict[str, list[float]] = {}
         statuses: dict[str, str] = {}
+        ended = 0.0
         for run in client.search_runs([client.get_experiment_by_name("proximal").experiment_id]):
             name = run.info.run_name if run.data.tags.get("stage") != "pipeline" else "pipeline"
             statuses[name] = run.info.status
+            ended = max(ended, (run.info.end_time or 0) / 1000)
             for metric in run.data.metrics:
                 history = client.get_metric_history(run.info.run_id, metric)
                 if name in PACED and metric.startswith("train/"):
                     times[name] = sorted({*times.get(name, ()), *(point.timestamp / 1000 for point in history)})
                 if not _is_of_a_clock(metric):
                     points.update((name, point.key, point.step, point.value) for point in history)
-        return cls(points, times, statuses)
+        return cls(points, times, statuses, ended)
 
 
 def _is_of_a_clock(metric: str) -> bool:
@@ -161,6 +169,50 @@ def away(seconds: float) -> None:
         )
     finally:
         shutil.rmtree(scratch)
+
+
+@main.command()
+@click.option("--seconds", default=60.0, show_default=True)
+def prefect(seconds: float) -> None:
+    """A deployed run whose Prefect server is killed in SFT."""
+    scratch = Path(tempfile.mkdtemp(prefix="proximal-outage-"))
+    try:
+        made = make_world(scratch / "made").folder
+        file = f"sqlite:///{scratch}/mlflow.db"
+        with served(_prefect_database(scratch / "empty"), scratch / "home", MLFLOW_TRACKING_URI=file) as service:
+            deployment = service.deploy(repository=str(made), revision="HEAD", promotion=True)
+            worker, log = service.worker(), service.home / "worker.log"
+            try:
+                run = service.start_run(deployment)
+                _wait_for(lambda: re.search(r"\bstep [1-9]\d* of ", log.read_text()))
+                gone, back = _outage(service.server, seconds)
+                _wait_for(lambda: service.state(run)["type"] in ENDED)
+            finally:
+                worker.kill()
+                worker.wait()
+            state = service.state(run)
+        told, ended = Told.of(file), datetime.fromisoformat(state["timestamp"]).timestamp()
+        click.echo(
+            json.dumps(
+                {
+                    "server_away_s": round(back - gone, 1),
+                    "longest_standstill_of_sft_s": round(largest_gap(told.times["sft"]), 2),
+                    "work_ended_after_return_s": round(told.ended - back, 1),
+                    "state": state["name"],
+                    "state_after_work_and_return_s": round(ended - max(told.ended, back), 1),
+                    "mlflow": told.statuses,
+                }
+            )
+        )
+    finally:
+        shutil.rmtree(scratch)
+
+
+def _prefect_database(home: Path) -> Path:
+    """One without runs."""
+    command = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"]
+    subprocess.run(command, env=environment(home), check=True, capture_output=True)
+    return home / "prefect.db"
 
 
 @main.command()
