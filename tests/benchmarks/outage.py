@@ -177,7 +177,7 @@ def prefect(seconds: float) -> None:
     """A deployed run whose Prefect server is killed in SFT."""
     scratch = Path(tempfile.mkdtemp(prefix="proximal-outage-"))
     try:
-        made = make_world(scratch / "made").folder
+        made = make_world(scratch / "made", {"sft.epochs": 150}).folder  # it says how far it is
         file = f"sqlite:///{scratch}/mlflow.db"
         with served(_prefect_database(scratch / "empty"), scratch / "home", MLFLOW_TRACKING_URI=file) as service:
             deployment = service.deploy(repository=str(made), revision="HEAD", promotion=True)
