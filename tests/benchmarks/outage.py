@@ -4,7 +4,7 @@
     python tests/benchmarks/outage.py prefect --seconds 60
     python tests/benchmarks/outage.py ratio --times 3
 
-The pipeline is that of the drill of kills (`tests/flows/kill_world.py`), the server MLflow's on PostgreSQL. `away` runs
+The pipeline is that of the drill of kills (`tests/flows/small_world.py`), the server MLflow's on PostgreSQL. `away` runs
 it once undisturbed, told to a database in a file, and once told to the server, which is killed (SIGKILL) in SFT and
 again in PPO, and started anew each time after so many seconds. A stage stands still where the times of its points have
 a gap: they are noted where the step is done, whoever hears of it and when. `prefect` does the same once to Prefect's
@@ -35,9 +35,9 @@ import click
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "flows")]
 
-from kill_world import environment, make_world  # noqa: E402
 from real_servers import Server, mlflow_on_postgres  # noqa: E402
 from service import ENDED, served  # noqa: E402
+from small_world import environment, make_world  # noqa: E402
 
 LONG = {"sft.epochs": 400, "policy_gradient.iterations_per_cycle": 300}  # each outlasts an outage
 PACED = {"sft": "step", "alignment 1": "iteration"}  # of these stages' runs, what each point of train/ is of
