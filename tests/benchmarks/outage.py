@@ -4,8 +4,8 @@
     python tests/benchmarks/outage.py prefect --seconds 60
     python tests/benchmarks/outage.py ratio --times 3
 
-The pipeline is that of the drill of kills (`tests/flows/small_world.py`), the server MLflow's on PostgreSQL. `away` runs
-it once undisturbed, told to a database in a file, and once told to the server, which is killed (SIGKILL) in SFT and
+The pipeline is that of the drill of kills (`tests/flows/small_world.py`), the server MLflow's on PostgreSQL. `away`
+runs it once undisturbed, told to a database in a file, and once told to the server, which is killed (SIGKILL) in SFT and
 again in PPO, and started anew each time after so many seconds. A stage stands still where the times of its points have
 a gap: they are noted where the step is done, whoever hears of it and when. `prefect` does the same once to Prefect's
 server, in SFT of a deployed run, and looks how long after its return the run's state says how the work ended. `ratio`
@@ -37,7 +37,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "flows")]
 
 from real_servers import Server, mlflow_on_postgres  # noqa: E402
 from service import ENDED, served  # noqa: E402
-from small_world import environment, make_world  # noqa: E402
+from small_world import environment, make_world, start  # noqa: E402
 
 LONG = {"sft.epochs": 400, "policy_gradient.iterations_per_cycle": 300}  # each outlasts an outage
 PACED = {"sft": "step", "alignment 1": "iteration"}  # of these stages' runs, what each point of train/ is of
@@ -89,14 +89,7 @@ def run(folder: Path, home: Path, uri: str, meanwhile: Callable[[Path], None] = 
     """`proximal run` in a project; its seconds and what it said."""
     log = folder.with_suffix(".log")
     began = time.perf_counter()
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "flows.cli", "run"],
-            cwd=folder,
-            env=environment(home) | {"MLFLOW_TRACKING_URI": uri, "DVC_NO_ANALYTICS": "true"},
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
+    process = start(folder, home, log, {"MLFLOW_TRACKING_URI": uri})
     meanwhile(log)
     status = process.wait()
     seconds = time.perf_counter() - began
