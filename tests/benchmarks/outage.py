@@ -5,12 +5,12 @@
     python tests/benchmarks/outage.py ratio --times 3
 
 The pipeline is that of the drill of kills (`tests/flows/small_world.py`), the server MLflow's on PostgreSQL. `away`
-runs it once undisturbed, told to a database in a file, and once told to the server, which is killed (SIGKILL) in SFT and
-again in PPO, and started anew each time after so many seconds. A stage stands still where the times of its points have
-a gap: they are noted where the step is done, whoever hears of it and when. `prefect` does the same once to Prefect's
-server, in SFT of a deployed run, and looks how long after its return the run's state says how the work ended. `ratio`
-runs the same small pipeline told to the one store and the other in turn; on a machine that has other work, the median
-says more than any of them.
+runs it once undisturbed, told to a database in a file, and once told to the server, which is killed (SIGKILL) in SFT
+and again in PPO, and started anew each time after so many seconds. A stage stands still where the times of its points
+have a gap: they are noted where the step is done, whoever hears of it and when. `prefect` does the same once to
+Prefect's server, in SFT of a deployed run, and looks how long after its return the run's state says how the work ended.
+`ratio` runs the same small pipeline told to the one store and the other in turn; on a machine that has other work, the
+median says more than any of them.
 """
 
 from __future__ import annotations
