@@ -40,7 +40,7 @@ from service import ENDED, served  # noqa: E402
 from small_world import environment, make_world, start  # noqa: E402
 
 LONG = {"sft.epochs": 400, "policy_gradient.iterations_per_cycle": 300}  # each outlasts an outage
-PACED = {"sft": "step", "alignment 1": "iteration"}  # of these stages' runs, what each point of train/ is of
+PACED = {"sft": "step", "alignment-1": "iteration"}  # of these stages' runs, what each point of train/ is of
 Point = tuple[str, str, int, float]  # run, metric, step, value
 
 
