@@ -164,7 +164,7 @@ def send(method: str, url: str, body: Any = None) -> Any:
     raise AssertionError
 
 
-def wait_until(condition: Callable[[], Any], log: Path, seconds: float = 300.0) -> Any:
+def wait_until(condition: Callable[[], Any], log: Path, seconds: float = 600.0) -> Any:
     """The first true value of the condition."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):

@@ -37,7 +37,7 @@ def run(tiny: Tiny, api: str, **environment: str) -> subprocess.Popen[str]:
 
 
 def wait_for(condition: Callable[[], Any], process: subprocess.Popen[str]) -> None:
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + 600
     while not condition():
         assert time.monotonic() < deadline and process.poll() is None, process.communicate()[0]
         time.sleep(0.1)
@@ -51,7 +51,7 @@ def test_a_server_that_comes_back_is_told_how_the_run_ended(tiny: Tiny, service:
     (tiny.folder / "killed").touch()
     wait_for(lambda: tiny.began() == ["a", "b"], process)
     service.server.start()
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == 0, output
     assert "Traceback" not in output
     (ended,) = service.runs(*ENDED)
@@ -92,7 +92,7 @@ def test_a_run_whose_server_stays_away_ends_as_its_work_did(tiny: Tiny, service:
     wait_for(tiny.began, process)
     service.server.kill()
     (tiny.folder / "killed").touch()
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == status, output
     assert tiny.began() == ["a", "b"]
     assert ("error: stage b: b is refused" in output) is bool(status)
@@ -103,7 +103,7 @@ def test_a_run_whose_server_is_not_there_begins_nothing(tiny: Tiny) -> None:
     tiny.stages(a={})
     nobody = f"http://127.0.0.1:{free_port()}/api"
     process = run(tiny, nobody, PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="1")
-    output, _ = process.communicate(timeout=300)
+    output, _ = process.communicate(timeout=600)
     assert process.returncode == 2, output
     assert "error: Prefect's server does not answer\n  where:      PREFECT_API_URL=" in output
     assert tiny.began() == []
