@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 import subprocess
-import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 
-from components.errors import ConfigError, EnvironmentFault
+from components.errors import ConfigError
 from flows import output
+from flows.commands import dvc
 from flows.preconditions import require_repository
 from flows.versions import PIN
+
+_SOURCES: tuple[Callable[[Callable[..., None]], Callable[..., None]], ...] = (
+    click.argument("sources", nargs=-1, required=True, metavar="FILE_OR_NAME..."),
+    click.option("--revision", help="Of a data set of the hub: a commit or tag."),
+    click.option("--split", "splits", multiple=True,
+                 help="Of a data set of the hub: this one alone; it may be given several times."),
+    click.option("--column", "columns", metavar="OURS=THEIRS", multiple=True,
+                 help="Where the files name a column otherwise, e.g. prompt=question."),
+)  # fmt: skip
+
+
+def _reads_sources(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command what says which rows it reads, and how."""
+    for option in reversed(_SOURCES):
+        command = option(command)
+    return command
 
 
 @click.group(short_help="Bring data in.")
@@ -20,12 +37,7 @@ def data() -> None:
 
 
 @data.command("import", short_help="Write files in any format into data/ and pin them.")
-@click.argument("sources", nargs=-1, required=True, metavar="FILE_OR_NAME...")
-@click.option("--revision", help="Of a data set of the hub: a commit or tag.")
-@click.option("--split", "splits", multiple=True, 
-              help="Of a data set of the hub: this one alone; it may be given several times.")  # fmt: skip
-@click.option("--column", "columns", metavar="OURS=THEIRS", multiple=True,
-              help="Where the files name a column otherwise, e.g. prompt=question.")  # fmt: skip
+@_reads_sources
 @click.option("--replace", is_flag=True, help="Put the new file in place of one of its name.")
 @output.as_json
 def import_(
@@ -51,7 +63,8 @@ def import_(
         params = load_params(place.params)
         with whole_repository(repository):
             imported = import_data(sources, place.data, params, _columns(columns), revision, splits, replace)
-            _dvc(repository, "add", "data")
+            do = "the files are written; mend what it names, and run `dvc add data`"
+            dvc(repository, "add", "data", fault="DVC cannot pin the data", do=do)
         others = others_in(place.data, imported)
         if as_json:
             tell({"imported": [each.plain() for each in imported], "others": others})
@@ -63,12 +76,7 @@ def import_(
 
 
 @data.command(short_help="Put more rows to the pinned ones, commit, and say so.")
-@click.argument("sources", nargs=-1, required=True, metavar="FILE_OR_NAME...")
-@click.option("--revision", help="Of a data set of the hub: a commit or tag.")
-@click.option("--split", "splits", multiple=True, 
-              help="Of a data set of the hub: this one alone; it may be given several times.")  # fmt: skip
-@click.option("--column", "columns", metavar="OURS=THEIRS", multiple=True,
-              help="Where the files name a column otherwise, e.g. prompt=question.")  # fmt: skip
+@_reads_sources
 @click.option(
     "--to", metavar="NAME.jsonl", help="The file of data/ for all rows; without it, those of the files' names."
 )
@@ -161,15 +169,3 @@ def _columns(texts: tuple[str, ...]) -> dict[str, str]:
             )
         columns[ours] = theirs
     return columns
-
-
-def _dvc(repository: Path, *arguments: str) -> None:
-    command = [sys.executable, "-m", "dvc", "--quiet", *arguments]
-    done = subprocess.run(command, cwd=repository, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    if done.returncode:
-        raise EnvironmentFault(
-            "DVC cannot pin the data",
-            where=f"`dvc {' '.join(arguments)}` in {repository}",
-            found=" ".join(done.stderr.split()),
-            do="the files are written; mend what it names, and run `dvc add data`",
-        )

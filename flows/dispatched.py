@@ -26,6 +26,7 @@ from components.errors import USER_ERROR_STATUS, ConfigError, ProximalError
 from flows.environment import TRACKING_URI_VARIABLE, set_environment, stage_environment
 from flows.gpus import gpus_of
 from flows.graph import PIPELINE, Stage
+from flows.operation import Operation
 from flows.outcome import PipelineFailure, StageFailure, failed
 from flows.processes import end_with_worker, processes, processes_of, stop_all
 from flows.progress import followed
@@ -80,9 +81,9 @@ def stage(
         ):
             YAML().dump({"schema": "2.0", "stages": lock}, folder / PIPELINE.with_suffix(".lock"))
             _hand_over(folder, stage, remote, json.dumps(reads))
-            work = Stage(stage, (), True)
+            work, operation = Stage(stage, (), True), Operation(timeout_minutes, gpus_of(folder))
             with followed(str(flow_run.id), [work], repository):
-                state = run_stage(work, folder, variables, [], timeout_minutes, gpus_of(folder), return_state=True)
+                state = run_stage(work, folder, variables, [], operation, return_state=True)
             became = state.result(raise_on_failure=False)
             if isinstance(became, StageFailure):
                 raise PipelineFailure([became])

@@ -9,6 +9,7 @@ from pathlib import Path
 from components.place import UNDELIVERED_VARIABLE, Place
 
 TRACKING_URI_VARIABLE = "MLFLOW_TRACKING_URI"
+ANALYTICS_VARIABLE = "DVC_NO_ANALYTICS"
 # What a terminal shows of Prefect's run logs: the time, the stage, the line.
 _LINE = "%(asctime)s  %(task_run_name)-16s %(message)s"
 
@@ -28,7 +29,19 @@ def set_environment(repository: Path) -> None:
     }
     for name, value in chosen.items():
         os.environ.setdefault(name, value)
+    quiet_dvc(repository)
     os.environ[UNDELIVERED_VARIABLE] = str(Place(repository.resolve()).undelivered)  # nothing that a user sets
+
+
+def quiet_dvc(repository: Path) -> None:
+    """Keep DVC from reporting the commands that are ours: it does unless told, and starts a process for each of them.
+
+    Whoever sets core.analytics in a configuration of DVC's has the last word.
+    """
+    from dvc.config import Config
+
+    if "analytics" not in Config(dvc_dir=str(repository.resolve() / ".dvc"), validate=False).get("core", {}):
+        os.environ.setdefault(ANALYTICS_VARIABLE, "1")
 
 
 def tracking_uri(repository: Path) -> str:

@@ -17,23 +17,20 @@ from components.artifacts import read_json
 from components.config import load_params
 from components.errors import ProximalError
 from components.place import Place
-from flows.environment import set_environment, stage_variables
-from flows.gpus import gpus_of
+from flows.environment import stage_variables
 from flows.graph import Stage, read_stages
+from flows.operation import Operations
 from flows.outcome import PipelineFailure, came_to, failed
-from flows.pools import dispatches
-from flows.processes import end_with_worker, processes
 from flows.progress import followed
-from flows.server import orderly
-from flows.shown import show_evaluation
+from flows.shown import name_run, show_evaluation, show_progress
 from flows.stages import MEASUREMENT, conclude, measure, run_stage
-from flows.workspace import place_of_run
+from flows.work import at_work
 
 # What a policy is measured with; each is made of what comes before it.
 _MEASURE_WITH = ("sft", "reward_model", "judge")
 
 
-@flow(name="evaluate", flow_run_name="{policy}", task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]
+@flow(name="evaluate", flow_run_name="evaluate", task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]
 def evaluate(repository: Path, policy: str, revision: str | None = None) -> State[Any]:
     """Measure a policy against the SFT policy on the held-out prompts, and show the figures as an artifact.
 
@@ -42,30 +39,23 @@ def evaluate(repository: Path, policy: str, revision: str | None = None) -> Stat
         policy: NAME@ALIAS, NAME@NUMBER or models:/... of a registered one, or a folder of the repository.
     """
     repository = repository.resolve()
-    set_environment(repository)
-    end_with_worker()
     try:
-        with (
-            orderly(),
-            place_of_run(repository, str(flow_run.id), revision) as folder,
-            processes(str(flow_run.id)),
-            tempfile.TemporaryDirectory(prefix="proximal-") as scratch,
-        ):
+        with at_work(repository, revision) as folder, tempfile.TemporaryDirectory(prefix="proximal-") as scratch:
             variables, out = stage_variables(repository), Path(scratch) / "evaluation"
-            whole, gpus = read_stages(folder), gpus_of(folder)
-            graph, params = _needed(whole), load_params(Place(folder).params)
-            limits, elsewhere = params.orchestration.timeout_minutes, dispatches(params, whole, folder, repository)
+            params, whole = load_params(Place(folder).params), read_stages(folder)
+            name_run(folder, [policy], [params.seed])
+            graph, operations = _needed(whole), Operations(params, whole, folder, repository)
             last = Stage(MEASUREMENT, _MEASURE_WITH, True, "the policy on the held-out prompts")
             stages: dict[str, PrefectFuture[Any]] = {}
             with followed(str(flow_run.id), [*graph, last], repository):
                 for stage in graph:
                     upstream = [stages[name] for name in stage.upstream]
-                    limit, dispatch = limits.of(stage.name), elsewhere.get(stage.name)
-                    stages[stage.name] = run_stage.submit(stage, folder, variables, upstream, limit, gpus, dispatch)
+                    stages[stage.name] = run_stage.submit(stage, folder, variables, upstream, operations.of(stage.name))
                 named = policy if "@" in policy or policy.startswith("models:") else str(repository / policy)
                 stages[MEASUREMENT] = measure.submit(
-                    named, out, folder, variables, list(stages.values()), limits.evaluation, gpus
+                    named, out, folder, variables, list(stages.values()), operations.here("evaluation")
                 )
+                show_progress(stages.values())
                 conclude(stages, {})
             evaluation = read_json(out / "metrics.json")
             show_evaluation(policy, evaluation)

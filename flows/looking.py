@@ -10,7 +10,7 @@ import click
 
 from components.errors import USER_ERROR_STATUS
 from flows import completion, output
-from flows.environment import set_environment
+from flows.environment import quiet_dvc, set_environment
 from flows.preconditions import find_root, require_repository
 
 
@@ -175,6 +175,7 @@ def experiments() -> None:
     from components.place import Place
     from flows.tables import experiment_lines
 
+    quiet_dvc(repository)
     command = [sys.executable, "-m", "dvc", "exp", "show", "--csv"]
     shown = subprocess.run(command, cwd=repository, stdout=subprocess.PIPE, text=True)
     if shown.returncode:  # DVC has said why

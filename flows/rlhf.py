@@ -20,13 +20,11 @@ from components.place import Place
 from components.promotion.champions import require_champion
 from flows.alarms import watched
 from flows.approval import answered, ask
-from flows.budget import RunBudget
 from flows.ending import ending
 from flows.environment import set_environment, stage_variables
-from flows.gpus import gpus_of
 from flows.graph import read_stages, sort_lock
+from flows.operation import Operations
 from flows.outcome import PipelineFailure, came_to, failed
-from flows.pools import dispatches
 from flows.processes import end_with_worker, processes
 from flows.progress import followed
 from flows.record import read_cost, read_evaluation, recorded, report_page
@@ -88,32 +86,30 @@ def rlhf(
             recorded(folder, str(flow_run.id)) as run,
             processes(str(flow_run.id)),
         ):
-            name = name_run(folder, {**(overrides or {}), **({"more_cycles": more_cycles} if more_cycles else {})})
             variables = stage_variables(
                 repository, PROXIMAL_PARENT_RUN_ID=run.run_id, PROXIMAL_FLOW_RUN_ID=str(flow_run.id)
             )
             params = load_params(Place(folder).params)
+            others = {**(overrides or {}), **({"more_cycles": more_cycles} if more_cycles else {})}
+            name = name_run(folder, [params.method], [params.seed], others)
             if promotion:
                 require_champion(params.promotion.registered_model)
-            graph, gpus = read_stages(folder), gpus_of(folder)
-            elsewhere = dispatches(params, graph, folder, repository)
-            limits, budget = params.orchestration.timeout_minutes, RunBudget(params, folder)
+            graph = read_stages(folder)
+            operations = Operations(params, graph, folder, repository)
             stages: dict[str, PrefectFuture[Any]] = {}
             last = promotion_after(graph)
             with followed(str(flow_run.id), [*graph, *([last] if promotion else [])], repository):
                 for stage in graph:
                     upstream = [stages[name] for name in stage.upstream]
-                    here = [future for name, future in stages.items() if name not in elsewhere]
-                    before = here[-1:] if gpus and stage.name not in elsewhere else []
-                    limit, dispatch = limits.of(stage.name), elsewhere.get(stage.name)
+                    operation = operations.of(stage.name)
+                    on_gpus = [future for name, future in stages.items() if operations.of(name).gpus]
+                    before = on_gpus[-1:] if operation.gpus else []
                     stages[stage.name] = run_stage.submit(
-                        *(stage, folder, variables, upstream, limit, gpus, dispatch, budget),
-                        wait_for=before,
-                        return_state=False,
+                        stage, folder, variables, upstream, operation, wait_for=before, return_state=False
                     )
                 if promotion:
                     upstream = [stages[name] for name in last.upstream]
-                    stages[PROMOTION] = promote.submit(folder, variables, upstream, limits.promotion, gpus)
+                    stages[PROMOTION] = promote.submit(folder, variables, upstream, operations.here(PROMOTION))
                 show_progress(stages.values())
                 resource = {"prefect.resource.id": f"prefect.flow-run.{flow_run.id}", "prefect.resource.name": name}
                 with watched(stages, folder, params, resource):

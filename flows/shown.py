@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import copy_context
 from functools import partial
@@ -24,11 +24,9 @@ from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 from rich.console import Console
 
-from components.config import load_params
 from components.interface.comparison_tables import Figures, comparison_tables
 from components.interface.terminal import Ending, way_to
 from components.measuring.metrics import WIN_RATE, interval_text, metrics_among
-from components.place import Place
 from components.repository import last_commit
 
 _PAGE_COLUMNS = 400  # tables stay in one piece
@@ -45,19 +43,22 @@ def as_far_as_prefect_answers(what: str) -> Iterator[None]:
         logger.warning("Prefect's server does not answer (%s): its pages lack %s; the run goes on", fault, what)
 
 
-def name_run(folder: Path, overrides: Mapping[str, Any]) -> str:
-    """Name the flow run by method, seed, commit and what else it overrides, and tag it with the first two.
+def name_run(
+    folder: Path, methods: Sequence[str], seeds: Sequence[int], overrides: Mapping[str, Any] | None = None
+) -> str:
+    """Name the flow run by methods, seeds, commit and what else it overrides, and tag it with the first two.
 
     Args:
-        folder: where the run works: its params are the run's, overrides included.
+        folder: where the run works.
+        methods: or what else it is about, as the policy that is measured.
 
     Returns its name.
     """
-    params = load_params(Place(folder).params)
     commit = last_commit(folder).partition(" ")[0]
-    others = [f"{key}={value}" for key, value in overrides.items() if key not in ("method", "seed")]
-    name = " ".join([params.method, "seed", str(params.seed), commit, *others])
-    tags = list(dict.fromkeys([*flow_run.tags, params.method, f"seed {params.seed}"]))
+    others = [f"{key}={value}" for key, value in (overrides or {}).items() if key not in ("method", "seed")]
+    word = "seed" if len(seeds) == 1 else "seeds"
+    name = " ".join([", ".join(methods), word, ", ".join(map(str, seeds)), commit, *others])
+    tags = list(dict.fromkeys([*flow_run.tags, *methods, *(f"seed {seed}" for seed in seeds)]))
     with as_far_as_prefect_answers("its name"), get_client(sync_client=True) as client:
         client.update_flow_run(flow_run.id, name=name, tags=tags)
     return name

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +21,12 @@ from components.errors import USER_ERROR_STATUS, ArtifactError
 from components.place import Place
 from components.status_file import Status
 from components.work_folder import KEPT_VARIABLE, remove_all
-from flows.budget import OverBudget, RunBudget
-from flows.elsewhere import Dispatch, run_elsewhere
+from flows.budget import OverBudget
+from flows.elsewhere import run_elsewhere
 from flows.environment import stage_environment
 from flows.gpus import held
 from flows.graph import Stage, has_changed
+from flows.operation import Operation
 from flows.outcome import Outcome, PipelineFailure, StageFailure, failure, outcome
 from flows.processes import processes_of
 from flows.talk import Talk
@@ -52,10 +52,7 @@ def run_stage(
     folder: Path,
     variables: dict[str, str],
     upstream: list[Any],
-    timeout_minutes: float | None = None,
-    gpus: int = 0,
-    dispatch: Dispatch | None = None,
-    budget: RunBudget | None = None,
+    operation: Operation,
 ) -> State[Any]:
     """Bring one stage up to date with `dvc repro --single-item`, or see that it is.
 
@@ -63,10 +60,6 @@ def run_stage(
         folder: the repository, or a clone.
         variables: what the stage's command must know of its run.
         upstream: the outcomes of the stages that it needs, given as futures.
-        timeout_minutes: when it is ended; None for never.
-        gpus: how many it computes on; it waits until other runs have left as many.
-        dispatch: where it runs, if not here.
-        budget: of the run; a stage that would pass it does not begin.
     """
     with Talk(stage.name) as talk:
         anew = any(outcome is not Outcome.UNCHANGED for outcome in upstream)
@@ -76,29 +69,24 @@ def run_stage(
             # What comes after it may read what a stage before it has made, and has to look.
             return Completed(name="Unchanged", data=Outcome.CONFIRMED if anew else Outcome.UNCHANGED)
         try:
-            with held(gpus if dispatch is None else 0), budget.of(stage.name) if budget else nullcontext():
-                return _bring_up_to_date(stage.name, talk, folder, variables, timeout_minutes, dispatch)
+            with operation.admitted(stage.name):
+                return _bring_up_to_date(stage.name, talk, folder, variables, operation)
         except OverBudget as fault:
             return _failed(talk, StageFailure(stage.name, USER_ERROR_STATUS, str(fault)), stopped=False)
 
 
 def _bring_up_to_date(
-    name: str,
-    talk: Talk,
-    folder: Path,
-    variables: dict[str, str],
-    timeout_minutes: float | None,
-    dispatch: Dispatch | None,
+    name: str, talk: Talk, folder: Path, variables: dict[str, str], operation: Operation
 ) -> State[Any]:
     elsewhere: Outcome | None = None
-    if dispatch is not None:
-        became = run_elsewhere(name, talk, folder, variables, timeout_minutes, dispatch)
+    if operation.dispatch is not None:
+        became = run_elsewhere(name, talk, folder, variables, operation.timeout_minutes, operation.dispatch)
         if isinstance(became, StageFailure):
             return _failed(talk, became, stopped=False)
         elsewhere = became
     # Two stages may start or end at once: DVC holds its lock then, and releases it while a command runs.
     command = [sys.executable, "-P", "-m", "dvc", "--wait-for-lock", "repro", "--single-item", name]
-    return _run(name, talk, command, folder, variables, timeout_minutes, elsewhere)
+    return _run(name, talk, command, folder, variables, operation, elsewhere)
 
 
 @task(
@@ -109,14 +97,15 @@ def _bring_up_to_date(
     retry_delay_seconds=5,
     retry_condition_fn=_is_worth_another_try,
 )
-def promote(
-    folder: Path, variables: dict[str, str], upstream: list[Any], timeout_minutes: float | None, gpus: int = 0
-) -> State[Any]:
-    """Offer the candidate for promotion: no DVC stage, for the registry is outside of DVC's sight."""
+def promote(folder: Path, variables: dict[str, str], upstream: list[Any], operation: Operation) -> State[Any]:
+    """Offer the candidate for promotion: no DVC stage, for the registry is outside of DVC's sight.
+
+    Whatever the budget: it decides on what is paid for.
+    """
     del upstream  # needed for the order only
-    with Talk(PROMOTION) as talk, held(gpus):
+    with Talk(PROMOTION) as talk, held(operation.gpus):
         command = [sys.executable, "-m", "components.launch", PROMOTION]
-        return _run(PROMOTION, talk, command, folder, variables, timeout_minutes)
+        return _run(PROMOTION, talk, command, folder, variables, operation)
 
 
 @task(name=MEASUREMENT, task_run_name=MEASUREMENT, cache_policy=NO_CACHE)
@@ -126,14 +115,17 @@ def measure(
     folder: Path,
     variables: dict[str, str],
     upstream: list[Any],
-    timeout_minutes: float | None,
-    gpus: int = 0,
+    operation: Operation,
 ) -> State[Any]:
-    """Measure a policy as `proximal evaluate POLICY --out OUT` does."""
+    """Measure a policy as `proximal evaluate POLICY --out OUT` does: what the stage evaluation does with its own."""
     del upstream  # needed for the order only
-    with Talk(MEASUREMENT) as talk, held(gpus):
+    with Talk(MEASUREMENT) as talk:
         command = [sys.executable, "-m", "flows.cli", "evaluate", "--out", str(out), "--", policy]
-        return _run(MEASUREMENT, talk, command, folder, variables, timeout_minutes)
+        try:
+            with operation.admitted("evaluation"):
+                return _run(MEASUREMENT, talk, command, folder, variables, operation)
+        except OverBudget as fault:
+            return _failed(talk, StageFailure(MEASUREMENT, USER_ERROR_STATUS, str(fault)), stopped=False)
 
 
 def promotion_after(stages: Sequence[Stage]) -> Stage:
@@ -174,25 +166,25 @@ def _run(
     command: list[str],
     folder: Path,
     variables: dict[str, str],
-    timeout_minutes: float | None,
+    operation: Operation,
     elsewhere: Outcome | None = None,
 ) -> State[Any]:
     """Run a stage's command to its end. What became of one that ran elsewhere is known, and its result is there."""
-    transcript = Transcript(talk.line)
+    transcript, limit = Transcript(talk.line), operation.timeout_minutes
     with tempfile.TemporaryDirectory(prefix="proximal-") as scratch:
         file = Path(scratch) / "status"
         ended = processes_of(str(flow_run.id)).run(
             command,
             folder=folder,
             environment=stage_environment({**variables, status_file.VARIABLE: str(file), KEPT_VARIABLE: "1"}),
-            timeout_s=timeout_minutes * 60 if timeout_minutes is not None else None,
+            timeout_s=limit * 60 if limit is not None else None,
             show=transcript,
         )
         told = status_file.read(file)
     if name in (PROMOTION, MEASUREMENT) and told.exit_status is None:
         told = Status(began=True, exit_status=ended.status)  # no DVC in between
     if ended.status:
-        return _failed(talk, failure(name, told, ended, transcript, timeout_minutes), stopped=ended.stopped)
+        return _failed(talk, failure(name, told, ended, transcript, limit), stopped=ended.stopped)
     became = outcome(name, told)
     if became is Outcome.RESTORED and (damage := _damage(name, folder)) is not None:
         talk.fail(": restored, and damaged")

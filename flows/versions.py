@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,12 +12,17 @@ from pathlib import Path
 from typing import Any
 
 from components.artifacts import link_or_copy
-from components.errors import ConfigError, EnvironmentFault
+from components.errors import ConfigError
 from components.place import Place
+from flows.commands import dvc, git
 from flows.environment import set_environment
 from flows.preconditions import require_pinned_data
 
 PIN = "data.dvc"
+_TAKEN_BACK = {
+    "fault": "the rows cannot be made a version of the data, and were taken back",
+    "do": "mend what it names, and add them again",
+}
 
 
 @dataclass
@@ -54,13 +57,13 @@ class Version:
             self._said = ["nothing is new: no commit, no event"]
             return
         self.rows = rows
-        _run(self.repository, sys.executable, "-m", "dvc", "--quiet", "add", Place().data.name)
+        dvc(self.repository, "add", Place().data.name, **_TAKEN_BACK)
         self.remote, inside = _remote(self.repository)
         if self.remote:
-            _run(self.repository, sys.executable, "-m", "dvc", "--quiet", "push", PIN)
+            dvc(self.repository, "push", PIN, **_TAKEN_BACK)
         # With the path alone: what else is staged stays staged, and is no part of the commit.
-        _run(self.repository, "git", "commit", "--quiet", "--only", "--message", message, "--", PIN)
-        self.commit = _run(self.repository, "git", "rev-parse", "HEAD")
+        git(self.repository, "commit", "--quiet", "--only", "--message", message, "--", PIN, **_TAKEN_BACK)
+        self.commit = git(self.repository, "rev-parse", "HEAD", **_TAKEN_BACK)
         self._said = [f"data.dvc: committed as {self.commit[:12]}"]
         if self.remote is None:
             self._said.append("pushed nowhere: no DVC remote is configured, other machines will not find these rows")
@@ -139,7 +142,7 @@ def _require_committed_pin(repository: Path) -> None:
             found="nothing",
             do="`proximal data import FILE`, or `dvc add data`, and commit data.dvc",
         )
-    if changed := _run(repository, "git", "status", "--porcelain", "--", PIN):
+    if changed := git(repository, "status", "--porcelain", "--", PIN, **_TAKEN_BACK):
         raise ConfigError(
             "data.dvc has changed since the last commit, and a commit of more rows would take that along",
             where=str(repository / PIN),
@@ -160,15 +163,3 @@ def _remote(repository: Path) -> tuple[str | None, str | None]:
     url = str(remotes.get(name, {}).get("url"))  # where none is the default one, `dvc push` says so
     root = repository.resolve()
     return url, str(Path(url).relative_to(root)) if Path(url).is_relative_to(root) else None
-
-
-def _run(repository: Path, *command: str) -> str:
-    done = subprocess.run(command, cwd=repository, capture_output=True, text=True)
-    if done.returncode:
-        raise EnvironmentFault(
-            "the rows cannot be made a version of the data, and were taken back",
-            where=f"`{' '.join(command)}` in {repository}",
-            found=" ".join((done.stderr or done.stdout).split()),
-            do="mend what it names, and add them again",
-        )
-    return done.stdout.strip()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
@@ -17,6 +15,7 @@ from components.config import Params, load_params
 from components.config.reading import put
 from components.errors import ConfigError, EnvironmentFault
 from components.place import Place
+from flows.commands import dvc, git
 from flows.left_work import own_work
 from flows.trust import require_own_code
 
@@ -93,13 +92,13 @@ def workspace(
     """
     folder = repository / RUNS / name
     if revision.startswith("origin/"):
-        _git(repository, "fetch", "--quiet", "origin")
+        git(repository, "fetch", "--quiet", "origin")
     commit = _commit(repository, revision)
     folder.parent.mkdir(parents=True, exist_ok=True)
     folder.mkdir(mode=0o700)  # credentials lie in it: for its owner alone
     try:
-        _git(repository, "clone", "--quiet", "--no-checkout", str(repository), str(folder))
-        _git(folder, "checkout", "--quiet", "--detach", commit)
+        git(repository, "clone", "--quiet", "--no-checkout", str(repository), str(folder))
+        git(folder, "checkout", "--quiet", "--detach", commit)
         if more_cycles:
             overrides = {**overrides, **_cycles_after(load_params(Place(folder).params, overrides), more_cycles)}
         if overrides:
@@ -132,7 +131,7 @@ def bring_commit(repository: Path, commit: str) -> None:
         _commit(repository, commit)
     except ConfigError:
         with suppress(EnvironmentFault):
-            _git(repository, "fetch", "--quiet", "origin")
+            git(repository, "fetch", "--quiet", "origin")
     try:
         _commit(repository, commit)
     except ConfigError as fault:
@@ -145,24 +144,9 @@ def bring_commit(repository: Path, commit: str) -> None:
         ) from fault
 
 
-def _git(folder: Path, *arguments: str) -> str:
-    return _command(folder, "git", *arguments)
-
-
-def _command(folder: Path, *command: str) -> str:
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
-    if done.returncode:
-        raise EnvironmentFault(
-            "a command failed that the run needs",
-            where=f"`{' '.join(command)}` in {folder}",
-            found=" ".join(done.stderr.split()),
-        )
-    return done.stdout.strip()
-
-
 def _commit(repository: Path, revision: str) -> str:
     try:
-        return _git(repository, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
+        return git(repository, "rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
     except EnvironmentFault as fault:
         raise ConfigError(
             "no such revision",
@@ -204,7 +188,7 @@ def _share_cache(repository: Path, folder: Path) -> None:
 
 def absent_data(folder: Path) -> list[str]:
     """The `.dvc` files of a repository that pin what is not there."""
-    tracked = [pin for pin in _git(folder, "ls-files", "*.dvc").splitlines() if (folder / pin).exists()]
+    tracked = [pin for pin in git(folder, "ls-files", "*.dvc").splitlines() if (folder / pin).exists()]
     pins = {pin: YAML(typ="safe").load(folder / pin) for pin in tracked}
     return [
         pin
@@ -221,8 +205,7 @@ def fill_in(folder: Path, pins: Sequence[str]) -> None:
     """
     if not pins:
         return
-    dvc = (sys.executable, "-m", "dvc", "--quiet")
     try:
-        _command(folder, *dvc, "checkout", *pins)
+        dvc(folder, "checkout", *pins)
     except EnvironmentFault:  # the shared cache does not have it all
-        _command(folder, *dvc, "pull", *pins)
+        dvc(folder, "pull", *pins)

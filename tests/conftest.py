@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+os.environ["DVC_NO_ANALYTICS"] = "1"  # whatever a test's project says: DVC would report every command of every test
 
 
 @pytest.fixture(autouse=True)

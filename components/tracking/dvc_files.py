@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -32,7 +33,8 @@ def dvc_cache(repository: Path) -> Path:
         EnvironmentFault: DVC does not say.
     """
     command = [sys.executable, "-m", "dvc", "cache", "dir"]
-    asked = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
+    quiet = {**os.environ, "DVC_NO_ANALYTICS": "1"}  # a question of ours, which DVC need not report
+    asked = subprocess.run(command, cwd=repository, env=quiet, capture_output=True, text=True, check=False)
     if asked.returncode:
         raise EnvironmentFault(
             "DVC does not say where its cache is",

@@ -71,6 +71,18 @@ def test_the_stage_that_would_pass_it_does_not_begin(tiny: Tiny, run_flow: Calla
     assert tiny.began()[-1] == "evaluation" and len(tiny.began()) >= 4
 
 
+def test_a_policy_is_measured_within_it(tiny: Tiny, prefect_api: str) -> None:
+    from flows.evaluate import evaluate
+
+    tiny.stages(sft={}, reward_model={"needs": ["sft"]}, judge={"needs": ["sft"]}, evaluation={"needs": ["judge"]})
+    plan(tiny, sft=60, reward_model=60, judge=60, evaluation=3601)
+    params_with(tiny, device_hours=1.0, device="h200")
+    state = evaluate(tiny.folder, "policy@champion", return_state=True)
+    assert state.name == REFUSED
+    assert set(tiny.began()) == {"sft", "reward_model", "judge"}
+    assert "stage measurement: the stage would pass the budget" in str(state.result(raise_on_failure=False))
+
+
 def test_spent_and_promised_hours_of_all_processes_count(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     params = params_with(tiny, cost=10.0, price_per_device_hour=2.5, currency="EUR", device="h200")  # 4 hours
     plan(tiny, sft=900, reward_model=1800, judge=1800, alignment_1=3600, evaluation=60)

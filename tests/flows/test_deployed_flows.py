@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 from test_comparison import content, matrix  # noqa: F401  a fixture
-from test_shown import artifacts_of, client
+from test_shown import artifacts_of, client, run_of
 from tiny_project import Tiny
 
 from components.errors import ConfigError, EnvironmentFault
@@ -94,13 +94,17 @@ def test_a_policy_is_measured_in_a_clone_and_shown(tiny: Tiny, prefect_api: str)
     package.mkdir()
     (package / "__init__.py").touch()
     (package / "cli.py").write_text(CLI % content(1)["evaluation"])
-    tiny.commit()
+    full = tiny.commit()
     for policy, measured in (("policy@champion", "policy@champion"), ("mine", str(tiny.folder / "mine"))):
         state = evaluate(tiny.folder, policy, revision="HEAD", return_state=True)
         assert state.result()["measured"] == measured
         shown = artifacts_of(state.state_details.flow_run_id)["evaluation"]
         assert shown.description == f"{policy} against the SFT policy" and f"| SFT | {policy} |" in shown.data
         assert "0.500 [0.400, 0.600]" in shown.data
+        run = run_of(state)
+        name, commit = run.name.rsplit(" ", 1)
+        assert name == f"{policy} seed 1" and full.startswith(commit) and {policy, "seed 1"} <= set(run.tags)
+        assert artifacts_of(state.state_details.flow_run_id)["stages"].data == 100.0
     assert not (tiny.folder / "sft.out").exists() and not list((tiny.folder / RUNS).iterdir())
     failure = evaluate(tiny.folder, "absent@champion", revision="HEAD", return_state=True).result(
         raise_on_failure=False
@@ -111,13 +115,17 @@ def test_a_policy_is_measured_in_a_clone_and_shown(tiny: Tiny, prefect_api: str)
 def test_methods_are_compared_in_a_clone_and_shown(matrix: Tiny, prefect_api: str) -> None:  # noqa: F811
     from flows.compare import compare
 
-    matrix.commit()
+    commit = matrix.commit()
     state = compare(matrix.folder, [], [1, 2], revision="HEAD", return_state=True)
     assert set(state.result()) == {(method, seed) for method in ("ppo", "dpo") for seed in (1, 2)}
     shown = artifacts_of(state.state_details.flow_run_id)["comparison"]
     assert shown.description == "ppo, dpo" and "seed 1" in shown.data and "seed 2" in shown.data
     assert re.search(r"\| *\| *SFT *\| *ppo *\| *dpo *\|", shown.data)
     assert not (matrix.folder / "artifacts").exists()
+    run = run_of(state)
+    name, short = run.name.rsplit(" ", 1)
+    assert name == "ppo, dpo seeds 1, 2" and commit.startswith(short)
+    assert {"ppo", "dpo", "seed 1", "seed 2"} <= set(run.tags)
 
 
 def test_mlflows_own_names_of_models_are_taken(monkeypatch: pytest.MonkeyPatch) -> None:

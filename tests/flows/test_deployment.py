@@ -11,8 +11,9 @@ from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
-from served import Served, end, send, served
+from service import send
 from tiny_project import REPOSITORY, Tiny
+from whole_service import Whole, wholly_served
 
 from flows.rlhf import IDLE
 from flows.workspace import RUNS
@@ -21,17 +22,17 @@ PAIRS = [{"prompt": f"ask {n}", "chosen": f"good {n}", "rejected": f"bad {n}"} f
 
 
 @pytest.fixture
-def service(tiny: Tiny, prefect_database: Path, tmp_path: Path) -> Iterator[Served]:
+def service(tiny: Tiny, prefect_database: Path, tmp_path: Path) -> Iterator[Whole]:
     (tiny.folder / "data" / "rows").unlink()
     (tiny.folder / "data" / "shipped.jsonl").write_text("".join(json.dumps(row) + "\n" for row in PAIRS))
     tiny.stages(a={"needs": ["data/shipped.jsonl"]}, b={"needs": ["a"]})
     tiny.dvc("add", "--quiet", "data")
-    with served(tiny, prefect_database, tmp_path / "home") as own:
+    with wholly_served(tiny, prefect_database, tmp_path / "home") as own:
         yield own
 
 
 @pytest.mark.timeout(1800)
-def test_a_project_is_served_from_its_registration_to_the_end(service: Served, tmp_path: Path) -> None:
+def test_a_project_is_served_from_its_registration_to_the_end(service: Whole, tmp_path: Path) -> None:
     tiny = service.tiny
     # Everything is registered, and again it is the same.
     before = _registered(service)
@@ -92,7 +93,7 @@ def test_a_project_is_served_from_its_registration_to_the_end(service: Served, t
     tiny.commit()
     service.announce()
     service.wait(lambda: tiny.began() == ["a", "b", "a", "a"], "a run at work")
-    status, seconds, left = end(service, signal.SIGTERM)
+    status, seconds, left = service.end(signal.SIGTERM)
     assert status == 128 + signal.SIGTERM and left == []
     assert seconds < 15.0
 
@@ -107,11 +108,11 @@ def test_no_name_of_a_state_is_taken_for_silence() -> None:
     assert {f"prefect.flow-run.{name}" for name in names} <= set(automation["trigger"]["expect"])
 
 
-def _parameters(service: Served) -> dict[str, Any]:
+def _parameters(service: Whole) -> dict[str, Any]:
     return dict(service.deployments()["rlhf"]["parameters"])
 
 
-def _registered(service: Served) -> dict[str, Any]:
+def _registered(service: Whole) -> dict[str, Any]:
     deployments = {
         name: {
             "id": each["id"],

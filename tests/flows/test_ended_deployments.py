@@ -10,13 +10,13 @@ import psutil
 import pytest
 import small_world
 from ruamel.yaml import YAML
-from service import Service, served, wait_until
+from service import ENDED, Bare, served, wait_until
 from tiny_project import Tiny, is_running, longest_s
 
 from components.tracking import store
 
 
-def processes_of(service: Service) -> list[psutil.Process]:
+def processes_of(service: Bare) -> list[psutil.Process]:
     """Everything below a run of the service: a stage and whatever it started, by what the flow tells its stages."""
     found = []
     for process in psutil.process_iter():
@@ -29,15 +29,15 @@ def processes_of(service: Service) -> list[psutil.Process]:
     return [one for one in found if is_running(one.pid)]
 
 
-def begun(service: Service, tiny: Tiny, deployment: str, stages: int) -> str:
+def begun(service: Bare, tiny: Tiny, deployment: str, stages: int) -> str:
     """A new run, once its stage, the given one since the start, is at work; gives its id."""
-    run = str(service.send("POST", f"/deployments/{deployment}/create_flow_run", {})["id"])
+    run = service.start_run(deployment)
     wait_until(lambda: len(tiny.began()) == stages, service.home / "worker.log")
     assert len(processes_of(service)) >= 4  # the flow, a supervisor, DVC, the stage
     return run
 
 
-def require_ended(service: Service, tiny: Tiny, run: str, state: str, seconds: float) -> None:
+def require_ended(service: Bare, tiny: Tiny, run: str, state: str, seconds: float) -> None:
     since = time.monotonic()
     while left := processes_of(service):
         assert time.monotonic() - since < seconds, [one.cmdline() for one in left]
@@ -60,7 +60,7 @@ def test_nothing_is_left_of_a_run_that_was_ended(tiny: Tiny, prefect_database: P
         try:
             run = begun(service, tiny, deployment, 1)
             cancel = {"state": {"type": "CANCELLING", "name": "Cancelling"}}  # as the button of Prefect's page does
-            service.send("POST", f"/flow_runs/{run}/set_state", cancel)
+            service.post(f"flow_runs/{run}/set_state", cancel)
             require_ended(service, tiny, run, "CANCELLED", longest_s())
 
             run = begun(service, tiny, deployment, 2)
@@ -86,12 +86,9 @@ def test_the_run_after_one_that_lost_its_worker_goes_on_from_there(prefect_datab
         deployment = service.deploy(repository=str(folder), revision="HEAD", promotion=False)
         log = service.home / "worker.log"
 
-        def asked() -> str:
-            return str(service.send("POST", f"/deployments/{deployment}/create_flow_run", {})["id"])
-
         worker = service.worker()
         try:
-            killed = asked()
+            killed = service.start_run(deployment)
             work = folder / ".work" / "runs" / killed / ".work"
             wait_until(lambda: any(work.glob("sft-*/curve.json")), log)
             worker.kill()
@@ -106,8 +103,8 @@ def test_the_run_after_one_that_lost_its_worker_goes_on_from_there(prefect_datab
 
             worker.wait()
             worker = service.worker()
-            again = asked()
-            wait_until(lambda: service.state(again)["type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED"), log)
+            again = service.start_run(deployment)
+            wait_until(lambda: service.state(again)["type"] in ENDED, log)
             assert service.state(again)["type"] == "COMPLETED", log.read_text()
         finally:
             worker.kill()

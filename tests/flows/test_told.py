@@ -133,8 +133,8 @@ def test_people_are_told_of_each_run_that_goes_wrong(
         for _ in range(2):  # again, it is the same
             with get_client(sync_client=True) as client:
                 _renew_automations(client, file, _notifying_block(receiver.address()))
-        assert len(service.send("POST", "/automations/filter", {})) == 4
-        documents = json.dumps(service.send("POST", "/block_documents/filter", {}))
+        assert len(service.post("automations/filter", {})) == 4
+        documents = json.dumps(service.post("block_documents/filter", {}))
         assert "proximal" in documents and "secret-token" not in documents
 
         state = rlhf(tiny.folder, return_state=True, promotion=False)
@@ -162,7 +162,7 @@ def test_people_are_told_of_each_run_that_goes_wrong(
 
         # As infra/automations.yaml does with a run that falls silent.
         silent = {"type": "CRASHED", "message": "No sign of life for two minutes."}
-        service.send("POST", f"/flow_runs/{late.state_details.flow_run_id}/set_state", {"state": silent, "force": True})
+        service.post(f"flow_runs/{late.state_details.flow_run_id}/set_state", {"state": silent, "force": True})
         assert _received(receiver, 5, tmp_path)[4][1].endswith(": Crashed\nNo sign of life for two minutes.")
 
 
