@@ -154,7 +154,7 @@ def send(method: str, url: str, body: Any = None) -> Any:
     request = urllib.request.Request(url, content, {"content-type": "application/json"}, method=method)
     for left in range(20, -1, -1):
         try:
-            with urllib.request.urlopen(request, timeout=30) as answer:
+            with urllib.request.urlopen(request, timeout=120) as answer:
                 content = answer.read()
             return json.loads(content) if content else None
         except urllib.error.HTTPError as fault:
