@@ -8,7 +8,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / "README.md"
-PAGES = sorted((ROOT / "docs").rglob("*.md"))
+PAGES = sorted(page for ending in ("md", "ipynb") for page in (ROOT / "docs").rglob(f"*.{ending}"))
 # What a command begins with; of text between backticks, what has more than this one word is a command.
 PROGRAMS = {".", "accelerate", "curl", "dvc", "export", "git", "make", "mlflow", "pip", "prefect", "proximal", "python"}
 PROGRAMS |= {".venv/bin/proximal", ".venv/bin/pytest", "eval", "peer.py", "pytest", "until"}

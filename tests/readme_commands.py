@@ -74,6 +74,7 @@ COMMANDS: dict[str, Here | Elsewhere | Target | NotRun] = {
     "dvc exp run -S policy_gradient.learning_rate=1e-4": Elsewhere(
         "tests/components/tracking/test_pipeline_runs.py", ('("exp", "run", "-S"',)
     ),
+    "pip install -c constraints.txt -e '.[notebook]'": NotRun("a download; the tests have the same pins"),
     # what runs came to
     "proximal experiments": Here(shows=("workspace",)),
     "proximal stages": Here(shows=("alignment@2", "evaluation")),

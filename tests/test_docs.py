@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import html
+import importlib.util
 import os
 import re
 import subprocess
@@ -84,6 +85,16 @@ def test_reference_has_every_key_command_and_metric(site: Path) -> None:
     assert {"reward_model.parts.NAME.url", "generation.command", "cycles.NAME.start", "ppo.gae_lambda"} <= written
     assert set(names(commands, "proximal")) <= code_of(site / "reference/cli.html")
     assert {metric.name for metric in (GOLD, *MEANS, WIN_RATE)} <= code_of(site / "reference/metrics.html")
+
+
+def test_every_number_of_params_has_a_unit_or_a_meaning() -> None:
+    found = importlib.util.spec_from_file_location("pages", ROOT / "infra/docs/pages.py")
+    assert found is not None and found.loader is not None
+    pages = importlib.util.module_from_spec(found)
+    found.loader.exec_module(pages)
+    rows = [line[2:-2].split(" | ") for line in pages.params().splitlines() if line.startswith("| `")]
+    numbers = [row for row in rows if row[1].startswith(("number", "integer"))]
+    assert len(numbers) > 150 and [row[0] for row in numbers if not row[2].strip() and not row[4].strip()] == []
 
 
 def test_every_core_function_is_there(site: Path) -> None:

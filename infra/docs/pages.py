@@ -27,7 +27,61 @@ UNITS = {
     "_rollouts": "rollouts",
     "_iterations": "iterations",
     "_fraction": "a share",
+    "_minutes": "minutes",
+    "_prompts": "prompts",
+    "_per_prompt": "responses",
+    "epochs": "passes",
 }
+# Of keys that many sections have, where nothing stands beside them: what a name ends with, the unit, the meaning.
+COMMON = (
+    ("cpu_threads.*", "threads", "of each process of the stage, on a CPU"),
+    ("timeout_minutes.*", "minutes", "null: as long as it takes"),
+    ("scratch.vocabulary_size", "tokens", "of a tokenizer that is trained on the data"),
+    ("scratch.*", "", "of a model that begins with random weights"),
+    ("adapter.rank", "", "of each adapted matrix's change"),
+    ("length_penalty.factor", "score", "what a response of the limit's length loses"),
+    ("prompts_per_iteration", "prompts", "answered in an iteration"),
+    ("cql_coef", "", "of the conservative term in the Q heads' loss"),
+    ("requests_at_once", "requests", "that the server gets before it has answered the first"),
+    ("importance_weight_cap", "", "weights of policy over engine are cut there; null: none are taken"),
+    ("price_per_device_hour", "currency", "of a process for an hour"),
+    ("parts.NAME.weight", "", "of the part in the sum"),
+    ("parts.NAME.batch_size", "responses", "scored in one call"),
+    ("parts.NAME.retries", "calls", "again, after one that failed"),
+    ("suites.NAME.batch_size", "responses", "in one call"),
+    ("suites.NAME.max_fall", "of the suite", "a fall of the mean beyond it refuses as well, sure or not"),
+    ("measurement.batch_size", "responses", "sampled at once"),
+    ("batch_size", "rows", "of an optimiser step: demonstrations, or comparisons"),
+    ("microbatch_size", "sequences", "of one forward pass; several make up a step"),
+    ("seed", "", "of all random numbers: the same gives the same bytes"),
+    ("seed_offset", "", "what is added to seed, so that models differ"),
+    ("learning_rate", "", "of AdamW, at its height"),
+    ("weight_decay", "", "of AdamW, apart from the gradient"),
+    ("gradient_clip", "", "the largest norm that all gradients together keep"),
+    ("temperature", "", "at which the policy samples, and its logprobs are taken"),
+    ("epochs", "passes", "over the rows, or an iteration's rollouts"),
+    ("minibatches", "steps", "of the optimiser in a pass over an iteration's rollouts"),
+    ("iterations_per_cycle", "iterations", "in each cycle"),
+    ("rollouts_per_iteration", "rollouts", "sampled, scored and learned from in an iteration"),
+    ("comparisons_per_iteration", "comparisons", "learned from in an iteration"),
+    ("normalisation_prompts", "prompts", "answered by the SFT policy: over them scores get mean 0 and deviation 1"),
+    ("calibration_bins", "bins", "of the reliability diagram"),
+    ("missing_eos_value", "score", "of a response without an end, or what it costs"),
+    ("score_clip", "score", "scores are cut at plus and minus this"),
+    ("entropy_coef", "", "of the mean entropy in the policy's loss"),
+    ("gamma", "", "discount of a token's reward, for each token before it"),
+    ("gae_lambda", "", "of GAE: 0 trusts the values, 1 the rewards"),
+    ("value_clip_range", "value", "how far a value may move from the rollout's; null: as far as it likes"),
+    ("beta", "", "of the KL to the reference, as in DPO's loss"),
+    ("first_n", "responses", "of which cycle 1 takes the best"),
+    ("growth", "", "by which n grows with each cycle"),
+    ("confidence", "a share", "of the intervals"),
+    ("shown_samples", "prompts", "in the report's table, drawn by lot"),
+    ("min_prompts", "prompts", "held out; with fewer nothing is promoted"),
+    ("max_length_ratio", "", "mean response length over the SFT policy's"),
+    ("min_annotator_agreement", "a share", "below it the data report warns"),
+    ("max_longer_wins", "a share", "of comparisons that the longer, or the shorter, wins; above it the report warns"),
+)
 
 
 def on_config(config: MkDocsConfig) -> MkDocsConfig:
@@ -47,7 +101,19 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     generated = {"params": params(), "metrics": metrics(), "cli": command_line(), "core": core(), "stages": stages()}
     for name, text in generated.items():
         files.append(File.generated(config, f"reference/{name}.md", content=text))
+    for path in sorted((ROOT / "docs/notebooks").glob("*.ipynb")):
+        files.append(File.generated(config, f"notebooks/{path.stem}.md", content=notebook(path)))
     return files
+
+
+def notebook(path: Path) -> str:
+    """A notebook's text and code as a page, with the file itself to load down; what it prints is of whoever runs it."""
+    parts = []
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        text = "".join(cell["source"])
+        parts.append(text if cell["cell_type"] == "markdown" else f"```python\n{text}\n```")
+    head, *rest = parts
+    return "\n\n".join([head, f"The notebook: [{path.name}]({path.name}).", *rest, ""])
 
 
 def command_line() -> str:
@@ -118,8 +184,9 @@ def _section(path: str, section: Mapping[str, Any], classes: Mapping[str, Any], 
     for key, of_key in section["properties"].items():
         value = values.get(key) if isinstance(values, Mapping) else None
         given = "" if not isinstance(values, Mapping) or key not in values or _inner(of_key) else f"`{plain(value)}`"
-        unit = next((unit for end, unit in UNITS.items() if f"_{key}".endswith(end)), "")
-        meaning = of_key.get("description") or _comment(values, key)
+        common = next((told for told in COMMON if _is_named(f"{path}{key}", told[0])), ("", "", ""))
+        unit = next((unit for end, unit in UNITS.items() if f"_{key}".endswith(end)), common[1])
+        meaning = of_key.get("description") or _comment(values, key) or common[2]
         yield f"| `{path}{key}` | {cell(kind(of_key))} | {unit} | {cell(given)} | {cell(meaning)} |"
     yield ""
     for key, of_key in section["properties"].items():
@@ -135,6 +202,13 @@ def _section(path: str, section: Mapping[str, Any], classes: Mapping[str, Any], 
             yield f"{'###' if path else '##'} `{full}`{f', {choice}' if one_of_several else ''}\n"
             yield f"{cell(own.get('description', ''))}\n"
             yield from _section(f"{full}.", own, classes, told)
+
+
+def _is_named(key: str, ending: str) -> bool:
+    """Whether a dotted key ends so; `*` stands for any last word."""
+    if ending.endswith(".*"):
+        key, ending = key.rpartition(".")[0], ending.removesuffix(".*")
+    return key == ending or key.endswith((f".{ending}", f"_{ending}" if "." not in ending else f".{ending}"))
 
 
 def _inner(schema: Mapping[str, Any]) -> list[tuple[str, str]]:
