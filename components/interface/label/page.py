@@ -56,9 +56,10 @@ def _ask(pair: Pair, annotator: str, labels: Labels) -> None:
         st.button(label, f"{verdict}-{pair.id}", width="stretch", on_click=_judge, args=arguments)
 
     with st.container(key="pair"):
-        for turn in pair.messages or [{"role": "user", "content": pair.prompt}]:
-            with st.chat_message(turn["role"]):
-                st.text(turn["content"])
+        with st.container(key=f"prompt-{pair.id}"):  # the first and the last part name the pair: keys.html looks there
+            for turn in pair.messages or [{"role": "user", "content": pair.prompt}]:
+                with st.chat_message(turn["role"]):
+                    st.text(turn["content"])
         for column, name, answer in zip(st.columns(2), "AB", pair.shown_to(annotator), strict=True):
             with column, st.container(border=True, height="stretch", key=f"answer-{name}"):
                 st.subheader(name, anchor=False)
