@@ -117,6 +117,24 @@ def add(
         click.echo("\n".join(version.lines()))
 
 
+@data.command(short_help="Write labels in another tool's form.")
+@click.argument("labels", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--as", "form", type=click.Choice(["label-studio", "argilla"]), required=True,
+              help="Whose: Label Studio's tasks, or Argilla's records.")  # fmt: skip
+def export(labels: Path, file: Path, form: str) -> None:
+    """Write what people said on the page of `proximal label` as JSON that Label Studio or Argilla imports.
+
+    What they export comes in by `proximal data add`, also with labels that were made there.
+    """
+    from components.interface.label.exporting import export_labels
+
+    exported = export_labels(labels, file, form)
+    click.echo(f"{labels}: {exported.labels:,} labels -> {file}")
+    if exported.cut_off:
+        click.echo("its last line is still being written, and was left out")
+
+
 @data.command(short_help="Bring what data.dvc pins.")
 def fetch() -> None:
     """Bring the rows that data.dvc pins, unless data/ holds files of yours: those stay, and the next run pins them."""

@@ -145,6 +145,15 @@ COMMANDS: dict[str, Here | Elsewhere | Target | NotRun] = {
     ),
     'proximal rollback --reason "..."': Elsewhere("tests/components/promotion/test_champions.py", ("rollback",)),
     'proximal promote VERSION --reason "..."': Elsewhere("tests/components/promotion/test_champions.py", ("promote",)),
+    "proximal label": Elsewhere(
+        "tests/flows/test_label_page.py::test_people_judge_and_nothing_is_lost_or_doubled", ('"label"',)
+    ),
+    "proximal data add labels/labels.jsonl": Elsewhere(
+        "tests/flows/test_data_add.py::test_what_people_have_labelled_comes_in_once", ('"labels/labels.jsonl"',)
+    ),
+    "proximal data export labels/labels.jsonl pairs.json --as label-studio": Elsewhere(
+        "tests/flows/test_data_add.py::test_what_people_have_labelled_comes_in_once", ('"export"', '"label-studio"')
+    ),
     "proximal data forget alma": Elsewhere(
         "tests/flows/test_data_forget.py::test_rows_go_into_no_later_version_and_every_model_that_saw_them_is_named",
         ("forget",),

@@ -153,7 +153,7 @@ def _mapped(raw: RawFile) -> tuple[FileName, RawFile]:
         numbers=mapped.numbers,
         files=[source.file] * len(mapped.rows),
         bad_rows=sorted([*raw.bad_rows, *bad], key=lambda row: row.number),
-        sources=(replace(source, format=fitting.name, unused=mapped.unused),),
+        sources=(replace(source, format=fitting.name, unused={**source.unused, **mapped.unused}),),
     )
 
 

@@ -16,6 +16,7 @@ Row = dict[str, Any]
 
 _NOT_UTF8 = Fault("", "the line is not UTF-8", FaultKind.ENCODING)
 _NOT_JSON = Fault("", "the line is not JSON", FaultKind.SCHEMA)
+CUT_OFF = Fault("", "the file ends within the line: it is cut off, or still being written", FaultKind.SCHEMA)
 _NOT_AN_OBJECT = Fault("", "the line is not a JSON object", FaultKind.SCHEMA)
 _HALF_SURROGATE = Fault("", "the line has half of a surrogate pair", FaultKind.ENCODING)
 PLACE = ("raw_row", "raw_file")  # columns that say where a validated row comes from
@@ -106,6 +107,8 @@ def parse_lines(content: bytes, path: str, name: str = "") -> RawFile:
         if not line.strip():
             continue
         row = _parse(line)
+        if row in (_NOT_JSON, _NOT_UTF8) and not raw_line.endswith(b"\n") and _is_cut_off(line):
+            row = CUT_OFF
         if isinstance(row, Fault):
             text = line.decode("utf-8", errors="backslashreplace").rstrip("\r")
             bad_rows.append(BadRow(number, text, row, file))
@@ -131,6 +134,17 @@ def _parse(line: bytes) -> Row | Fault:
     if "\\u" in text and not writable(row):
         return _HALF_SURROGATE
     return row
+
+
+def _is_cut_off(line: bytes) -> bool:
+    """Whether a line begins as a JSON object does, and lacks its end."""
+    try:
+        json.loads(line.decode("utf-8", errors="ignore"))  # it may end within a character, too
+    except json.JSONDecodeError as fault:
+        return line.startswith(b"{") and not fault.msg.startswith("Extra data")
+    except RecursionError:
+        return False
+    return False
 
 
 def parse_json(text: str) -> Any:

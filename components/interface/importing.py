@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from components.config import Params
 from components.data.formats.base import Row
 from components.data_validation.containers import data_files, is_datasets_folder, read_container, stem_of
 from components.data_validation.gathering import by_role
-from components.data_validation.reading import RawFile, Source
+from components.data_validation.reading import CUT_OFF, RawFile, Source
 from components.data_validation.row_checks import check_rows, rows_by_reason
 from components.data_validation.schemas import FileName
 from components.data_validation.tokens import token_counter
@@ -161,8 +161,22 @@ def _read(source: str, revision: str | None, splits: Sequence[str]) -> list[RawF
             do="leave --revision and --split out",
         )
     if path.is_file() or is_datasets_folder(path):
-        return read_container(path, path.name)
-    return [raw for file in data_files(path) for raw in read_container(file, file.relative_to(path).as_posix())]
+        return list(map(_whole_lines, read_container(path, path.name)))
+    return [
+        _whole_lines(raw)
+        for file in data_files(path)
+        for raw in read_container(file, file.relative_to(path).as_posix())
+    ]
+
+
+def _whole_lines(raw: RawFile) -> RawFile:
+    """Without a last line that is not whole: a file of labels grows while it is read, and that line is not faulty."""
+    others = [bad for bad in raw.bad_rows if bad.fault is not CUT_OFF]
+    if others == raw.bad_rows:
+        return raw
+    (source,) = raw.sources
+    told = replace(source, rows=source.rows - 1, unused={CUT_OFF.message: 1})
+    return replace(raw, bad_rows=others, sources=(told,))
 
 
 def _targets(raws: Sequence[RawFile], folder: Path, replace: bool) -> dict[str, Path]:

@@ -196,3 +196,36 @@ def test_what_people_have_labelled_comes_in_once(project: Path) -> None:
         ("Question 9?", "Ann"),
     ]
     assert all({row["chosen"], row["rejected"]} == {"old answer", "new answer"} for row in rows)
+
+    # While somebody labels, the file may end within a line: whole lines alone come in, and the next time the rest.
+    labels.add(pair_of("Question 10?", None, old, new), "Ann", "A")
+    file = project / "labels" / "labels.jsonl"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-40])
+    before = everything()
+    shown = add("labels/labels.jsonl")
+    assert "4 more are in data/ already" in shown and "1 rows are not used: the file ends within the line" in shown
+    assert everything() == before
+    file.write_bytes(whole)
+    assert "1 comparisons" in add("labels/labels.jsonl")
+    assert Path("data/labels.jsonl").read_text().count("\n") == 5
+
+    # What was labelled here comes back from other tools as what it is, so that it is not there twice.
+    for form in ("label-studio", "argilla"):
+        done = CliRunner().invoke(commands, ["data", "export", "labels/labels.jsonl", f"{form}.json", "--as", form])
+        assert (done.exit_code, done.output) == (0, f"labels/labels.jsonl: 7 labels -> {form}.json\n")
+        before = everything()
+        assert "5 more are in data/ already" in add(f"{form}.json")
+        assert everything() == before
+
+
+def test_what_is_no_file_of_labels_is_not_exported(project: Path, tmp_path: Path) -> None:
+    def refused(source: str, target: str) -> str:
+        error = CliRunner().invoke(commands, ["data", "export", source, target, "--as", "argilla"]).exception
+        assert isinstance(error, ProximalError), error
+        return str(error)
+
+    assert "these are no labels" in refused("data/comparisons.jsonl", "new.json")
+    assert "there are no labels" in refused("absent.jsonl", "new.json")
+    assert "a file of this name is there" in refused("data/comparisons.jsonl", "params.yaml")
+    assert not Path("new.json").exists()

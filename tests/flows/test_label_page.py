@@ -20,10 +20,10 @@ from components.interface.importing import checked, read_sources
 from components.interface.label.pairs import Answer, Policy, Queue, in_order, pair_of
 from components.processes import free_port
 from flows.cli import commands
-from tests.served_pages import Served, opened
+from tests.served_pages import PATIENCE_MS, Served
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, Route
 
 ROOT = Path(__file__).parents[2]
 SFT, BEST = Policy("artifacts/sft/policy", "11111111aa"), Policy("policy@champion", "22222222bb")
@@ -79,11 +79,38 @@ def ready(page: Page, question: int) -> None:
     page.get_by_text(f"Question {question}?").wait_for()
 
 
+@pytest.fixture
+def tabs(browser: Browser) -> Iterator[Callable[[str], Page]]:
+    """Opens an address in a tab of a browser that has been here before: scripts are loaded once."""
+    context = browser.new_context()
+    context.set_default_timeout(PATIENCE_MS)
+
+    def opened(url: str) -> Page:
+        page = context.new_page()
+        page.goto(url, wait_until="commit")
+        return page
+
+    yield opened
+    context.close()
+
+
+def answer_shown_as_a(page: Page) -> str:
+    return page.locator(".st-key-answer-A").inner_text()
+
+
 def test_people_judge_and_nothing_is_lost_or_doubled(
-    browser: Browser, project: Path, serve: Callable[..., Served]
+    tabs: Callable[[str], Page], project: Path, serve: Callable[..., Served]
 ) -> None:
-    served = serve()
-    page = opened(browser, served.url)
+    served = serve("--token", "right")
+    assert b"right" not in Path(f"/proc/{served.process.pid}/cmdline").read_bytes()
+    page = tabs(served.url)
+    token = page.get_by_label("Token", exact=True)
+    token.fill("wrong")
+    token.press("Enter")
+    page.get_by_text("That is another token.").wait_for()
+    assert page.get_by_label("Your name").count() == page.get_by_text("Question").count() == 0
+    token.fill("right")
+    token.press("Enter")
     page.get_by_label("Your name").fill("Ann")
     page.get_by_role("button", name="Begin").click()
     judged(page, "Ann", 0)
@@ -91,43 +118,43 @@ def test_people_judge_and_nothing_is_lost_or_doubled(
     assert page.get_by_text(f"old 3 {MARKUP}", exact=True).count() == 1  # as it is, not as Markdown
     assert page.get_by_text("champion").count() == 0  # nobody knows whose answer it is
 
-    why = page.get_by_label("Why (if you like)")
-    why.fill("")
-    why.press_sequentially("0 is 1 of 2 reasons")  # its digits judge nothing
-    why.press("Enter")
-    page.get_by_role("button", name=re.compile("A is better")).click()
+    page.get_by_label("Why (if you like)").press_sequentially("0 is 1 of 2 reasons")  # its digits judge nothing
+    page.get_by_role("button", name="A is better").click()
     judged(page, "Ann", 1)
     assert [(row["label"], row["why"]) for row in kept()] == [("A", "0 is 1 of 2 reasons")]
-
-    page.reload()
-    judged(page, "Ann", 1)
-    ready(page, 2)
     served.kill()  # between two labels
     assert len(kept()) == 1
     with Path("labels/labels.jsonl").open("a") as file:
         file.write('{"pair": "cut off while it was wri')
+
     served = serve()
-    page = opened(browser, f"{served.url}/?annotator=Ann")
+    page = tabs(f"{served.url}/?annotator=Ann")
     judged(page, "Ann", 1)
     ready(page, 2)
-    stale = opened(browser, f"{served.url}/?annotator=Ann")
+    stale = tabs(f"{served.url}/?annotator=Ann")
     ready(stale, 2)
-    page.keyboard.press("2")
+    with_keys_late(page, lambda: page.reload(wait_until="commit"), "Ann: 1 of 3")
+    ready(page, 2)
+    for _ in range(3):  # one that is held down repeats itself
+        page.keyboard.down("2")
+    page.keyboard.up("2")
     judged(page, "Ann", 2)
     ready(page, 1)
     stale.keyboard.press("1")  # of the pair that the other window has judged since
     stale.get_by_text("You have judged that pair before").wait_for()
+    why = page.get_by_label("Why (if you like)")
+    why.fill("never mind")
+    why.press("Enter")  # which leaves the field: keys are keys again
     page.keyboard.press("s")
     page.get_by_text("That was the last pair").wait_for()
-    assert [row["label"] for row in kept()] == ["A", "B", "skip"]
+    assert [(row["label"], row.get("why")) for row in kept()][1:] == [("B", None), ("skip", "never mind")]
 
     # A second annotator, who says the same of pair 3, and of pair 2 "tie".
-    other = opened(browser, f"{served.url}/?annotator=Bob")
+    other = tabs(f"{served.url}/?annotator=Bob")
     judged(other, "Bob", 0)
     ready(other, 3)
     first = kept()[0]["shown"][0]["text"]  # what Ann preferred
-    of_a = other.get_by_test_id("stColumn").first.inner_text()
-    other.keyboard.press("1" if first in of_a else "2")
+    other.keyboard.press("1" if first in answer_shown_as_a(other) else "2")
     judged(other, "Bob", 1)
     ready(other, 2)
     other.keyboard.press("0")
@@ -152,18 +179,18 @@ def test_people_judge_and_nothing_is_lost_or_doubled(
     assert found.rows[0]["chosen"] == found.rows[2]["chosen"] == first
 
 
-def test_a_token_opens_the_page_and_another_does_not(browser: Browser, serve: Callable[..., Served]) -> None:
-    served = serve("--token", "right")
-    assert b"right" not in Path(f"/proc/{served.process.pid}/cmdline").read_bytes()
-    page = opened(browser, f"{served.url}/?annotator=Ann")
-    field = page.get_by_label("Token", exact=True)
-    field.fill("wrong")
-    field.press("Enter")
-    page.get_by_text("That is another token.").wait_for()
+def with_keys_late(page: Page, load: Callable[[], object], text: str) -> None:
+    """Nothing can be judged before keys work: the script that listens to them, and the buttons, come late."""
+    held: list[Route] = []
+    page.route(re.compile(r"/(Html|Button)\.[^/]*js$"), lambda route: held.append(route))
+    load()
+    page.get_by_text(text).wait_for()
+    while len(held) < 2:
+        page.wait_for_timeout(50)
     assert page.get_by_text("Question").count() == 0
-    field.fill("right")
-    field.press("Enter")
-    ready(page, 3)
+    for route in held:
+        route.continue_()
+    page.unroute_all()
 
 
 @pytest.mark.parametrize(

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import compress
 
+from components.data.formats.argilla import ARGILLA
 from components.data.formats.base import Format, Row
 from components.data.formats.conversational import CONVERSATIONAL
 from components.data.formats.conversations import TURNS, is_hh, is_turns
 from components.data.formats.demonstrations import ALPACA, DEMONSTRATIONS, DIALOGUES, ends_with_the_assistant
 from components.data.formats.implied import HH, IMPLIED
+from components.data.formats.label_studio import LABEL_STUDIO
 from components.data.formats.labels import LABELS
 from components.data.formats.preferences import PREFERENCES
 from components.data.formats.prompts import ASKED_DIALOGUES, PROMPTS
@@ -24,6 +26,8 @@ FORMATS = (
     HH,
     IMPLIED,
     LABELS,
+    LABEL_STUDIO,
+    ARGILLA,
     RANKED,
     RANKED_RECORDS,
     UNPAIRED,

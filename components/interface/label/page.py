@@ -17,6 +17,14 @@ from components.interface.label.labels import Labels, Verdict, agreement
 from components.interface.label.pairs import Pair, Queue
 
 _NAME_CHARACTERS = 40
+_KEYS = Path(__file__).with_name("keys.html")
+# In the order in which they stand; keys.html presses them by their verdicts.
+_BUTTONS: tuple[tuple[str, Verdict], ...] = (
+    ("A is better (1)", "A"),
+    ("B is better (2)", "B"),
+    ("Tie (0)", "tie"),
+    ("Skip (s)", "skip"),
+)
 
 
 def main() -> None:
@@ -31,6 +39,8 @@ def main() -> None:
     done = len(queue.pairs) - len(waiting)
     st.progress(done / len(queue.pairs), text=f"{annotator}: {done} of {len(queue.pairs)} pairs judged")
     st.caption(f"Agreement: {agreement(rows)}")
+    if not _listens():
+        return
     if said := st.session_state.pop("said", None):
         st.warning(said)
     if waiting:
@@ -40,24 +50,24 @@ def main() -> None:
 
 
 def _ask(pair: Pair, annotator: str, labels: Labels) -> None:
-    def button(label: str, key: str, verdict: Verdict) -> None:
+    def button(label: str, verdict: Verdict) -> None:
         # Named for its pair: a click that comes late is of the pair that was shown, and that has a label already.
         arguments = (labels, pair, annotator, verdict)
-        st.button(label, f"{verdict}-{pair.id}", shortcut=key, width="stretch", on_click=_judge, args=arguments)
+        st.button(label, f"{verdict}-{pair.id}", width="stretch", on_click=_judge, args=arguments)
 
-    st.subheader("Prompt")
-    st.text(pair.prompt)
-    for column, name, answer, key in zip(st.columns(2), ("A", "B"), pair.shown_to(annotator), ("1", "2"), strict=True):
-        with column, st.container(border=True):
-            st.subheader(name)
-            st.text(answer.text)
-            button(f"{name} is better", key, "A" if name == "A" else "B")
-    tie, skip = st.columns(2)
-    with tie:
-        button("Tie", "0", "tie")
-    with skip:
-        button("Skip", "s", "skip")
-    st.text_input("Why (if you like)", key=f"why-{pair.id}", max_chars=500)
+    with st.container(key="pair"):
+        with st.container(key=f"prompt-{pair.id}"):  # the first and the last part name the pair: keys.html looks there
+            for turn in pair.messages or [{"role": "user", "content": pair.prompt}]:
+                with st.chat_message(turn["role"]):
+                    st.text(turn["content"])
+        for column, name, answer in zip(st.columns(2), "AB", pair.shown_to(annotator), strict=True):
+            with column, st.container(border=True, height="stretch", key=f"answer-{name}"):
+                st.subheader(name, anchor=False)
+                st.text(answer.text)
+        for column, (label, verdict) in zip(st.columns(4), _BUTTONS, strict=True):
+            with column:
+                button(label, verdict)
+        st.text_input("Why (if you like)", key=f"why-{pair.id}", max_chars=500)
 
 
 def _judge(labels: Labels, pair: Pair, annotator: str, verdict: Verdict) -> None:
@@ -68,6 +78,18 @@ def _judge(labels: Labels, pair: Pair, annotator: str, verdict: Verdict) -> None
     else:
         if not fresh:
             st.session_state["said"] = "You have judged that pair before: the first label stays."
+
+
+def _listens() -> bool:
+    """Whether keys work by now. Only then is a pair shown.
+
+    Texts come with the page; buttons, and the script that listens to keys, are loaded after it: a key that is pressed
+    before is lost. When both are there, the script presses a button that says so.
+    """
+    st.html(_KEYS, unsafe_allow_javascript=True)
+    if not st.session_state.get("listens"):
+        st.button("Begin", "listens-now", on_click=lambda: st.session_state.update(listens=True))
+    return bool(st.session_state.get("listens"))
 
 
 def _annotator() -> str:

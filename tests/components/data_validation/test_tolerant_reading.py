@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from components.data_validation.reading import parse_lines, read_tolerantly
+from components.data_validation.reading import CUT_OFF, parse_lines, read_tolerantly
 
 
 def test_rows_keep_their_line_numbers_over_blank_and_bad_rows() -> None:
@@ -34,6 +34,15 @@ def test_a_line_that_could_not_be_written_again_is_no_row(line: bytes, fault: st
     raw = parse_lines(line, "data/x.jsonl")
     assert raw.rows == []
     assert [str(bad.fault) for bad in raw.bad_rows] == [fault]
+
+
+@pytest.mark.parametrize("end", [b'{"a', b'{"a": ', b'{"a": {"b": 1}', b'{"a": "\xc3', b'{"a": [1, -'])
+def test_a_last_line_that_lacks_its_end_is_no_other_fault(end: bytes) -> None:
+    raw = parse_lines(b'{"a": 0}\n' + end, "data/x.jsonl")
+    assert raw.rows == [{"a": 0}]
+    assert [bad.fault for bad in raw.bad_rows] == [CUT_OFF]
+    (bad,) = parse_lines(end + b"\n", "data/x.jsonl").bad_rows  # which is a line of its own
+    assert bad.fault != CUT_OFF
 
 
 def test_a_whole_surrogate_pair_is_sound() -> None:

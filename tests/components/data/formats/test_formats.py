@@ -208,6 +208,18 @@ CASES: dict[str, tuple[str, list[Row], list[Row]]] = {
              "policy_rejected": "sft", "digest_rejected": "1"},
         ],
     ),
+    "a pair of Label Studio's": (
+        "Label Studio's pairs",
+        [{"id": 3, "data": {"prompt": "Why?", "answer1": "Bad.", "answer2": "Good."}, "annotations": [
+            {"completed_by": 5, "result": [{"type": "pairwise", "value": {"selected": "right"}}]}]}],
+        [{"id": "3/5", "pair": 3, "annotator": "5", "prompt": "Why?", **PAIR, "shown_first": "rejected"}],
+    ),
+    "a pair of Argilla's": (
+        "Argilla's records",
+        [{"id": "3", "fields": {"prompt": "Why?", "response1": "Bad.", "response2": "Good."}, "metadata": {},
+          "responses": {"better": [{"value": ["response2", "response1"], "user_id": "5"}]}}],
+        [{"id": "3/5", "pair": "3", "annotator": "5", "prompt": "Why?", **PAIR, "shown_first": "rejected"}],
+    ),
 }  # fmt: skip
 
 
