@@ -47,10 +47,10 @@ def main() -> None:
     st.caption(f"Every answer: {asking.sentence()}")
     for column, name, policy in zip(st.columns(len(names)), names, policies, strict=True):
         with column:
-            st.subheader(name)
+            st.subheader(f"`{name}`", anchor=False)
             st.caption("reads the whole conversation" if policy.reads_conversations else "reads every message alone")
     for exchange in said:
-        for place, answer in zip(_places(exchange.message, len(names)), exchange.answers, strict=True):
+        for place, answer in zip(_places(exchange.message, names), exchange.answers, strict=True):
             place.text(answer)
     if fault := st.session_state.pop("fault", None):
         st.error("That message was not answered.")
@@ -58,7 +58,7 @@ def main() -> None:
     # One message at a time: another one would cut the answers off.
     st.chat_input("Say something", max_chars=_CHARACTERS, disabled=bool(waiting), key="typed", on_submit=_take)
     if waiting:
-        _answer(waiting, policies, said, asking)
+        _answer(waiting, names, policies, said, asking)
         st.rerun()
     if said:
         st.button("New conversation", on_click=said.clear)
@@ -68,8 +68,8 @@ def _take() -> None:
     st.session_state["waiting"] = st.session_state["typed"].strip()
 
 
-def _answer(message: str, policies: list[Streaming], said: list[_Exchange], asking: Asking) -> None:
-    places = _places(message, len(policies))
+def _answer(message: str, names: list[str], policies: list[Streaming], said: list[_Exchange], asking: Asking) -> None:
+    places = _places(message, names)
     shown = [""] * len(policies)
 
     def tell(number: int, part: str) -> None:
@@ -97,13 +97,14 @@ def _asked(message: str, number: int, policy: Streaming, said: list[_Exchange]) 
     return [*turns, Message(role="user", content=message)]
 
 
-def _places(message: str, count: int) -> list[DeltaGenerator]:
+def _places(message: str, names: list[str]) -> list[DeltaGenerator]:
     """Show a message, and make the places of its answers below."""
     with st.chat_message("user"):
         st.text(message)
     places = []
-    for column in st.columns(count):
+    for column, name in zip(st.columns(len(names)), names, strict=True):
         with column, st.container(border=True):
+            st.caption(f"`{name}`")  # which the heading far above, or on a narrow screen, does not tell
             places.append(st.empty())
     return places
 

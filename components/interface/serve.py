@@ -106,10 +106,11 @@ def template_of(codec: Codec) -> str:
     bare = codec.tokenizer(before + after, add_special_tokens=False)["input_ids"]
     own = dressed[: len(dressed) - len(bare)]  # what the tokenizer puts before every text
     begin = "".join(codec.tokenizer.convert_ids_to_tokens(own))
-    refusal = _quoted("this policy has no chat template: it reads one message of the user's, and nothing before it")
+    refusal = _quoted("messages: this policy has no chat template and takes one message, of the role user; asked: ")
+    asked = "(messages | map(attribute='role') | join(', '))"
     return (
         "{%- if messages | length != 1 or messages[0]['role'] != 'user' -%}"
-        f"{{{{ raise_exception({refusal}) }}}}{{%- endif -%}}"
+        f"{{{{ raise_exception({refusal} + {asked}) }}}}{{%- endif -%}}"
         f"{{{{ {_quoted(begin + before)} + messages[0]['content'] + {_quoted(after)} }}}}"
     )
 

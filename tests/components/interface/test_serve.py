@@ -80,6 +80,15 @@ def started(tmp_path: Path) -> Iterator[Callable[[Path], tuple[subprocess.Popen[
         process.wait()
 
 
+def refusal(client: openai.OpenAI, **asked: Any) -> Any:
+    """What a status 400 says."""
+    with pytest.raises(openai.BadRequestError) as fault:
+        client.chat.completions.create(**asked)
+    body = fault.value.response.json()
+    assert set(body) == {"detail"}
+    return body["detail"]
+
+
 def test_openais_client_gets_the_policys_answers_whole_and_streamed(sft: Path, started: Any, tmp_path: Path) -> None:
     codec = load_codec(sft)
     save_policy(random_causal_model("llama", len(codec.tokenizer), 3), codec, tmp_path / "policy")
@@ -98,10 +107,12 @@ def test_openais_client_gets_the_policys_answers_whole_and_streamed(sft: Path, s
     drawn = {**asked, "temperature": 1.0, "seed": 5}
     once, again = (client.chat.completions.create(**drawn).choices[0].message.content for _ in range(2))
     assert once == again
-    with pytest.raises(openai.BadRequestError):  # it has no chat template
-        client.chat.completions.create(**{**asked, "messages": asked["messages"] * 2})
-    with pytest.raises(openai.BadRequestError):  # it serves one model
-        client.chat.completions.create(**{**asked, "model": "other"})
+    turns = [*asked["messages"], {"role": "assistant", "content": "Yes."}, *asked["messages"]]
+    assert refusal(client, **{**asked, "messages": turns}) == (
+        "messages: this policy has no chat template and takes one message, of the role user; "
+        "asked: user, assistant, user"
+    )
+    assert refusal(client, **{**asked, "model": "other"}) == "Server is pinned to 'policy'; requested 'other'."
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=60) == 128 + signal.SIGTERM
     assert list((tmp_path / "tmp").glob("proximal-serve-*")) == []
