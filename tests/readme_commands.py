@@ -44,6 +44,7 @@ COMPARE = Elsewhere(
 EVALUATE = "tests/components/interface/test_evaluate.py::"
 DEPLOYMENT = "tests/flows/test_deployment.py::test_a_project_is_served_from_its_registration_to_the_end"
 FLOWS = "tests/flows/test_deployed_flows.py::"
+QUEUE = "tests/e2e/test_pipeline.py::test_a_queue_gives_runs_to_compare_under_one_parent_with_the_bytes_of_runs_alone"
 APPROVED = "tests/flows/test_approved_runs.py::"
 
 COMMANDS: dict[str, Here | Elsewhere | Target | NotRun] = {
@@ -73,6 +74,19 @@ COMMANDS: dict[str, Here | Elsewhere | Target | NotRun] = {
     "dvc repro sft": Elsewhere("tests/e2e/test_pipeline.py::test_gold_rises_beyond_its_interval", ('"repro")',)),
     "dvc exp run -S policy_gradient.learning_rate=1e-4": Elsewhere(
         "tests/components/tracking/test_pipeline_runs.py", ('("exp", "run", "-S"',)
+    ),
+    "dvc exp run --queue --name lr -S 'policy_gradient.learning_rate=1e-4,3e-4,1e-3'": Elsewhere(
+        QUEUE, ('"--queue", "--name", "lr", "-S"',)
+    ),
+    "dvc queue start --jobs 1": Elsewhere(QUEUE, ('"queue", "start", "--jobs", "1"',)),
+    "dvc queue status": Elsewhere(QUEUE, ('"queue", "status"',)),
+    "dvc queue logs lr-1": Elsewhere(QUEUE, ('"queue", "logs", "lr-1"',)),
+    "dvc exp run --run-all": Elsewhere("tests/components/tracking/test_pipeline_runs.py", ('"--run-all"',)),
+    "dvc exp apply lr-2": Elsewhere(QUEUE, ('"exp", "apply", "lr-2"',)),
+    "pip install -c constraints.txt -e '.[sweep]'": NotRun("a download; the tests have the same pins"),
+    "python -m examples.optuna_sweep --study lr --trials 12": Elsewhere(
+        "tests/flows/test_sweep.py::test_a_study_goes_on_where_it_was_killed_and_its_trials_are_runs_under_one_parent",
+        ('"examples.optuna_sweep", "--study"',),
     ),
     "pip install -c constraints.txt -e '.[notebook]'": NotRun("a download; the tests have the same pins"),
     # what runs came to

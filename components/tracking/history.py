@@ -21,6 +21,7 @@ class RunRecord:
     started: int
     tags: dict[str, str]
     metrics: dict[str, float] = field(default_factory=dict)
+    params: dict[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -75,9 +76,9 @@ def find_maker(outputs: Mapping[str, str], before: int | None = None) -> RunReco
     return None
 
 
-def children(parent: str) -> list[RunRecord]:
-    """The runs of a pipeline's stages, the last started first."""
-    return search(f"tags.mlflow.parentRunId = '{parent}'")
+def children(parent: str, at_most: int = _CANDIDATES) -> list[RunRecord]:
+    """The runs of a pipeline's stages, or of a sweep, the last started first."""
+    return search(f"tags.mlflow.parentRunId = '{parent}'", at_most)
 
 
 def search_tag(name: str, value: str, more: str = "") -> Iterator[RunRecord]:
@@ -86,15 +87,17 @@ def search_tag(name: str, value: str, more: str = "") -> Iterator[RunRecord]:
         yield from search(f"tags.`{key}` = '{value}'{more}")
 
 
-def search(query: str) -> list[RunRecord]:
+def search(query: str, at_most: int = _CANDIDATES) -> list[RunRecord]:
     """Runs of this project that match, the last started first."""
     with store.tracking_faults():
         runs = store.client().search_runs(
-            [store.experiment_id()], query, order_by=["attributes.start_time DESC"], max_results=_CANDIDATES
+            [store.experiment_id()], query, order_by=["attributes.start_time DESC"], max_results=at_most
         )
     return [_record(run) for run in runs]
 
 
 def _record(run: Any) -> RunRecord:
     info, data = run.info, run.data
-    return RunRecord(info.run_id, info.status, info.start_time, all_plain(data.tags), dict(data.metrics))
+    return RunRecord(
+        info.run_id, info.status, info.start_time, all_plain(data.tags), dict(data.metrics), dict(data.params)
+    )

@@ -16,6 +16,14 @@ from components.tracking.naming import run_name
 from components.tracking.provenance import PIPELINE, flatten, pipeline_tags, process_is_gone
 from components.tracking.runs import PROMOTION, reopened
 from components.tracking.store import StoreAway
+from components.tracking.sweeps import (
+    SWEEP,
+    open_sweep,
+    refresh_open_sweeps,
+    refresh_sweep,
+    sweep_named,
+    tags_below,
+)
 from components.tracking.sync import AT_WORK, deliver_left
 from components.tracking.writing import create_run, log_texts
 
@@ -23,16 +31,20 @@ _UNCHANGED = "unchanged"
 _THERE = {_UNCHANGED, "restored", "confirmed"}  # outcomes of a stage whose result was made before
 
 
-def start_pipeline_run(params: Params, flow_run_id: str, root: Path) -> str:
+def start_pipeline_run(params: Params, flow_run_id: str, root: Path, sweep: str | None = None) -> str:
     """Open the parent run and return its id; the caller exports it to the stages as PROXIMAL_PARENT_RUN_ID.
 
     Runs that a killed process left open are closed first.
 
     Args:
         root: of the repository, whose commit and data the run names.
+        sweep: the name under which it is one of several runs of that commit.
     """
     reconcile_dead_runs()
     tags = pipeline_tags(params, root) | {"prefect_flow_run_id": flow_run_id, "mlflow.source.name": "flows.rlhf"}
+    if sweep is not None:
+        told = sweep_named(sweep, root)
+        tags |= tags_below(open_sweep(told), told)
     return create_run(run_name(params, root), tags, flatten(params.values()))
 
 
@@ -59,6 +71,7 @@ def finish_pipeline_run(
         run.tags(outcomes | makers)
         run.end(status)
     with suppress(StoreAway):
+        refresh_sweep(get_run(run_id))
         reconcile_dead_runs()
 
 
@@ -77,11 +90,11 @@ def was_idle(run_id: str, stages: Mapping[str, str]) -> bool:
     """Whether nothing was made, and promotion found its decision made before ("already champion").
 
     In a clone every result is restored from DVC's cache. That is no news either, where a finished run of the same
-    params and data is in this store.
+    params and data is in this store; but a sweep has all of its runs, also what was known before it.
     """
     outcomes = {outcome for stage, outcome in stages.items() if stage != PROMOTION}
     run = get_run(run_id)
-    if run is None or not outcomes <= _THERE:
+    if run is None or SWEEP in run.tags or not outcomes <= _THERE:
         return False
     if PROMOTION in stages and not run.tags.get("decision", "").startswith("already"):
         return False
@@ -117,6 +130,7 @@ def reconcile_dead_runs() -> list[str]:
         log_texts(run_id, tags={"error": "the process ended without a word (killed, or the machine stopped)"})
         with store.tracking_faults():
             store.client().set_terminated(run_id, "KILLED")
+    refresh_open_sweeps()
     return dead
 
 

@@ -26,7 +26,7 @@ def provenance_tags(params: Params, root: Path) -> dict[str, str]:
     Args:
         root: of the repository.
     """
-    commit = _git(root, "rev-parse", "HEAD")
+    commit = commit_of(root)
     return {
         "git_commit": commit or "none",
         # Without dvc.lock: a run writes it, and it says what came out, not what went in.
@@ -78,6 +78,11 @@ def content_digests(paths: Iterable[Path], root: Path) -> dict[str, str]:
         for path in paths
         for part, value in tree_digests(path).items()
     }
+
+
+def commit_of(root: Path) -> str:
+    """The commit that is checked out; empty where there is none."""
+    return _git(root, "rev-parse", "HEAD")
 
 
 def _git(root: Path, *arguments: str) -> str:

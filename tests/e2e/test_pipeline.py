@@ -7,9 +7,11 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from mlflow import MlflowClient
 
 from components.worlds.helpdesk import world
 
@@ -91,3 +93,41 @@ def test_training_again_gives_the_same_bytes(workspace: Path) -> None:
     for stage in ("sft", "alignment@1"):
         _dvc(workspace, "repro", "--force", "--single-item", "--no-run-cache", stage)
     assert (workspace / "dvc.lock").read_bytes() == lock
+
+
+def test_a_queue_gives_runs_to_compare_under_one_parent_with_the_bytes_of_runs_alone(
+    workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for role in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{role}_NAME", "Test")
+        monkeypatch.setenv(f"GIT_{role}_EMAIL", "test@localhost")
+    _git(workspace, "add", "--all")
+    _git(workspace, "commit", "--quiet", "--message", "start")
+    values = "policy_gradient.learning_rate=1e-4,3e-4"
+    _dvc(workspace, "exp", "run", "--queue", "--name", "lr", "-S", values)
+    _dvc(workspace, "queue", "start", "--jobs", "1")
+    deadline = time.monotonic() + 800
+    while _dvc(workspace, "queue", "status").count("Success") < 2:
+        assert time.monotonic() < deadline, _dvc(workspace, "queue", "logs", "lr-1")
+        time.sleep(1)
+    store = MlflowClient(f"sqlite:///{workspace}/mlflow.db")
+    experiment = [store.get_experiment_by_name("proximal").experiment_id]
+    [sweep] = store.search_runs(experiment, "tags.stage = 'sweep'")
+    below = store.search_runs(experiment, f"tags.mlflow.parentRunId = '{sweep.info.run_id}'")
+    assert {run.data.params["ppo.learning_rate"] for run in below} == {"0.0001", "0.0003"}
+    assert sweep.info.status == "FINISHED" and {run.info.status for run in below} == {"FINISHED"}
+    for run in below:
+        figures = [f"{run.data.metrics[f'eval/{name}']:.3f}" for name in ("gold", "judge", "kl", "win_rate")]
+        row = " | ".join([run.data.params["ppo.learning_rate"], *figures, "FINISHED"])
+        assert row in sweep.data.tags["mlflow.note.content"]
+
+    _dvc(workspace, "exp", "apply", "lr-2")
+    applied = (workspace / "dvc.lock").read_text()
+    _dvc(workspace, "repro", "--force", "--single-item", "--no-run-cache", "alignment@1")  # alone, in the workspace
+    assert (workspace / "dvc.lock").read_text() == applied != _git(workspace, "show", "HEAD:dvc.lock")
+    _git(workspace, "reset", "--quiet", "--hard")
+    _dvc(workspace, "checkout", "--quiet")
+
+
+def _git(workspace: Path, *arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=workspace, check=True, capture_output=True, text=True).stdout

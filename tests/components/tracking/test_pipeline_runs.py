@@ -68,15 +68,44 @@ def test_every_dvc_command_gives_one_parent_run_with_its_stages_in_the_repositor
     for command in commands:
         assert dvc(*command) == 0
     assert dvc("queue", "start") == 0
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and len(ended_parents()) < 4:
-        time.sleep(0.5)
+    wait_for_parents(4)
     assert sorted(parent.data.params["seed"] for parent in ended_parents()) == ["1", "11", "12", "13"]
     for parent in ended_parents():
         children = runs(f"tags.mlflow.parentRunId = '{parent.info.run_id}'")
         assert {child.data.tags["stage"] for child in children} == {"sft", "judge"}
         assert {child.info.status for child in children} == {"FINISHED"} and len(children) == 2
-    assert len(runs("")) == 12  # nobody is an orphan
+    assert len(runs("tags.stage != 'sweep'")) == 12  # nobody is an orphan
+
+
+def test_what_a_queue_runs_are_runs_under_one_parent_whichever_worker_runs_them(project: Path) -> None:
+    assert dvc("exp", "run", "--queue", "--name", "lr", "-S", "policy_gradient.learning_rate=1e-4,3e-4") == 0
+    assert dvc("exp", "run", "--queue", "-S", "seed=2") == 0  # of no list
+    assert dvc("exp", "run", "--run-all", "--jobs", "2") == 0
+    wait_for_parents(3)
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, check=True, text=True).stdout.strip()
+    sweeps = {sweep.info.run_name: sweep for sweep in runs("tags.stage = 'sweep'")}
+    assert set(sweeps) == {"lr", f"queue on {commit[:7]}"}
+    below = {name: runs(f"tags.mlflow.parentRunId = '{sweep.info.run_id}'") for name, sweep in sweeps.items()}
+    assert {run.data.params["ppo.learning_rate"] for run in below["lr"]} == {"0.0001", "0.0003"}
+    assert {run.data.tags["sweep"] for run in below["lr"]} == {"lr"} and len(below["lr"]) == 2
+    assert [run.data.params["seed"] for run in below.pop(f"queue on {commit[:7]}")] == ["2"]
+    assert {sweep.info.status for sweep in sweeps.values()} == {"FINISHED"}
+    head, _, *rows = sweeps["lr"].data.tags["mlflow.note.content"].splitlines()
+    assert head == "| run | ppo.learning_rate | gold | judge | KL | win rate | ended as |"
+    assert [[cell for cell in row.split(" | ") if cell.startswith("0.")] for row in sorted(rows)] == [
+        ["0.0001"],
+        ["0.0003"],
+    ]
+    assert dvc("exp", "run", "-S", "seed=3") == 0  # alone it is of no sweep
+    [alone] = runs("params.seed = '3' AND tags.stage = 'pipeline'")
+    assert "sweep" not in alone.data.tags and "mlflow.parentRunId" not in alone.data.tags
+
+
+def wait_for_parents(count: int) -> None:
+    """A queue's workers go on behind the command that started them."""
+    deadline = time.monotonic() + 400
+    while time.monotonic() < deadline and len(ended_parents()) < count:
+        time.sleep(0.5)
 
 
 def ended_parents() -> list[Any]:
