@@ -18,12 +18,10 @@ from components.artifacts import read_json
 from components.config import load_params
 from components.errors import ProximalError
 from components.place import Place
-from flows.budget import RunBudget
 from flows.environment import set_environment, stage_variables
-from flows.gpus import gpus_of
 from flows.graph import read_stages
+from flows.operation import Operations
 from flows.outcome import PipelineFailure, came_to, failed
-from flows.pools import dispatches
 from flows.processes import end_with_worker, processes
 from flows.progress import followed
 from flows.record import read_evaluation, recorded
@@ -79,16 +77,15 @@ def trial(
             variables = stage_variables(
                 repository, PROXIMAL_PARENT_RUN_ID=run.run_id, PROXIMAL_FLOW_RUN_ID=str(flow_run.id)
             )
-            params, graph, gpus = load_params(Place(folder).params), read_stages(folder), gpus_of(folder)
-            elsewhere = dispatches(params, graph, folder, repository)
-            limits, budget = params.orchestration.timeout_minutes, RunBudget(params, folder)
+            graph = read_stages(folder)
+            operations = Operations(load_params(Place(folder).params), graph, folder, repository)
             cycles = [stage.name for stage in graph if stage.name.startswith(_CYCLE)]
             stages: dict[str, PrefectFuture[Any]] = {}
             with followed(str(flow_run.id), graph, repository):
                 for stage in graph:
                     upstream = [stages[name] for name in stage.upstream]
-                    limit, dispatch = limits.of(stage.name), elsewhere.get(stage.name)
-                    future = run_stage.submit(stage, folder, variables, upstream, limit, gpus, dispatch, budget)
+                    operation = operations.of(stage.name)
+                    future = run_stage.submit(stage, folder, variables, upstream, operation, return_state=False)
                     stages[stage.name] = future
                     if stage.name in cycles[:-1] and not _is_worth_more(stage.name, future, folder, goes_on):
                         _tell(run.run_id, trial_state="PRUNED")

@@ -53,7 +53,7 @@ Path("artifacts/evaluation/metrics.json").write_text(json.dumps(whole))
 def project(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefect_api: str) -> Tiny:
     """Two cycles and what comes after them; the stages note in a log outside of their clones that they ran."""
     (tiny.folder / "cycle.py").write_text(CYCLE)
-    (tiny.folder / "select.py").write_text(SELECTION)
+    (tiny.folder / "choose.py").write_text(SELECTION)
     before = {"1": "data", "2": "artifacts/alignment/1/metrics.json"}
     cycle = {
         "foreach": before,
@@ -65,7 +65,7 @@ def project(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefect
         },
     }
     made = ["artifacts/selection/selection.json", "artifacts/evaluation/metrics.json"]
-    selection = {"cmd": "python select.py", "deps": ["artifacts/alignment/2/metrics.json"], "outs": made}
+    selection = {"cmd": "python choose.py", "deps": ["artifacts/alignment/2/metrics.json"], "outs": made}
     YAML().dump({"stages": {"alignment": cycle, "selection": selection}}, tiny.folder / "dvc.yaml")
     params = YAML().load(tiny.folder / "params.yaml")
     params["cycles"] = CYCLES
@@ -105,9 +105,10 @@ def runs_below(name: str) -> tuple[Any, dict[str, Any]]:
     return above, {run.data.tags["trial"]: run for run in below}
 
 
-def wait_for(path: Path, words: str) -> None:
+def wait_for(path: Path, words: str, process: subprocess.Popen[str]) -> None:
     deadline = time.monotonic() + 400
     while not (path.exists() and words in path.read_text()):
+        assert process.poll() is None, ended(process)
         assert time.monotonic() < deadline
         time.sleep(0.2)
 
@@ -115,7 +116,7 @@ def wait_for(path: Path, words: str) -> None:
 def test_a_killed_study_goes_on_and_says_what_became_of_each_trial(project: Tiny, tmp_path: Path) -> None:
     (tmp_path / "waits").touch()
     killed = start(project, "tiny", trials=1)
-    wait_for(tmp_path / "log", "cycle 2")
+    wait_for(tmp_path / "log", "cycle 2", killed)
     killed.kill()
     ended(killed)
     (tmp_path / "waits").unlink()
