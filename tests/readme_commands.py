@@ -85,7 +85,7 @@ COMMANDS: dict[str, Here | Elsewhere | Target | NotRun] = {
     "dvc exp apply lr-2": Elsewhere(QUEUE, ('"exp", "apply", "lr-2"',)),
     "pip install -c constraints.txt -e '.[sweep]'": NotRun("a download; the tests have the same pins"),
     "python -m examples.optuna_sweep --study lr --trials 12": Elsewhere(
-        "tests/flows/test_sweep.py::test_a_study_goes_on_where_it_was_killed_and_its_trials_are_runs_under_one_parent",
+        "tests/flows/test_sweep.py::test_a_killed_study_goes_on_and_says_what_became_of_each_trial",
         ('"examples.optuna_sweep", "--study"',),
     ),
     "pip install -c constraints.txt -e '.[notebook]'": NotRun("a download; the tests have the same pins"),

@@ -26,7 +26,8 @@ rate, kl = params["{RATE.partition(".")[2]}"], params["{KL.partition(".")[2]}"]
 cycle, log = int(sys.argv[1]), Path(os.environ["TINY_LOG"])
 log.open("a").write(f"cycle {{cycle}} {{rate}} {{kl}}\\n")
 folder = Path(f"artifacts/alignment/{{cycle}}")
-folder.mkdir(parents=True)
+(folder / "policy").mkdir(parents=True)
+(folder / "policy" / "weights").write_text(f"{{cycle}} {{rate}} {{kl}}")
 (folder / "metrics.json").write_text(json.dumps({{"validation": {{"judge": cycle * rate * 100, "kl": kl}}}}))
 while cycle == 2 and log.with_name("waits").exists():
     time.sleep(0.1)
@@ -61,7 +62,7 @@ def project(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, prefect
             "cmd": "python cycle.py ${key}",
             "deps": ["${item}"],
             "params": ["policy_gradient"],
-            "outs": ["artifacts/alignment/${key}/metrics.json"],
+            "outs": ["artifacts/alignment/${key}/policy", "artifacts/alignment/${key}/metrics.json"],
         },
     }
     made = ["artifacts/selection/selection.json", "artifacts/evaluation/metrics.json"]
