@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+PRESENT_POLICY = "present_policy"
 UNDELIVERED_VARIABLE = "PROXIMAL_UNDELIVERED"  # a flow sets it: what is told in a clone outlives the clone
 
 
@@ -56,6 +57,11 @@ class Place:
     @property
     def frozen(self) -> ModelFolders:
         return ModelFolders(self.sft / "policy", self.reward_model / "model", self.judge / "model")
+
+    @property
+    def present_policy(self) -> Path:
+        """What a later round begins with, in policy/: put here before its run, and made by no stage of it."""
+        return self.root / PRESENT_POLICY
 
     @property
     def alignment(self) -> Path:

@@ -8,7 +8,6 @@ from typing import Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
-from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -20,17 +19,15 @@ from components.place import Place
 from flows.environment import set_environment, stage_variables
 from flows.gpus import gpus_of
 from flows.graph import Stage, read_stages
+from flows.measured_with import MEASURED_WITH, needed_to_measure, submit
 from flows.outcome import PipelineFailure, came_to, failed
 from flows.pools import dispatches
 from flows.processes import end_with_worker, processes
 from flows.progress import followed
 from flows.server import orderly
 from flows.shown import show_evaluation
-from flows.stages import MEASUREMENT, conclude, measure, run_stage
+from flows.stages import MEASUREMENT, conclude, measure
 from flows.workspace import place_of_run
-
-# What a policy is measured with; each is made of what comes before it.
-_MEASURE_WITH = ("sft", "reward_model", "judge")
 
 
 @flow(name="evaluate", flow_run_name="{policy}", task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]
@@ -53,15 +50,11 @@ def evaluate(repository: Path, policy: str, revision: str | None = None) -> Stat
         ):
             variables, out = stage_variables(repository), Path(scratch) / "evaluation"
             whole, gpus = read_stages(folder), gpus_of(folder)
-            graph, params = _needed(whole), load_params(Place(folder).params)
+            graph, params = needed_to_measure(whole), load_params(Place(folder).params)
             limits, elsewhere = params.orchestration.timeout_minutes, dispatches(params, whole, folder, repository)
-            last = Stage(MEASUREMENT, _MEASURE_WITH, True, "the policy on the held-out prompts")
-            stages: dict[str, PrefectFuture[Any]] = {}
+            last = Stage(MEASUREMENT, MEASURED_WITH, True, "the policy on the held-out prompts")
             with followed(str(flow_run.id), [*graph, last], repository):
-                for stage in graph:
-                    upstream = [stages[name] for name in stage.upstream]
-                    limit, dispatch = limits.of(stage.name), elsewhere.get(stage.name)
-                    stages[stage.name] = run_stage.submit(stage, folder, variables, upstream, limit, gpus, dispatch)
+                stages = submit(graph, folder, variables, params, gpus, elsewhere)
                 named = policy if "@" in policy or policy.startswith("models:") else str(repository / policy)
                 stages[MEASUREMENT] = measure.submit(
                     named, out, folder, variables, list(stages.values()), limits.evaluation, gpus
@@ -72,12 +65,3 @@ def evaluate(repository: Path, policy: str, revision: str | None = None) -> Stat
             return came_to(Completed(data=evaluation))
     except (ProximalError, PipelineFailure) as failure:
         return came_to(failed(failure))
-
-
-def _needed(graph: list[Stage]) -> list[Stage]:
-    """The stages whose models measure, and all before them."""
-    needed = set(_MEASURE_WITH)
-    for stage in reversed(graph):
-        if stage.name in needed:
-            needed.update(stage.upstream)
-    return [stage for stage in graph if stage.name in needed]

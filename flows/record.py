@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,8 +43,11 @@ class PipelineRun:
 
 
 @contextmanager
-def recorded(folder: Path, flow_run_id: str) -> Iterator[PipelineRun]:
+def recorded(folder: Path, flow_run_id: str, tags: Mapping[str, str] | None = None) -> Iterator[PipelineRun]:
     """Record a pipeline run in MLflow, unless there was nothing to do.
+
+    Args:
+        tags: of the run, beside its own.
 
     Raises:
         ConfigError: params.yaml is not valid; nothing is recorded then.
@@ -52,7 +55,7 @@ def recorded(folder: Path, flow_run_id: str) -> Iterator[PipelineRun]:
     """
     from components.tracking import finish_pipeline_run, start_pipeline_run
 
-    run = PipelineRun(start_pipeline_run(load_params(Place(folder).params), flow_run_id, folder))
+    run = PipelineRun(start_pipeline_run(load_params(Place(folder).params), flow_run_id, folder, tags))
     status: Literal["FINISHED", "FAILED", "KILLED"] = "KILLED"
     try:
         yield run

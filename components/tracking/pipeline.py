@@ -23,16 +23,21 @@ _UNCHANGED = "unchanged"
 _THERE = {_UNCHANGED, "restored", "confirmed"}  # outcomes of a stage whose result was made before
 
 
-def start_pipeline_run(params: Params, flow_run_id: str, root: Path) -> str:
+def start_pipeline_run(params: Params, flow_run_id: str, root: Path, more: Mapping[str, str] | None = None) -> str:
     """Open the parent run and return its id; the caller exports it to the stages as PROXIMAL_PARENT_RUN_ID.
 
     Runs that a killed process left open are closed first.
 
     Args:
         root: of the repository, whose commit and data the run names.
+        more: tags beside those of every run.
     """
     reconcile_dead_runs()
-    tags = pipeline_tags(params, root) | {"prefect_flow_run_id": flow_run_id, "mlflow.source.name": "flows.rlhf"}
+    tags = (
+        pipeline_tags(params, root)
+        | dict(more or {})
+        | {"prefect_flow_run_id": flow_run_id, "mlflow.source.name": "flows.rlhf"}
+    )
     return create_run(run_name(params, root), tags, flatten(params.values()))
 
 

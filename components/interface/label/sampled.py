@@ -38,7 +38,7 @@ def named_policies(names: Sequence[str], params: Params, place: Place) -> dict[s
     return {name: _named(name, place) for name in names}
 
 
-def sample_queue(policies: dict[str, Policy], params: Params, place: Place, prompts: int) -> Queue:
+def sample_queue(policies: dict[str, Policy], params: Params, place: Place, prompts: int, draw: int = 0) -> Queue:
     """Let policies answer training prompts, score the answers, and put them into the order in which people see them.
 
     The prompts are those of training, for what is labelled is trained on. Which of them depends on the policies, too:
@@ -47,6 +47,7 @@ def sample_queue(policies: dict[str, Policy], params: Params, place: Place, prom
     Args:
         policies: as of `named_policies`.
         prompts: how many; all where there are fewer.
+        draw: another number asks other prompts, and samples other answers of the same policies.
 
     Raises:
         ArtifactError: a policy, or an output of an earlier stage, is absent or damaged.
@@ -59,17 +60,18 @@ def sample_queue(policies: dict[str, Policy], params: Params, place: Place, prom
     from components.training.accelerator import start_accelerator
 
     start_accelerator(config)
-    digests = [policy.digest for policy in policies.values()]
+    drawn = [policy.digest for policy in policies.values()] + ([str(draw)] if draw else [])
     rows = sorted(
         read_rows(place.clean / "prompts_train.jsonl", Prompt),
-        key=lambda row: derive_seed(params.seed, "label", *digests, row.id),
+        key=lambda row: derive_seed(params.seed, "label", *drawn, row.id),
     )[:prompts]
+    again = f"/{draw}" if draw else ""
     both = [*policies.items()] * (2 if len(policies) == 1 else 1)
     answers: list[list[Answer]] = []
     for number, (name, policy) in enumerate(both):
         with policy_folder(name) as folder:
             require_same_tokens(name, folder, place.frozen.reference)
-            records = measure_policy(folder, place.frozen, params.shared, rows, 1, f"label/{number}")
+            records = measure_policy(folder, place.frozen, params.shared, rows, 1, f"label/{number}{again}")
         answers.append([Answer(policy, each.response, each.reward, each.judge) for each in records])
     pairs = in_order(
         pair_of(row.prompt, row.messages, first, second) for row, first, second in zip(rows, *answers, strict=True)
