@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-PRESENT_POLICY = "present_policy"
 UNDELIVERED_VARIABLE = "PROXIMAL_UNDELIVERED"  # a flow sets it: what is told in a clone outlives the clone
 
 
@@ -61,7 +60,7 @@ class Place:
     @property
     def present_policy(self) -> Path:
         """What a later round begins with, in policy/: put here before its run, and made by no stage of it."""
-        return self.root / PRESENT_POLICY
+        return self.root / "present_policy"
 
     @property
     def alignment(self) -> Path:

@@ -16,7 +16,7 @@ from ruamel.yaml import YAML
 from components.config import Params, load_params
 from components.config.reading import put
 from components.errors import ConfigError, EnvironmentFault
-from components.place import PRESENT_POLICY, Place
+from components.place import Place
 from flows.left_work import own_work
 from flows.trust import require_own_code
 
@@ -117,7 +117,7 @@ def workspace(
         if more_cycles:
             overrides = {**overrides, **_cycles_after(load_params(Place(folder).params, overrides), more_cycles)}
         if start is not None:
-            overrides = {**overrides, "cycles.1.start": PRESENT_POLICY}
+            overrides = {**overrides, "cycles.1.start": Place().present_policy.as_posix()}
             _put_policy(start, Place(folder).present_policy / "policy")
         if overrides:
             require_own_code(load_params(Place(folder).params), load_params(Place(folder).params, overrides))

@@ -19,11 +19,11 @@ from components.config.orchestration import Orchestration
 from components.config.policy_gradient import Grpo, PolicyGradient, PolicyGradientMethod, Ppo, Rloo
 from components.config.scoring import Part, Rubric, Trained
 from components.config.training import RewardModel, Sft
-from components.place import PRESENT_POLICY
 
 MethodSettings = PolicyGradientMethod | Dpo | OnlineDpo | QLearning | BestOfN
 
 
+PRESENT_POLICY = "present_policy"  # where a run's first cycle may begin in place of the SFT policy
 GOES_ON_FROM_NONE = ("best_of_n", "q_learning")  # whatever policy there is: what they give is made of the SFT policy
 
 
