@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -23,7 +24,9 @@ IN_ROUNDS, ONCE = "in rounds", "once"
 
 
 @click.command()
-@click.option("--out", type=click.Path(path_type=Path), required=True, help="A new folder.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), required=True, help="Where all is kept: the same command goes on."
+)
 @click.option("--seed", "seeds", type=int, multiple=True, default=(1, 2, 3), show_default=True)
 @click.option("--rounds", default=3, show_default=True)
 @click.option("--comparisons", default=300, show_default=True, help="Of a round.")
@@ -32,7 +35,7 @@ IN_ROUNDS, ONCE = "in rounds", "once"
 def main(out: Path, seeds: tuple[int, ...], rounds: int, comparisons: int, first: int, at_once: int) -> None:
     """Measure, and print a table."""
     out = out.resolve()
-    out.mkdir(parents=True)
+    out.mkdir(parents=True, exist_ok=True)
 
     def measure(seed: int) -> dict[str, list[dict[str, Any]]]:
         # The second project takes the SFT policy and the first scorers out of the cache.
@@ -78,6 +81,10 @@ def _cell(figure: dict[str, float]) -> str:
 def _project(out: Path, seed: int, arm: str, cycles: int, first: int) -> Path:
     """A clone with params and data of its own, committed."""
     folder = out / f"{seed}-{arm}"
+    if (folder / ".git" / "made").exists():
+        return folder
+    if folder.exists():
+        shutil.rmtree(folder)
     _run(out, "git", "clone", "--quiet", str(ROOT), str(folder))
     _run(folder, "git", "config", "user.name", "Benchmark")
     _run(folder, "git", "config", "user.email", "benchmark@localhost")
@@ -95,6 +102,7 @@ def _project(out: Path, seed: int, arm: str, cycles: int, first: int) -> Path:
         (folder / "data" / file.name).write_text("".join(kept), encoding="utf-8")
     _run(folder, sys.executable, "-m", "dvc", "add", "--quiet", "data")
     _run(folder, "git", "commit", "--quiet", "--all", "--message", f"seed {seed}, {arm}")
+    (folder / ".git" / "made").touch()
     return folder
 
 
@@ -112,7 +120,7 @@ def _iterate(project: Path, rounds: int, comparisons: int) -> list[dict[str, Any
     own = {"PREFECT_HOME": str(shared / "prefect"), "MLFLOW_TRACKING_URI": f"sqlite:///{shared / 'mlflow.db'}"}
     command = [sys.executable, "-m", "flows.cli", "iterate", "--annotators", "simulated"]
     command += ["--rounds", str(rounds), "--comparisons", str(comparisons)]
-    with (project.parent / f"{project.name}.log").open("w") as log:
+    with (project.parent / f"{project.name}.log").open("a") as log:
         environment = {**os.environ, **own, "PYTHONPATH": str(project)}
         environment.pop("PREFECT_API_URL", None)
         subprocess.run(command, cwd=project, env=environment, stdout=log, stderr=log, check=True)
