@@ -146,6 +146,9 @@ def test_a_killed_command_goes_on_to_the_same_bytes(tmp_path: Path, prefect_data
         (tmp_path / home).mkdir()
         shutil.copy(prefect_database, tmp_path / home / "prefect.db")
     assert start(whole, tmp_path / "home", 1).wait() == 0, words(whole)
+    if Round(whole / "rounds" / "1").known["decision"] != "promoted":  # so that the second one begins with it
+        promote = [sys.executable, "-m", "flows.cli", "promote", "1", "--reason", "test"]
+        subprocess.run(promote, cwd=whole, env=kill_world.environment(tmp_path / "home"), check=True)
     shutil.copytree(whole, other, symlinks=True)
     assert start(whole, tmp_path / "home", 2).wait() == 0, words(whole)
 
@@ -165,6 +168,8 @@ def test_a_killed_command_goes_on_to_the_same_bytes(tmp_path: Path, prefect_data
     for both in zip(*told, strict=True):
         one, same = ({key: each[key] for key in ("present", "rows", "data", "policy", "evaluation")} for each in both)
         assert one == same
+    assert [each["present"] for each in told[0]] == ["sft", "policy@1"]
+    assert told[0][1]["digest"] == told[0][0]["policy"]
     labels = read_jsonl(whole / "rounds" / "2" / "labels.jsonl")
     preferred = [row["shown"]["AB".index(row["label"])]["text"] for row in labels]
     assert [row["chosen"] for row in read_jsonl(whole / "data" / "rounds-2.jsonl")] == preferred
