@@ -39,10 +39,13 @@ from flows.versions import new_version
 from flows.workspace import whole_repository, workspace
 
 Who = Literal["people", "simulated"]
+Source = Literal["champion", "candidate"]
 
 
 @flow(name="iterate", flow_run_name="{rounds} rounds", task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]
-def iterate(repository: Path, rounds: int, comparisons: int, annotators: Who, out: Path) -> State[Any]:
+def iterate(
+    repository: Path, rounds: int, comparisons: int, annotators: Who, out: Path, source: Source = "champion"
+) -> State[Any]:
     """Bring so many rounds to their end, and give them as a list of `Round`; what is done is not done again.
 
     Args:
@@ -51,6 +54,8 @@ def iterate(repository: Path, rounds: int, comparisons: int, annotators: Who, ou
         annotators: people, by `proximal label`: the flow ends and says so where labels are missing. Or the function
             that params name.
         out: what is asked, said and found in each round.
+        source: whose answers are compared, and what the cycles go on from: the champion; or, after the first round, the
+            candidate of the round before, also where the gate refused it.
     """
     repository, out = repository.resolve(), out.resolve()
     set_environment(repository)
@@ -58,10 +63,10 @@ def iterate(repository: Path, rounds: int, comparisons: int, annotators: Who, ou
     try:
         with whole_repository(repository):
             every = [Round(out / str(number)) for number in range(1, rounds + 1)]
-            for each in every:
+            for before, each in zip([None, *every], every, strict=False):
                 if each.is_done:
                     continue
-                begin(each, repository, comparisons, annotators)
+                begin(each, repository, comparisons, annotators, before if source == "candidate" else None)
                 collect(each, repository)
                 add(each, repository)
                 align(each, repository)
@@ -72,8 +77,11 @@ def iterate(repository: Path, rounds: int, comparisons: int, annotators: Who, ou
         return came_to(failed(failure))
 
 
-def begin(this: Round, repository: Path, comparisons: int, annotators: Who) -> None:
+def begin(this: Round, repository: Path, comparisons: int, annotators: Who, before: Round | None = None) -> None:
     """Note whom the round asks about and goes on from: the champion, else the SFT policy.
+
+    Args:
+        before: the round whose candidate is taken in place of the champion.
 
     Raises:
         ConfigError: the round has begun otherwise, and its labels are not in yet.
@@ -81,7 +89,8 @@ def begin(this: Round, repository: Path, comparisons: int, annotators: Who) -> N
     asked = {"comparisons": comparisons, "annotators": annotators}
     if "present" not in this.known:
         champion = champion_of(_params(repository).promotion.registered_model)
-        this.note(present=f"{champion.name}@{champion.number}" if champion else SFT, **asked)
+        present = f"{champion.name}@{champion.number}" if champion else SFT
+        this.note(present=before.known["model"] if before else present, **asked)
     elif "rows" not in this.known and (begun := {key: this.known[key] for key in asked}) != asked:
         raise ConfigError(
             f"round {this.number} has begun otherwise",

@@ -19,10 +19,12 @@ from flows.preconditions import require_committed, require_repository, require_s
               help="How many prompts a round asks; a pair of answers to each.")  # fmt: skip
 @click.option("--annotators", type=click.Choice(["people", "simulated"]), default="people", show_default=True,
               help="Who compares: people, by `proximal label`, or orchestration.simulated_annotators.")  # fmt: skip
+@click.option("--from", "source", type=click.Choice(["champion", "candidate"]), default="champion", show_default=True,
+              help="Whom a round goes on from: candidate is that of the round before, also a refused one.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), metavar="FOLDER",
               help="What is asked, said and found; rounds without it.")  # fmt: skip
 @output.as_json
-def iterate_(rounds: int, comparisons: int, annotators: str, out: Path | None, as_json: bool) -> None:
+def iterate_(rounds: int, comparisons: int, annotators: str, source: str, out: Path | None, as_json: bool) -> None:
     """Go through rounds: the present policy's answers are compared, the comparisons become a version of the data, the
     scorers are trained anew, the cycles go on from the present policy, and the gate decides.
 
@@ -41,9 +43,8 @@ def iterate_(rounds: int, comparisons: int, annotators: str, out: Path | None, a
         from flows.iterate import iterate
 
         out = out or repository / "rounds"
-        done = run_flow(
-            iterate, repository=repository, rounds=rounds, comparisons=comparisons, annotators=annotators, out=out
-        )
+        asked = {"rounds": rounds, "comparisons": comparisons, "annotators": annotators, "out": out, "source": source}
+        done = run_flow(iterate, repository=repository, **asked)
         if as_json:
             tell(as_plain(done))
             return

@@ -31,8 +31,11 @@ IN_ROUNDS, ONCE = "in rounds", "once"
 @click.option("--rounds", default=3, show_default=True)
 @click.option("--comparisons", default=300, show_default=True, help="Of a round.")
 @click.option("--first", default=2000, show_default=True, help="How many of the shipped comparisons there are before.")
+@click.option("--from", "source", default="champion", show_default=True, help="As of `proximal iterate`.")
 @click.option("--at-once", default=2, show_default=True, help="How many seeds run side by side.")
-def main(out: Path, seeds: tuple[int, ...], rounds: int, comparisons: int, first: int, at_once: int) -> None:
+def main(
+    out: Path, seeds: tuple[int, ...], rounds: int, comparisons: int, first: int, source: str, at_once: int
+) -> None:
     """Measure, and print a table."""
     out = out.resolve()
     out.mkdir(parents=True, exist_ok=True)
@@ -40,13 +43,13 @@ def main(out: Path, seeds: tuple[int, ...], rounds: int, comparisons: int, first
     def measure(seed: int) -> dict[str, list[dict[str, Any]]]:
         # The second project takes the SFT policy and the first scorers out of the cache.
         return {
-            IN_ROUNDS: _iterate(_project(out, seed, "rounds", 1, first), rounds, comparisons),
-            ONCE: _iterate(_project(out, seed, "once", rounds, first), 1, rounds * comparisons),
+            IN_ROUNDS: _iterate(_project(out, seed, f"rounds-{source}", 1, first), rounds, comparisons, source),
+            ONCE: _iterate(_project(out, seed, "once", rounds, first), 1, rounds * comparisons, source),
         }
 
     with ThreadPoolExecutor(at_once) as pool:
         found = dict(zip(seeds, pool.map(measure, seeds), strict=True))
-    (out / "found.json").write_text(json.dumps(found, indent=2))
+    (out / f"{source}.json").write_text(json.dumps(found, indent=2))
     click.echo(table(found))
 
 
@@ -114,12 +117,12 @@ def _remote(folder: Path) -> str:
     return _run(folder, sys.executable, "-m", "dvc", "remote", "list").split()[0]
 
 
-def _iterate(project: Path, rounds: int, comparisons: int) -> list[dict[str, Any]]:
+def _iterate(project: Path, rounds: int, comparisons: int, source: str) -> list[dict[str, Any]]:
     shared = project.parent / project.name.partition("-")[0]  # of the seed: databases take long to make
     shared.mkdir(exist_ok=True)
     own = {"PREFECT_HOME": str(shared / "prefect"), "MLFLOW_TRACKING_URI": f"sqlite:///{shared / 'mlflow.db'}"}
     command = [sys.executable, "-m", "flows.cli", "iterate", "--annotators", "simulated"]
-    command += ["--rounds", str(rounds), "--comparisons", str(comparisons)]
+    command += ["--rounds", str(rounds), "--comparisons", str(comparisons), "--from", source]
     with (project.parent / f"{project.name}.log").open("a") as log:
         environment = {**os.environ, **own, "PYTHONPATH": str(project)}
         environment.pop("PREFECT_API_URL", None)
