@@ -50,22 +50,31 @@ def main(
     with ThreadPoolExecutor(at_once) as pool:
         found = dict(zip(seeds, pool.map(measure, seeds), strict=True))
     (out / f"{source}.json").write_text(json.dumps(found, indent=2))
-    click.echo(table(found))
+    click.echo(table(found, source))
 
 
-def table(found: dict[int, dict[str, list[dict[str, Any]]]]) -> str:
-    """Gold on held-out prompts, mean [95 % interval by prompt], and KL to the SFT policy, in Markdown."""
+def table(found: dict[int, dict[str, list[dict[str, Any]]]], source: str) -> str:
+    """Gold on held-out prompts, mean [95 % interval by prompt], and KL to the SFT policy, in Markdown.
+
+    What the rounds came to is the last policy that a further one would go on from.
+    """
     rounds = max(len(arms[IN_ROUNDS]) for arms in found.values())
     header = ["seed", "SFT", *(f"round {number}" for number in range(1, rounds + 1)), "once", "rounds - once", "KL"]
     lines = [header, ["---"] * len(header)]
     for seed, arms in found.items():
         every, [once] = arms[IN_ROUNDS], arms[ONCE]
-        gap = _mean(every[-1]) - _mean(once)
-        kls = ", ".join(f"{each['evaluation']['candidate']['kl']['mean']:.2f}" for each in (every[-1], once))
+        last = _present(every, source)
+        gap = _mean(last) - _mean(once)
+        kls = ", ".join(f"{each['evaluation']['candidate']['kl']['mean']:.2f}" for each in (last, once))
         labels = f"{sum(each['rows'] for each in every)} and {once['rows']} labels"
         cells = [_cell(once["evaluation"]["sft"]["gold"]), *(_gated(each) for each in every), _gated(once)]
         lines.append([f"{seed} ({labels})", *cells, f"{gap:+.3f}", kls])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _present(every: list[dict[str, Any]], source: str) -> dict[str, Any]:
+    crowned = [each for each in every if each["decision"] == "promoted"]
+    return crowned[-1] if crowned and source == "champion" else every[-1]
 
 
 def _mean(known: dict[str, Any]) -> float:

@@ -80,6 +80,16 @@ def test_a_round_goes_on_as_it_began(first: Round, project: Path) -> None:  # no
     assert refusal.value.expected == "--comparisons 3 --annotators people"
 
 
+def test_a_round_may_go_on_from_a_refused_candidate(first: Round, project: Path) -> None:  # noqa: F811
+    first.note(model="policy@4", decision="refused")
+    second, third = (Round(first.folder.parent / number) for number in ("2", "3"))
+    begin(second, project, 3, "people", before=first)
+    begin(third, project, 3, "people")
+    assert (second.known["present"], third.known["present"]) == ("policy@4", "sft")
+    begin(second, project, 3, "people")  # what a round has begun with stays
+    assert second.known["present"] == "policy@4"
+
+
 def test_simulated_annotators_judge_as_the_world_does(tmp_path: Path) -> None:
     """A pair whose one answer has the right remedy and whose other is rude is preferred by next to everybody."""
     right = "Please press the reset button. It usually works."
