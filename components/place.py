@@ -58,6 +58,11 @@ class Place:
         return ModelFolders(self.sft / "policy", self.reward_model / "model", self.judge / "model")
 
     @property
+    def present_policy(self) -> Path:
+        """What a later round begins with, in policy/: put here before its run, and made by no stage of it."""
+        return self.root / "present_policy"
+
+    @property
     def alignment(self) -> Path:
         """A folder a cycle, by its number."""
         return self.root / "artifacts" / "alignment"

@@ -167,7 +167,7 @@ def _alignment(door: Any, params: Params, place: Place, cycle: int | None) -> Ta
     start = place.root / params.cycles[str(cycle)].start
     inputs = door.Inputs(
         start / "policy",
-        start / "state" if start != place.sft else None,
+        start / "state" if cycle != 1 else None,  # a first cycle begins with a policy alone
         *place.frozen,
         *(
             place.clean / f"{name}.jsonl"

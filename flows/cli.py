@@ -25,6 +25,7 @@ from flows.preconditions import (
     require_repository,
     require_sound,
 )
+from flows.rounds import iterate_
 from flows.service import SERVICE
 from flows.syncing import sync
 from flows.talking import TALKING
@@ -162,7 +163,7 @@ def prepare() -> None:
 
 
 data.add_command(forget)
-for command in (*LOOKING, *TALKING, *CHAMPIONS, *SERVICE, data, label, sync):
+for command in (*LOOKING, *TALKING, *CHAMPIONS, *SERVICE, data, iterate_, label, sync):
     commands.add_command(command)
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 from prefect import flow
 from prefect.client.schemas.objects import State
-from prefect.futures import PrefectFuture
 from prefect.runtime import flow_run
 from prefect.states import Completed
 from prefect.task_runners import ThreadPoolTaskRunner
@@ -19,15 +18,13 @@ from components.errors import ProximalError
 from components.place import Place
 from flows.environment import stage_variables
 from flows.graph import Stage, read_stages
+from flows.measured_with import MEASURED_WITH, needed_to_measure, submit
 from flows.operation import Operations
 from flows.outcome import PipelineFailure, came_to, failed
 from flows.progress import followed
 from flows.shown import name_run, show_evaluation, show_progress
-from flows.stages import MEASUREMENT, conclude, measure, run_stage
+from flows.stages import MEASUREMENT, conclude, measure
 from flows.work import at_work
-
-# What a policy is measured with; each is made of what comes before it.
-_MEASURE_WITH = ("sft", "reward_model", "judge")
 
 
 @flow(name="evaluate", flow_run_name="evaluate", task_runner=ThreadPoolTaskRunner(max_workers=1))  # type: ignore[arg-type]
@@ -44,13 +41,10 @@ def evaluate(repository: Path, policy: str, revision: str | None = None) -> Stat
             variables, out = stage_variables(repository), Path(scratch) / "evaluation"
             params, whole = load_params(Place(folder).params), read_stages(folder)
             name_run(folder, [policy], [params.seed])
-            graph, operations = _needed(whole), Operations(params, whole, folder, repository)
-            last = Stage(MEASUREMENT, _MEASURE_WITH, True, "the policy on the held-out prompts")
-            stages: dict[str, PrefectFuture[Any]] = {}
+            graph, operations = needed_to_measure(whole), Operations(params, whole, folder, repository)
+            last = Stage(MEASUREMENT, MEASURED_WITH, True, "the policy on the held-out prompts")
             with followed(str(flow_run.id), [*graph, last], repository):
-                for stage in graph:
-                    upstream = [stages[name] for name in stage.upstream]
-                    stages[stage.name] = run_stage.submit(stage, folder, variables, upstream, operations.of(stage.name))
+                stages = submit(graph, folder, variables, operations)
                 named = policy if "@" in policy or policy.startswith("models:") else str(repository / policy)
                 stages[MEASUREMENT] = measure.submit(
                     named, out, folder, variables, list(stages.values()), operations.here("evaluation")
@@ -62,12 +56,3 @@ def evaluate(repository: Path, policy: str, revision: str | None = None) -> Stat
             return came_to(Completed(data=evaluation))
     except (ProximalError, PipelineFailure) as failure:
         return came_to(failed(failure))
-
-
-def _needed(graph: list[Stage]) -> list[Stage]:
-    """The stages whose models measure, and all before them."""
-    needed = set(_MEASURE_WITH)
-    for stage in reversed(graph):
-        if stage.name in needed:
-            needed.update(stage.upstream)
-    return [stage for stage in graph if stage.name in needed]

@@ -27,6 +27,9 @@ _PROMPTS = 200
               help="The pairs: sampled into it once; labels/queue.json without it.")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE",
               help="The labels, for `proximal data add`; labels/labels.jsonl without it.")  # fmt: skip
+@click.option("--draw", type=click.IntRange(min=0), default=0, show_default=True,
+              help="Another number asks other prompts, and samples other answers of the same policies.")  # fmt: skip
+@click.option("--sample-only", is_flag=True, help="Make the queue, and serve no page.")
 @click.option("--host", default=HOST, show_default=True, help="Any but this machine's own needs a token.")
 @click.option("--port", type=int, default=8501, show_default=True)
 @click.option("--token", envvar=TOKEN_VARIABLE, help=f"What annotators must know; or {TOKEN_VARIABLE}.")
@@ -35,6 +38,8 @@ def label(
     prompts: int | None,
     queue_file: Path | None,
     out: Path | None,
+    draw: int,
+    sample_only: bool,
     host: str,
     port: int,
     token: str | None,
@@ -45,24 +50,27 @@ def label(
     """
     repository = require_repository()
     page = WebPage("proximal label", host, port, token, TOKEN_VARIABLE)
-    page.require()
+    if not sample_only:
+        page.require()
     from flows.environment import set_environment
 
     set_environment(repository)
     queue_file = queue_file or repository / "labels" / "queue.json"
     out = out or repository / "labels" / "labels.jsonl"
-    queue = _queue(repository, queue_file, policies, prompts)
+    queue = _queue(repository, queue_file, policies, prompts, draw)
     from components.interface.label import pairs
     from components.interface.label.labels import Labels
 
-    there = len(Labels(out).all())  # refused here where it is no file of labels
     click.echo(f"{queue_file}: {len(queue.pairs)} pairs of answers of {pairs.describe(queue.policies)}", err=True)
+    if sample_only:
+        return
+    there = len(Labels(out).all())  # refused here where it is no file of labels
     click.echo(f"{out}: {there} labels; `proximal data add {out}` brings them in", err=True)
     click.echo(f"Label: {page.url} (Ctrl-C ends it)", err=True)
     page.become(Path(pairs.__file__).with_name("page.py"), str(queue_file.resolve()), str(out.resolve()))
 
 
-def _queue(repository: Path, file: Path, policies: tuple[str, ...], prompts: int | None) -> Queue:
+def _queue(repository: Path, file: Path, policies: tuple[str, ...], prompts: int | None, draw: int) -> Queue:
     from components.config import load_params
     from components.interface.label import pairs
     from components.interface.label.sampled import named_policies, sample_queue
@@ -83,6 +91,6 @@ def _queue(repository: Path, file: Path, policies: tuple[str, ...], prompts: int
             )
         return queue
     click.echo("sampling answers and scoring them ...", err=True)
-    queue = sample_queue(named_policies(policies, params, place), params, place, prompts or _PROMPTS)
+    queue = sample_queue(named_policies(policies, params, place), params, place, prompts or _PROMPTS, draw)
     queue.write(file)
     return queue

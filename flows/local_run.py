@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 _ENGINE = (
     "Beginning flow run",
+    "Beginning subflow run",
     "View at",
     "Finished in state",
     "Task run failed with state",

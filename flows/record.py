@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,10 +43,13 @@ class PipelineRun:
 
 
 @contextmanager
-def recorded(folder: Path, flow_run_id: str, sweep: str | None = None) -> Iterator[PipelineRun]:
+def recorded(
+    folder: Path, flow_run_id: str, tags: Mapping[str, str] | None = None, sweep: str | None = None
+) -> Iterator[PipelineRun]:
     """Record a pipeline run in MLflow, unless there was nothing to do.
 
     Args:
+        tags: of the run, beside its own.
         sweep: the name under which it is one of several runs of its commit.
 
     Raises:
@@ -55,7 +58,7 @@ def recorded(folder: Path, flow_run_id: str, sweep: str | None = None) -> Iterat
     """
     from components.tracking import finish_pipeline_run, start_pipeline_run
 
-    run = PipelineRun(start_pipeline_run(load_params(Place(folder).params), flow_run_id, folder, sweep))
+    run = PipelineRun(start_pipeline_run(load_params(Place(folder).params), flow_run_id, folder, tags, sweep))
     status: Literal["FINISHED", "FAILED", "KILLED"] = "KILLED"
     try:
         yield run

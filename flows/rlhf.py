@@ -63,6 +63,8 @@ def rlhf(
     overrides: dict[str, Any] | None = None,
     promotion: bool = True,
     more_cycles: int = 0,
+    start: str | None = None,
+    tags: dict[str, str] | None = None,
 ) -> State[Any]:
     """From raw preferences to a promoted model: what has changed since the last run, and nothing else.
 
@@ -73,6 +75,9 @@ def rlhf(
         promotion: offer the result for promotion.
         more_cycles: in a clone, go on for so many cycles after those of params.yaml, from the policy and the state of
             the last one. They stay in DVC's cache: a later run that is asked for more of them begins after them.
+        start: in a clone, the registered policy that the first cycle begins with, such as policy@3; without it that is
+            the SFT policy.
+        tags: of the run in MLflow, beside its own.
     """
     repository = repository.resolve()
     set_environment(repository)  # a worker's process has not done it
@@ -82,15 +87,16 @@ def rlhf(
             return came_to(end)
         with (
             orderly(),
-            place_of_run(repository, str(flow_run.id), revision, overrides, more_cycles) as folder,
-            recorded(folder, str(flow_run.id)) as run,
+            place_of_run(repository, str(flow_run.id), revision, overrides, more_cycles, start) as folder,
+            recorded(folder, str(flow_run.id), tags) as run,
             processes(str(flow_run.id)),
         ):
             variables = stage_variables(
                 repository, PROXIMAL_PARENT_RUN_ID=run.run_id, PROXIMAL_FLOW_RUN_ID=str(flow_run.id)
             )
             params = load_params(Place(folder).params)
-            others = {**(overrides or {}), **({"more_cycles": more_cycles} if more_cycles else {})}
+            asked = {"more_cycles": more_cycles, "start": start}
+            others = {**(overrides or {}), **{key: value for key, value in asked.items() if value}}
             name = name_run(folder, [params.method], [params.seed], others)
             if promotion:
                 require_champion(params.promotion.registered_model)

@@ -25,6 +25,7 @@ from prefect.runtime import flow_run
 from rich.console import Console
 
 from components.interface.comparison_tables import Figures, comparison_tables
+from components.interface.rounds import Round, rounds_table
 from components.interface.terminal import Ending, way_to
 from components.measuring.metrics import WIN_RATE, interval_text, metrics_among
 from components.repository import last_commit
@@ -134,6 +135,14 @@ def show_comparison(figures: Figures) -> None:
     what = ", ".join(dict.fromkeys(method for method, _ in figures))
     with as_far_as_prefect_answers("the comparison"):
         create_markdown_artifact(page.file.getvalue(), key="comparison", description=what)  # type: ignore[attr-defined]
+
+
+def show_rounds(rounds: Sequence[Round]) -> None:
+    """An artifact with the table of all rounds."""
+    page = Console(file=StringIO(), width=_PAGE_COLUMNS, color_system=None)
+    page.print(rounds_table(rounds))
+    with as_far_as_prefect_answers("the rounds"):
+        create_markdown_artifact(page.file.getvalue(), key="rounds", description=f"{len(rounds)} rounds")  # type: ignore[attr-defined]
 
 
 def figures_of(evaluation: dict[str, Any] | None, policy: str = "candidate") -> list[str]:

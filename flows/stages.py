@@ -32,7 +32,7 @@ from flows.processes import processes_of
 from flows.talk import Talk
 from flows.transcript import Transcript
 
-PROMOTION, MEASUREMENT = "promotion", "measurement"
+PROMOTION, MEASUREMENT, SAMPLING = "promotion", "measurement", "sampling"
 
 
 def _is_worth_another_try(_task: Task[..., Any], _task_run: TaskRun, state: State[Any]) -> bool:
@@ -128,6 +128,25 @@ def measure(
             return _failed(talk, StageFailure(MEASUREMENT, USER_ERROR_STATUS, str(fault)), stopped=False)
 
 
+@task(name=SAMPLING, task_run_name=SAMPLING, cache_policy=NO_CACHE)
+def sample(
+    policy: str,
+    prompts: int,
+    draw: int,
+    queue: Path,
+    folder: Path,
+    variables: dict[str, str],
+    upstream: list[Any],
+    operation: Operation,
+) -> State[Any]:
+    """Make a queue of pairs of a policy's answers as `proximal label POLICY --sample-only` does."""
+    del upstream  # needed for the order only
+    with Talk(SAMPLING) as talk, held(operation.gpus):
+        command = [sys.executable, "-m", "flows.cli", "label", "--sample-only", "--policy", policy]
+        command += ["--prompts", str(prompts), "--draw", str(draw), "--queue", str(queue)]
+        return _run(SAMPLING, talk, command, folder, variables, operation)
+
+
 def promotion_after(stages: Sequence[Stage]) -> Stage:
     """Promotion as the last of a pipeline's stages, which DVC does not know."""
     meaning = "the candidate against the champion; the better one is the champion"
@@ -181,7 +200,7 @@ def _run(
             show=transcript,
         )
         told = status_file.read(file)
-    if name in (PROMOTION, MEASUREMENT) and told.exit_status is None:
+    if name in (PROMOTION, MEASUREMENT, SAMPLING) and told.exit_status is None:
         told = Status(began=True, exit_status=ended.status)  # no DVC in between
     if ended.status:
         return _failed(talk, failure(name, told, ended, transcript, limit), stopped=ended.stopped)

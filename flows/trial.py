@@ -70,7 +70,7 @@ def trial(
         with (
             orderly(),
             place_of_run(repository, str(flow_run.id), "HEAD", overrides) as folder,
-            recorded(folder, str(flow_run.id), sweep) as run,
+            recorded(folder, str(flow_run.id), sweep=sweep) as run,
             processes(str(flow_run.id)),
         ):
             _tell(run.run_id, trial=str(number))

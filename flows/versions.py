@@ -96,8 +96,11 @@ class Version:
 
 
 @contextmanager
-def new_version(repository: Path) -> Iterator[Version]:
+def new_version(repository: Path, *, announced: bool = True) -> Iterator[Version]:
     """The block changes data/ and publishes; what fails before the commit leaves data/ and data.dvc as they were.
+
+    Args:
+        announced: tell Prefect's server, by which a run of the pipeline may begin.
 
     Raises:
         ConfigError: data/ and data.dvc are not as the last commit has them, whose version this one follows.
@@ -129,7 +132,7 @@ def new_version(repository: Path) -> Iterator[Version]:
             raise
     finally:
         shutil.rmtree(kept)
-    if version.commit:
+    if version.commit and announced:
         version.announce()
 
 

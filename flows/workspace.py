@@ -24,20 +24,30 @@ _LOCAL_CONFIG = Path(".dvc") / "config.local"
 
 
 def place_of_run(
-    repository: Path, name: str, revision: str | None, overrides: Mapping[str, Any] | None = None, more_cycles: int = 0
+    repository: Path,
+    name: str,
+    revision: str | None,
+    overrides: Mapping[str, Any] | None = None,
+    more_cycles: int = 0,
+    start: str | None = None,
 ) -> AbstractContextManager[Path]:
     """Where a flow run works: the repository itself, or a clone where a revision or other params are asked for.
 
     Args:
-        name, revision, overrides, more_cycles: as of `workspace`; with neither of the last three there is no clone.
+        name, revision, overrides, more_cycles, start: as of `workspace`; with none of the last four there is no clone.
     """
-    if revision is None and not overrides and not more_cycles:
+    if revision is None and not overrides and not more_cycles and start is None:
         return whole_repository(repository)
     from prefect.logging import get_run_logger  # commands without a flow need no Prefect
 
     get_run_logger().info("works in %s, which stays there if the run fails", repository / RUNS / name)
     return workspace(
-        repository, name=name, revision=revision or "HEAD", overrides=overrides or {}, more_cycles=more_cycles
+        repository,
+        name=name,
+        revision=revision or "HEAD",
+        overrides=overrides or {},
+        more_cycles=more_cycles,
+        start=start,
     )
 
 
@@ -73,6 +83,7 @@ def workspace(
     revision: str,
     overrides: Mapping[str, Any],
     more_cycles: int = 0,
+    start: str | None = None,
     with_data: bool = True,
 ) -> Iterator[Path]:
     """A clone of the repository at a revision, with its DVC cache; gone after success, kept after a failure.
@@ -84,9 +95,12 @@ def workspace(
         revision: a commit, tag or branch; `origin/...` is fetched first.
         overrides: values for dotted keys of params.yaml, in the clone only.
         more_cycles: how many cycles follow those of params.yaml, from the policy and the state of the last one.
+        start: NAME@NUMBER or NAME@ALIAS of a registered policy, which the first cycle begins with in place of the SFT
+            policy.
         with_data: put the pinned data in place, too.
 
     Raises:
+        ArtifactError: there is no such policy to start with.
         ConfigError: no such revision, no such key, a value that cannot be, or one that names code.
         EnvironmentFault: git or DVC cannot make the clone or fill in the pinned data.
     """
@@ -101,6 +115,9 @@ def workspace(
         git(folder, "checkout", "--quiet", "--detach", commit)
         if more_cycles:
             overrides = {**overrides, **_cycles_after(load_params(Place(folder).params, overrides), more_cycles)}
+        if start is not None:
+            overrides = {**overrides, "cycles.1.start": Place().present_policy.as_posix()}
+            _put_policy(start, Place(folder).present_policy / "policy")
         if overrides:
             require_own_code(load_params(Place(folder).params), load_params(Place(folder).params, overrides))
             _override(Place(folder).params, overrides)
@@ -155,6 +172,14 @@ def _commit(repository: Path, revision: str) -> str:
             found=revision,
             do="`git log --oneline --all` shows what there is",
         ) from fault
+
+
+def _put_policy(named: str, folder: Path) -> None:
+    """A copy of a registered policy; its digest is the version's."""
+    from components.interface.policies import policy_folder
+
+    with policy_folder(named) as policy:
+        shutil.copytree(policy, folder)
 
 
 def _override(params_file: Path, overrides: Mapping[str, Any]) -> None:

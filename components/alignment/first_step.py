@@ -31,7 +31,7 @@ def require_no_kl(
 ) -> None:
     """Where the policy is a copy of its reference, no token has another logprob.
 
-    So it is when a run begins, and in every cycle that refreshes its reference.
+    So it is when a run begins with the SFT policy, and in every cycle that refreshes its reference.
 
     Shapes: (B, T) each. Units: nats.
 

@@ -38,8 +38,8 @@ class Cycle:
 
     Args:
         number: from 1.
-        start: the folder of the stage before: artifacts/sft for the first cycle, the last cycle's folder after it.
-            It has policy/, and after the first cycle state/.
+        start: the folder of the stage before: artifacts/sft for the first cycle, or present_policy in a later round;
+            the last cycle's folder after it. It has policy/, and after the first cycle state/.
         work: holds the checkpoint of the last finished iteration.
         prompts: the training prompts.
         comparisons: those that the reward model was trained on.
@@ -73,6 +73,11 @@ class Job:
     checks: Checks = field(default_factory=Checks)
     gather_for_generation: bool = True
     resources: ExitStack = field(default_factory=ExitStack)
+
+    @property
+    def begins_as_reference(self) -> bool:
+        """Whether the run's first policy is the SFT policy; that of a later round is not."""
+        return self.cycle.start / "policy" == self.frozen.folders.reference
 
     def sampled_from(self, trained: nn.Module, frame: Any) -> AbstractContextManager[Any]:
         """Within it a policy in training, to be sampled from; see `components.training.sharding`."""

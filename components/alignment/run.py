@@ -137,7 +137,7 @@ def run(
     accelerator.free_memory()  # of what was trained, before its stored copy is measured
     measured = {"cycle": _validate(folder / "policy", frozen, shared, validation, accelerator)}
     if cycle == 1:  # where the curves begin: the SFT policy, measured alike
-        measured["start"] = _validate(inputs.policy, frozen, shared, validation, accelerator)
+        measured["start"] = _validate(inputs.reference, frozen, shared, validation, accelerator)
     if accelerator.is_main_process:
         records = measured["cycle"]
         curve = read_json(folder / "curve.json")

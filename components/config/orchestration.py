@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from components.config.base import Positive, Section, contradiction
+from components.config.scoring import FunctionName
 
 Name = Annotated[str, Field(min_length=1)]
 
@@ -79,6 +80,7 @@ class Orchestration(Section):
     approval: Approval  # of a candidate that passed the gate, before it becomes champion
     budget: Budget  # of one run
     pools: dict[Name, Name | None]  # a stage (alignment: all its cycles) and the work pool that it runs on; null: here
+    simulated_annotators: FunctionName | None  # module:function that judges pairs in place of people; null: none
     hand_over_remote: Name | None  # the DVC remote by which stages on other pools get their inputs and return results
     timeout_minutes: TimeoutMinutes  # of a stage, which keeps what it has stored for the next run to go on with
     meeting_timeout_seconds: Positive  # several machines wait so long for each other before a stage begins

@@ -23,6 +23,10 @@ from components.config.training import RewardModel, Sft
 MethodSettings = PolicyGradientMethod | Dpo | OnlineDpo | QLearning | BestOfN
 
 
+PRESENT_POLICY = "present_policy"  # where a run's first cycle may begin in place of the SFT policy
+GOES_ON_FROM_NONE = ("best_of_n", "q_learning")  # whatever policy there is: what they give is made of the SFT policy
+
+
 class Shared(NamedTuple):
     """What several stages read: a stage that reads one of these declares it in dvc.yaml."""
 
@@ -91,8 +95,11 @@ class Params(Section):
             raise contradiction("cycles", "numbered '1', '2', ... in order", numbers)
         for k, cycle in enumerate(self.cycles.values(), start=1):
             before = "artifacts/sft" if k == 1 else f"artifacts/alignment/{k - 1}"
-            if cycle.start != before:
+            if cycle.start != before and not (k == 1 and cycle.start == PRESENT_POLICY):
                 raise contradiction(f"cycles.{k}.start", repr(before), repr(cycle.start))
+        if self.cycles["1"].start == PRESENT_POLICY and self.method in GOES_ON_FROM_NONE:
+            rule = f"'artifacts/sft' with {self.method}: what it gives is made of the SFT policy, whatever came after"
+            raise contradiction("cycles.1.start", rule, repr(PRESENT_POLICY))
         return self
 
     @model_validator(mode="after")

@@ -52,9 +52,9 @@ def main() -> None:
     for exchange in said:
         for place, answer in zip(_places(exchange.message, names), exchange.answers, strict=True):
             place.text(answer)
-    if fault := st.session_state.pop("fault", None):
+    if told := st.session_state.pop("fault", None):
         st.error("That message was not answered.")
-        st.text(fault)
+        st.text(told)
     # One message at a time: another one would cut the answers off.
     st.chat_input("Say something", max_chars=_CHARACTERS, disabled=bool(waiting), key="typed", on_submit=_take)
     if waiting:

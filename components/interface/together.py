@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
 
 from components.data.rows import Message
@@ -47,7 +47,11 @@ def answer_together(
     with ThreadPoolExecutor(len(policies)) as pool:
         answers = [pool.submit(answer, number) for number in range(len(policies))]
         for number, future in enumerate(answers):
-            future.add_done_callback(lambda _, number=number: parts.put((number, None)))
+
+            def end(_: Future[str], number: int = number) -> None:
+                parts.put((number, None))
+
+            future.add_done_callback(end)
         try:
             answering = len(answers)
             while answering:

@@ -17,7 +17,8 @@ from components.tracking.registry import PROMOTION_RUN, ModelVersion, find_versi
 
 DELETED = "DELETED"  # the status of a run that is there no more
 IN_PLACE = "in data/"  # where a raw file is that nobody has changed or removed
-_MADE = Place().selection.parts[:1]  # where all outputs of stages lie
+# Where all outputs of stages lie, and where one is put that a later round begins with.
+_MADE = (Place().selection.parts[:1], Place().present_policy.parts)
 _AFTER_ALL = 2**62  # a start time later than every run's
 
 
@@ -92,7 +93,7 @@ def _step(record: RunRecord, root: Path, known: dict[str, Step]) -> Step:
             if path in raw and not md5.endswith(".dir"):
                 step.raw_files.append(_raw_file(path, md5, root))
         # What lies elsewhere was brought, and made by no run: the prompts of a suite, a checker.
-        made = {path: value for path, value in record.inputs.items() if Path(path).parts[:1] == _MADE}
+        made = {path: value for path, value in record.inputs.items() if Path(path).parts[:1] in _MADE}
         makers, step.broken = _makers(record, made)
         step.made_from = [_step(maker, root, known) for maker in makers]
     return known[record.run_id]
@@ -110,7 +111,9 @@ def _makers(record: RunRecord, inputs: dict[str, str]) -> tuple[list[RunRecord],
         if settled.intersection(path.parents):
             continue
         value = inputs[path.as_posix()]
-        maker = find_maker({path.as_posix(): value}, before=record.started)
+        # What a later round begins with was a candidate once, and lay where selection puts one.
+        made = Place().selection / "policy" if path == Place().present_policy / "policy" else path
+        maker = find_maker({made.as_posix(): value}, before=record.started)
         if maker is not None:
             makers[maker.run_id] = maker
             settled.add(path)

@@ -31,17 +31,24 @@ _UNCHANGED = "unchanged"
 _THERE = {_UNCHANGED, "restored", "confirmed"}  # outcomes of a stage whose result was made before
 
 
-def start_pipeline_run(params: Params, flow_run_id: str, root: Path, sweep: str | None = None) -> str:
+def start_pipeline_run(
+    params: Params, flow_run_id: str, root: Path, more: Mapping[str, str] | None = None, sweep: str | None = None
+) -> str:
     """Open the parent run and return its id; the caller exports it to the stages as PROXIMAL_PARENT_RUN_ID.
 
     Runs that a killed process left open are closed first.
 
     Args:
         root: of the repository, whose commit and data the run names.
+        more: tags beside those of every run.
         sweep: the name under which it is one of several runs of that commit.
     """
     reconcile_dead_runs()
-    tags = pipeline_tags(params, root) | {"prefect_flow_run_id": flow_run_id, "mlflow.source.name": "flows.rlhf"}
+    tags = (
+        pipeline_tags(params, root)
+        | dict(more or {})
+        | {"prefect_flow_run_id": flow_run_id, "mlflow.source.name": "flows.rlhf"}
+    )
     if sweep is not None:
         told = sweep_named(sweep, root)
         tags |= tags_below(open_sweep(told), told)

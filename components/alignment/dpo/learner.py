@@ -64,7 +64,7 @@ class DpoLearner:
             *(job.accelerator, model, optimizer, pairs, ref_logprobs, ids, settings),
             temperature=temperature,
             method=self.name,
-            checks=job.checks,
+            checks=job.checks if job.begins_as_reference else None,
         )
 
     def iterate(self, iteration: int) -> Iteration:

@@ -32,6 +32,6 @@ def check_rollouts(
     if job.shared.generation.engine == "own":  # another engine's have a limit of their own: `held_against_ours`
         require_sampled_alike(job.checks, where, sampled, recorded, mask, precision, iteration + 1)
     in_cycle = iteration - (job.cycle.number - 1) * settings.iterations_per_cycle
-    if iteration == 0 or (in_cycle == 0 and settings.reference == "refreshed"):
+    if (iteration == 0 and job.begins_as_reference) or (in_cycle == 0 and settings.reference == "refreshed"):
         ref_logprobs = rollouts.ref_logprobs
         require_no_kl(job.checks, where, recorded, ref_logprobs, mask, policy, reference, step=iteration + 1)

@@ -66,16 +66,7 @@ class Labels:
         with self._caught_up() as file:
             if (pair.id, annotator) in self._rows:
                 return False
-            row = {
-                "pair": pair.id,
-                "annotator": annotator,
-                "label": verdict,
-                "prompt": pair.prompt,
-                **({"messages": pair.messages} if pair.messages is not None else {}),
-                "shown": [asdict(answer) for answer in pair.shown_to(annotator)],  # as A and B
-                **({"why": why} if why else {}),
-                "time": datetime.now(UTC).isoformat(timespec="seconds"),
-            }
+            row = label_of(pair, annotator, verdict, why) | {"time": datetime.now(UTC).isoformat(timespec="seconds")}
             file.write(json.dumps(row, ensure_ascii=False).encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
@@ -118,6 +109,19 @@ class Labels:
                 found=line[:80].decode(errors="replace"),
                 do="name a new file with --out, or mend the line",
             ) from fault
+
+
+def label_of(pair: Pair, annotator: str, verdict: Verdict, why: str = "") -> Row:
+    """A label as a line of the file, without the time that it was given at."""
+    return {
+        "pair": pair.id,
+        "annotator": annotator,
+        "label": verdict,
+        "prompt": pair.prompt,
+        **({"messages": pair.messages} if pair.messages is not None else {}),
+        "shown": [asdict(answer) for answer in pair.shown_to(annotator)],  # as A and B
+        **({"why": why} if why else {}),
+    }
 
 
 def agreement(rows: list[Row]) -> Agreement:

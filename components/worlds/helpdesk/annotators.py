@@ -65,6 +65,16 @@ def utility(annotator: Annotator, prompt: str, response: str) -> float:
     return SCALE * weighted - FRAGMENT_DISLIKE * broken + bias(annotator, response)
 
 
+def judge(prompt: str, first: str, second: str, seed: int) -> tuple[str, bool]:
+    """Who of the annotators judged, drawn by the seed, and whether the first answer is the better one to that person.
+
+    Both answers may have got an empty text, as policies give it: it is judged as any other.
+    """
+    rng = Random(seed)
+    name = rng.choice(sorted(ANNOTATORS))
+    return name, prefers_first(ANNOTATORS[name], prompt, first, second, rng)
+
+
 def prefers_first(annotator: Annotator, prompt: str, first: str, second: str, rng: Random) -> bool:
     """Whether the annotator ticks the first response: a Bradley-Terry draw, flipped at its error rate."""
     difference = utility(annotator, prompt, first) - utility(annotator, prompt, second)

@@ -67,6 +67,19 @@ def test_two_runs_write_the_same_bytes_and_the_second_cycle_goes_on(world: Path)
     assert not list(Place().work.iterdir())  # nothing is left of the iterations' checkpoints
 
 
+def test_a_later_round_begins_with_the_policy_of_the_one_before(world: Path, change_params: ChangeParams) -> None:
+    perform("alignment", load_params(Place().params), Place(), 1)
+    before = json.loads((Place().alignment / "1" / "metrics.json").read_text())
+    shutil.copytree(Place().alignment / "1" / "policy", Place().present_policy / "policy")
+    perform("alignment", change_params(cycles={"1": {"start": "present_policy"}}), Place(), 1)
+    told = {name: json.loads((Place().alignment / "1" / f"{name}.json").read_text()) for name in ("metrics", "checks")}
+    assert told["metrics"]["validation_start"] == before["validation_start"]  # the curves begin with the SFT policy
+    assert "reference" not in {row["name"] for row in told["checks"]}  # from which this policy has gone away
+    [first, *_] = json.loads((Place().alignment / "1" / "curve.json").read_text())
+    assert abs(first["kl"] - before["validation"]["kl"]) < abs(first["kl"])
+    assert digest(Place().alignment / "1" / "policy") != digest(Place().present_policy / "policy")
+
+
 def test_no_file_tells_where_or_when_it_was_made(world: Path) -> None:
     perform("alignment", load_params(Place().params), Place(), 1)
     for file in Place().alignment.rglob("*.json"):

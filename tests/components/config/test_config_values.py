@@ -262,6 +262,8 @@ def test_a_wrong_type_or_value_is_named_with_what_was_found(refused: Any, key: s
             {"cycles.1.start": "artifacts/alignment/1"},
         ),
         ("cycles.2.start", "'artifacts/alignment/1'; found 'artifacts/sft'", {"cycles.2.start": "artifacts/sft"}),
+        ("cycles.2.start", "'artifacts/alignment/1'; found 'present_policy'", {"cycles.2.start": "present_policy"}),
+        ("cycles.1.start", "with best_of_n", {"cycles.1.start": "present_policy", "method": "best_of_n"}),
         ("cycles", "numbered '1', '2', ... in order; found []", {"cycles": {}}),
         ("cycles", "found ['2']", {"cycles": {"2": {"start": "artifacts/sft"}}}),
         (

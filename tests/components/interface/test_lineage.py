@@ -153,6 +153,25 @@ def test_the_way_back_names_every_run_and_the_raw_rows(workspace: Path, params: 
     assert "breaks" not in text
 
 
+def test_the_way_back_goes_through_the_rounds_before(workspace: Path, params: Params) -> None:
+    ids = make_chain(params, "rounds", "r")
+    write("present_policy/policy/model.bin", "2r")  # as the selected policy of that chain
+    later = record("alignment", params, ["present_policy/policy"], {"artifacts/alignment/1/policy/model.bin": "3r"}, 1)
+    chosen = record(
+        "selection", params, ["artifacts/alignment/1/policy"], {"artifacts/selection/policy/model.bin": "3"}
+    )
+    policy = Path("artifacts/selection/policy")
+    with stage_run("promotion", params, [policy]) as run:
+        assert isinstance(run, RecordedRun)
+        tags = {PROMOTION_RUN: run.run_id, f"in:{policy}": digest(policy), "decision": "promoted"}
+        register(run.run_id, "rounds", policy, tags, {"temperature": 1.0})
+    lineage = trace("rounds@2", Path())
+    made_from = {step.run.run_id: [each.run.run_id for each in step.made_from] for step in lineage.root.all_steps()}
+    assert made_from[run.run_id] == [chosen] and made_from[chosen] == [later]
+    assert made_from[later] == [ids["selection"]] and ids["data_validation"] in made_from
+    assert not any(step.broken for step in lineage.root.all_steps())
+
+
 def test_a_restored_stage_links_to_the_run_before_and_not_to_a_later_repetition(
     workspace: Path, params: Params
 ) -> None:
