@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import kill_world
 import pytest
+import small_world
 from ruamel.yaml import YAML
 from test_data_add import dvc, git, made, project  # noqa: F401
 from tiny_project import longest_s
@@ -149,7 +149,7 @@ def test_a_killed_command_goes_on_to_the_same_bytes(tmp_path: Path, prefect_data
     """Two rounds of whole pipelines; the second one is killed once its comparisons are committed, and goes on."""
     whole, other = tmp_path / "whole", tmp_path / "other"
     whole.mkdir()
-    kill_world.make_world(whole, {"cycles": {"1": {"start": "artifacts/sft"}}, "sft.epochs": 20})
+    small_world.make_world(whole, {"cycles": {"1": {"start": "artifacts/sft"}}, "sft.epochs": 20})
     for key, value in (("user.name", "Test"), ("user.email", "test@localhost")):
         subprocess.run(["git", "config", key, value], cwd=whole, check=True)
     for home in ("home", "other-home"):
@@ -158,7 +158,7 @@ def test_a_killed_command_goes_on_to_the_same_bytes(tmp_path: Path, prefect_data
     assert start(whole, tmp_path / "home", 1).wait() == 0, words(whole)
     if Round(whole / "rounds" / "1").known["decision"] != "promoted":  # so that the second one begins with it
         promote = [sys.executable, "-m", "flows.cli", "promote", "1", "--reason", "test"]
-        subprocess.run(promote, cwd=whole, env=kill_world.environment(tmp_path / "home"), check=True)
+        subprocess.run(promote, cwd=whole, env=small_world.environment(tmp_path / "home"), check=True)
     shutil.copytree(whole, other, symlinks=True)
     assert start(whole, tmp_path / "home", 2).wait() == 0, words(whole)
 
@@ -191,7 +191,7 @@ def test_a_killed_command_goes_on_to_the_same_bytes(tmp_path: Path, prefect_data
 
 def start(folder: Path, home: Path, rounds: int) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "flows.cli", "iterate", "--annotators", "simulated", "--comparisons", "40"]
-    environment = kill_world.environment(home)
+    environment = small_world.environment(home)
     with (folder.parent / f"{folder.name}.log").open("ab") as log:
         return subprocess.Popen(
             [*command, "--rounds", str(rounds)], cwd=folder, env=environment, stdout=log, stderr=subprocess.STDOUT
