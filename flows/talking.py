@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 
@@ -95,19 +96,29 @@ def _require_nothing_said(context: click.Context, *options: str) -> None:
 @click.command(short_help="Serve a policy to OpenAI's clients.")
 @click.argument("policy", metavar="[FOLDER_OR_MODEL]", required=False, shell_complete=completion.policies)
 @click.option("--port", type=click.IntRange(1, 65535), default=8000, show_default=True)
-def serve(policy: str | None, port: int) -> None:
+@click.option("--vllm", metavar="PROGRAM", help="Serve by this vLLM, such as .venv-vllm/bin/vllm.")
+@click.option("--vllm-arguments", metavar="TEXT", help="Further options of `vllm serve`, as a shell reads them.")
+def serve(policy: str | None, port: int, vllm: str | None, vllm_arguments: str | None) -> None:
     """Serve a policy, a folder or NAME@ALIAS, on this machine until it is interrupted; the champion without one.
 
-    It is transformers' own server: OpenAI's clients take http://127.0.0.1:PORT/v1 as base_url, any key, and what is
-    printed as the model's name.
+    It is transformers' own server, or vLLM's: OpenAI's clients take http://127.0.0.1:PORT/v1 as base_url, any key, and
+    what is printed as the model's name.
     """
+    if vllm_arguments is not None and vllm is None:
+        raise click.UsageError("--vllm-arguments is of a vLLM: add --vllm PROGRAM")
+    try:
+        arguments = tuple(shlex.split(vllm_arguments or ""))
+    except ValueError as fault:
+        raise click.BadParameter(str(fault), param_hint="--vllm-arguments") from fault
     repository = _prepared()
     from components.config import load_params
     from components.interface.serve import serve
+    from components.interface.serve_vllm import Vllm
     from components.place import Place
 
     params = load_params(Place(repository).params)
-    serve(policy or f"{params.promotion.registered_model}@champion", port, params.measurement.temperature)
+    served = policy or f"{params.promotion.registered_model}@champion"
+    serve(served, port, params.measurement.temperature, Vllm(vllm, arguments) if vllm else None)
 
 
 def _prepared() -> Path:

@@ -47,6 +47,12 @@ FLOWS = "tests/flows/test_deployed_flows.py::"
 QUEUE = "tests/e2e/test_pipeline.py::test_a_queue_gives_runs_to_compare_under_one_parent_with_the_bytes_of_runs_alone"
 APPROVED = "tests/flows/test_approved_runs.py::"
 
+CHAT = "tests/components/interface/"
+SERVED_BY_MLFLOW = Elsewhere(
+    "tests/components/promotion/test_asking_the_champion.py::test_it_is_served_over_http_and_answers_as_chat_does",
+    ("commands(PAGE", '"chat"'),
+)
+
 COMMANDS: dict[str, Here | Elsewhere | Target | NotRun] = {
     # to begin with
     "make run": Target("proximal run"),
@@ -98,8 +104,24 @@ COMMANDS: dict[str, Here | Elsewhere | Target | NotRun] = {
     "dvc plots diff": Here(shows=("index.html",)),
     "proximal ui": Here(more=" --port {port}", serves="http://127.0.0.1:{port}/health"),
     "proximal ui --prefect": Here(more=" --port {port}", serves="http://127.0.0.1:{port}/api/health"),
-    "mlflow models serve -m models:/policy@champion --env-manager local": Elsewhere(
-        "tests/components/promotion/test_asking_the_champion.py::test_it_is_served_over_http", ('"models", "serve"',)
+    "mlflow models serve -m models:/policy@champion --env-manager local": SERVED_BY_MLFLOW,
+    "curl http://127.0.0.1:5000/invocations -H 'Content-Type: application/json' "
+    """-d '{"inputs": ["My printer does not start."], "params": {"temperature": 0.0}}'""": SERVED_BY_MLFLOW,
+    "proximal chat": Elsewhere(CHAT + "test_chat.py::test_at_a_terminal_it_answers_until_ctrl_c_ends_it", ("COMMAND",)),
+    "proximal chat policy@champion --compare artifacts/sft/policy": Elsewhere(
+        CHAT + "test_chat.py::test_piped_prompts_are_answered_as_the_registered_model_predicts", ('"--compare"',)
+    ),
+    "proximal chat --page": Elsewhere(
+        CHAT + "test_chat_page.py::test_two_policies_stream_side_by_side_what_they_say_at_the_terminal",
+        ('"chat", "--page"',),
+    ),
+    "proximal serve policy@champion": Elsewhere(
+        CHAT + "test_serve.py::test_openais_client_gets_the_policys_answers_whole_and_streamed", ('"serve"',)
+    ),
+    "proximal serve policy@champion --vllm .venv-vllm/bin/vllm": Elsewhere(
+        "tests/components/vllm/test_real_vllm_serves.py::"
+        "test_openais_client_gets_the_policys_answers_and_nothing_is_left_behind",
+        ('"--vllm"',),
     ),
     "proximal lineage policy@champion": Elsewhere(
         "tests/components/interface/test_lineage.py::test_the_way_back_names_every_run_and_the_raw_rows",

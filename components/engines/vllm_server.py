@@ -7,7 +7,9 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
+from typing import IO, Any
 
 import requests
 
@@ -18,11 +20,10 @@ from components.processes import free_port
 
 MODEL = "policy"  # the name that the server gives its model
 _LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # that vLLM has kernels for
-# It changes its weights while it runs, tells nobody of its use, and asks no hub for what lies here.
-_VARIABLES = {
-    **{"VLLM_SERVER_DEV_MODE": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"},
-    **{"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"},
-}
+# It tells nobody of its use, and asks no hub for what lies here.
+_VARIABLES = {"VLLM_NO_USAGE_STATS": "1", "DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1"}
+# It changes its weights while it runs.
+_OF_ROLLOUTS = {"VLLM_SERVER_DEV_MODE": "1", "VLLM_ALLOW_RUNTIME_LORA_UPDATING": "1"}
 # Of the process that trains, and none of its children's business.
 _OUR_OWN = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 # Of its log: who says it and when; what is no fault; what names one.
@@ -49,13 +50,9 @@ class Server:
         """
         port = free_port()
         command = serve_command(settings, folder, port, max_model_len=max_model_len, lora_rank=lora_rank)
-        environment = {name: value for name, value in os.environ.items() if not _is_ours(name)}
-        environment |= _VARIABLES | settings.environment
         log.parent.mkdir(parents=True, exist_ok=True)
         with log.open("wb") as out:
-            # The supervisor ends the whole tree with us: vLLM's workers would live on without their server.
-            guarded = [sys.executable, "-P", supervise.__file__, str(os.getpid()), *command]
-            process = subprocess.Popen(guarded, env=environment, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
+            process = spawn(command, _OF_ROLLOUTS | settings.environment, out)
         server = cls(process, port, log)
         try:
             server._wait(settings.start_timeout_seconds)
@@ -101,6 +98,19 @@ class Server:
             found=found,
             do="read the log; more time is generation.start_timeout_seconds",
         )
+
+
+def spawn(command: list[str], variables: Mapping[str, str], out: IO[Any]) -> subprocess.Popen[bytes]:
+    """Start `vllm serve ...` so that its whole tree ends with us: its workers would live on without their server.
+
+    Args:
+        variables: of its environment, beside those that it always gets.
+        out: where what it says goes.
+    """
+    environment = {name: value for name, value in os.environ.items() if not _is_ours(name)}
+    environment |= {**_VARIABLES, **variables}
+    guarded = [sys.executable, "-P", supervise.__file__, str(os.getpid()), *command]
+    return subprocess.Popen(guarded, env=environment, stdout=out, stderr=out, stdin=subprocess.DEVNULL)
 
 
 def serve_command(

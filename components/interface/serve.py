@@ -1,4 +1,4 @@
-"""A policy behind OpenAI's HTTP interface, by transformers' own server: `proximal serve`."""
+"""A policy behind OpenAI's HTTP interface, by transformers' own server or by vLLM's: `proximal serve`."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ import click
 from components.errors import ArtifactError, ConfigError
 from components.interface.export import export, require_plain
 from components.interface.policies import policy_folder
+from components.interface.serve_vllm import Vllm
 from components.models.loading import load_codec
 from components.models.prompt_template import PromptTemplate
 from components.models.text import Codec
@@ -28,26 +29,35 @@ HOST = "127.0.0.1"
 _PROBES = ("Is this the same model?", "Two  spaces, é,\nand a line.")
 
 
-def serve(policy: str, port: int, temperature: float) -> None:
+def serve(policy: str, port: int, temperature: float, vllm: Vllm | None = None) -> None:
     """Answer on this machine alone until it is interrupted or ended; nothing is left behind then.
 
     Args:
         policy: as `policy_folder` takes it; a policy that is more than a language model is refused.
         temperature: of answers whose request names none; 0 takes the likeliest token every time.
+        vllm: whose server it is; transformers' own without one.
 
     Raises:
         ConfigError: the server is not installed, or the port is taken.
+        EnvironmentFault: vLLM ended by itself.
         ArtifactError: there is no such policy, it is damaged, or it has no plain form.
     """
-    _require_server()
+    if vllm is None:
+        _require_server()
+    else:
+        vllm.require()
     _require_free(port)
     signal.signal(signal.SIGTERM, _leave)  # in order, so that the folder below goes
     name = served_name(policy)
     with tempfile.TemporaryDirectory(prefix="proximal-serve-") as scratch:
         with policy_folder(policy) as folder:
             require_plain(folder)
-            text_format = write_served(folder, Path(scratch, name.partition("@")[0]), temperature)
+            exported = Path(scratch, name.partition("@")[0])
+            text_format = write_served(folder, exported, temperature)
         click.echo(f"{name}: http://{HOST}:{port}/v1 (Ctrl-C ends it)", err=True)
+        if vllm is not None:
+            vllm.run(exported, name, (HOST, port), temperature, text_format)
+            return
         with contextlib.chdir(scratch):  # the server calls a model by the path of its folder
             _run_server(name, port, text_format)
 

@@ -20,14 +20,17 @@ import openai
 import pytest
 from architectures import random_causal_model
 from chats import MADE, tokenizer_of
+from click.testing import CliRunner
 
 from components.engines.answering import Answerer
-from components.errors import ArtifactError, ConfigError
+from components.errors import ArtifactError, ConfigError, EnvironmentFault
 from components.interface import serve
+from components.interface.serve_vllm import Vllm
 from components.models.loading import load_codec, new_scalar_model, save_best_of_n, save_policy, save_scalar_model
 from components.models.text import Codec, TextFormat
 from components.place import Place
 from components.processes import free_port
+from flows.cli import commands
 
 ROOT = Path(__file__).resolve().parents[3]
 PROMPT = "hello"
@@ -173,3 +176,37 @@ def test_the_name_in_requests(tmp_path: Path, monkeypatch: Any) -> None:
     named = {"policy@champion": "policy@champion", "models:/policy@candidate": "policy@candidate"}
     named |= {"models:/policy/3": "policy@3", "artifacts/sft/policy/": "policy", "a@b": "a-b"}
     assert {policy: serve.served_name(policy) for policy in named} == named
+
+
+@pytest.mark.parametrize(
+    "vllm, what",
+    [
+        (Vllm("no/such/program"), "vLLM is not installed there"),
+        (Vllm(sys.executable, ("--host=0.0.0.0",)), "these options are set already"),
+    ],
+)
+def test_a_vllm_that_cannot_serve_is_refused_before_anything_is_exported(vllm: Vllm, what: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=what):
+        serve.serve(str(tmp_path / "nothing"), free_port(), 0.7, vllm)
+
+
+def test_a_vllm_that_ends_by_itself_is_a_fault(sft: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(EnvironmentFault, match="it ended with status 1"):
+            serve.serve(str(sft), free_port(), 0.7, Vllm("false"))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        (("--vllm-arguments", "--enforce-eager"), "add --vllm PROGRAM"),
+        (("--vllm", "vllm", "--vllm-arguments", "'"), "No closing quotation"),
+    ],
+)
+def test_arguments_that_nobody_takes_are_refused(options: tuple[str, ...], said: str) -> None:
+    done = CliRunner().invoke(commands, ["serve", *options])
+    assert done.exit_code == 2
+    assert said in done.output

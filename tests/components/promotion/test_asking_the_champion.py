@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -19,7 +20,9 @@ from promotion_workspace import params_named, put_candidate
 from components.place import Place
 from components.processes import free_port
 from components.stages import perform
-from tests.readme import README, python_blocks
+from tests.readme import README, commands, python_blocks
+
+PAGE = README.parent / "docs" / "how-to" / "talk.md"
 
 
 @pytest.fixture
@@ -51,31 +54,42 @@ def test_the_python_of_readme_answers(root: Path) -> None:
     assert done.stdout.startswith(("['", '["'))
 
 
-def test_it_is_served_over_http(root: Path, tmp_path: Path) -> None:
+def test_it_is_served_over_http_and_answers_as_chat_does(root: Path, tmp_path: Path) -> None:
+    serve, ask = [line for line in commands(PAGE.read_text(encoding="utf-8")) if line.split()[0] in ("mlflow", "curl")]
+    assert "models:/policy@champion --env-manager local" in serve and ":5000/invocations" in ask
     port = free_port()
-    serve = ["mlflow", "models", "serve", "-m", "models:/policy@champion", "--env-manager", "local"]
     with (tmp_path / "log").open("w") as log:
         server = subprocess.Popen(
-            [*serve, "--port", str(port)],
+            [*shlex.split(serve), "--port", str(port)],
             cwd=root,
             env=environment(),
             stdout=log,
             stderr=log,
             start_new_session=True,
         )
-    question = json.dumps({"inputs": ["My printer does not start."]}).encode()
-    request = urllib.request.Request(
-        f"http://127.0.0.1:{port}/invocations", data=question, headers={"Content-Type": "application/json"}
-    )
     try:
         _wait_for(f"http://127.0.0.1:{port}/ping", server, tmp_path / "log")
-        with urllib.request.urlopen(request, timeout=60) as response:
-            (answer,) = json.load(response)["predictions"]
+        words = shlex.split(ask.replace("127.0.0.1:5000", f"127.0.0.1:{port}"))
+        told = subprocess.run(words, capture_output=True, text=True, timeout=300, check=True).stdout
+        (answer,) = json.loads(told)["predictions"]
     finally:
         with contextlib.suppress(ProcessLookupError):  # it has ended by itself
             os.killpg(server.pid, signal.SIGTERM)
         server.wait()
-    assert isinstance(answer, str) and answer
+    asked = json.loads(words[-1])
+    assert asked["params"] == {"temperature": 0.0}
+    tokens = params_named("policy").language_model.max_response_tokens
+    chat = [sys.executable, "-m", "flows.cli", "chat", "policy@champion", "--temperature", "0"]
+    done = subprocess.run(
+        [*chat, "--max-tokens", str(tokens)],
+        input=asked["inputs"][0],
+        cwd=README.parent,
+        env=environment() | {"MLFLOW_TRACKING_URI": f"sqlite:///{root}/mlflow.db", "PYTHONPATH": str(README.parent)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert answer and done.stdout == f"{answer}\n"
 
 
 def _wait_for(address: str, server: subprocess.Popen[bytes], log: Path) -> None:
