@@ -142,6 +142,9 @@ COMMANDS: dict[str, Here | Elsewhere | Target | NotRun] = {
         "tests/proof/test_randomwalks_proof_command.py::test_the_table_the_file_and_the_status", ("command.prove",)
     ),
     "python -m tests.benchmarks.validation": NotRun("a benchmark of 170,000 rows; its parts are tested"),
+    "python -m tests.benchmarks.rounds --out FOLDER": NotRun(
+        "half an hour; tests/flows/test_iterate.py has its command"
+    ),
     "python -m tests.proof.options": NotRun("20 minutes; tests/proof holds the way that it measures"),
     # data and a model of one's own, and a team
     "make smollm2": Target("fetch_smollm2.py"),
@@ -186,6 +189,9 @@ COMMANDS: dict[str, Here | Elsewhere | Target | NotRun] = {
     ),
     "proximal data add labels/labels.jsonl": Elsewhere(
         "tests/flows/test_data_add.py::test_what_people_have_labelled_comes_in_once", ('"labels/labels.jsonl"',)
+    ),
+    "proximal iterate --rounds 3 --comparisons 300": Elsewhere(
+        "tests/flows/test_iterate.py::test_a_killed_command_goes_on_to_the_same_bytes", ('"iterate"',)
     ),
     "proximal data export labels/labels.jsonl pairs.json --as label-studio": Elsewhere(
         "tests/flows/test_data_add.py::test_what_people_have_labelled_comes_in_once", ('"export"', '"label-studio"')
