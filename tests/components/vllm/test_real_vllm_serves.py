@@ -73,7 +73,8 @@ def test_openais_client_gets_the_policys_answers_and_nothing_is_left_behind(
 ) -> None:
     process, url = server
     client = openai.OpenAI(base_url=url, api_key="any", max_retries=0, timeout=300)
-    expected = Answerer(policy).answer([PROMPT], temperature=0, seed=1, max_response_tokens=10)
+    [answer] = Answerer(policy).answer([PROMPT], temperature=0, seed=1, max_response_tokens=10)
+    expected = answer.rstrip("\ufffd")  # vLLM ends with the last whole character
     asked: dict[str, Any] = {
         "model": "policy",
         "messages": [{"role": "user", "content": PROMPT}],
@@ -81,9 +82,9 @@ def test_openais_client_gets_the_policys_answers_and_nothing_is_left_behind(
         "max_tokens": 10,
     }
     whole = client.chat.completions.create(**asked)
-    assert [str(whole.choices[0].message.content).strip()] == expected and expected[0]
+    assert [str(whole.choices[0].message.content).strip()] == [expected] and expected
     parts = [chunk.choices[0].delta.content or "" for chunk in client.chat.completions.create(**asked, stream=True)]
-    assert "".join(parts).strip() == expected[0] and len(parts) > 3
+    assert "".join(parts).strip() == expected and sum(map(bool, parts)) > 1
     # Without numbers in the request it samples at the params' own temperature: another answer each time.
     named = {name: value for name, value in asked.items() if name not in ("temperature", "max_tokens")}
     drawn = {str(client.chat.completions.create(**named).choices[0].message.content) for _ in range(4)}
