@@ -28,7 +28,7 @@ import sys
 from pathlib import Path
 from components.config.accelerate import accelerate_config
 from components.torchrun import run_ranks
-run_ranks(accelerate_config(Path(sys.argv[1], "accelerate.yaml")), "zero_steps", sys.argv[1:])
+run_ranks(accelerate_config(Path(sys.argv[1], "accelerate.yaml")), "zero_steps", sys.argv[1:], meeting_s=60)
 """
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("deepspeed") is None, reason="DeepSpeed is not installed")
 
