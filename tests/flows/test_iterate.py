@@ -147,20 +147,22 @@ def test_the_table_says_what_became_of_each_round(tmp_path: Path) -> None:
 
 def test_a_killed_command_goes_on_to_the_same_bytes(tmp_path: Path, prefect_database: Path) -> None:
     """Two rounds of whole pipelines; the second one is killed once its comparisons are committed, and goes on."""
-    whole, other = tmp_path / "whole", tmp_path / "other"
-    whole.mkdir()
-    small_world.make_world(whole, {"cycles": {"1": {"start": "artifacts/sft"}}, "sft.epochs": 20})
+    other, begun, whole = (tmp_path / name for name in ("project", "begun", "whole"))
+    other.mkdir()  # both are made in one folder, one after the other: a tracking store stays where it was made
+    small_world.make_world(other, {"cycles": {"1": {"start": "artifacts/sft"}}, "sft.epochs": 20})
     for key, value in (("user.name", "Test"), ("user.email", "test@localhost")):
-        subprocess.run(["git", "config", key, value], cwd=whole, check=True)
+        subprocess.run(["git", "config", key, value], cwd=other, check=True)
     for home in ("home", "other-home"):
         (tmp_path / home).mkdir()
         shutil.copy(prefect_database, tmp_path / home / "prefect.db")
-    assert start(whole, tmp_path / "home", 1).wait() == 0, words(whole)
-    if Round(whole / "rounds" / "1").known["decision"] != "promoted":  # so that the second one begins with it
+    assert start(other, tmp_path / "home", 1).wait() == 0, words(other)
+    if Round(other / "rounds" / "1").known["decision"] != "promoted":  # so that the second one begins with it
         promote = [sys.executable, "-m", "flows.cli", "promote", "1", "--reason", "test"]
-        subprocess.run(promote, cwd=whole, env=small_world.environment(tmp_path / "home"), check=True)
-    shutil.copytree(whole, other, symlinks=True)
-    assert start(whole, tmp_path / "home", 2).wait() == 0, words(whole)
+        subprocess.run(promote, cwd=other, env=small_world.environment(tmp_path / "home"), check=True)
+    shutil.copytree(other, begun, symlinks=True)
+    assert start(other, tmp_path / "home", 2).wait() == 0, words(other)
+    other.rename(whole)
+    begun.rename(other)
 
     killed = start(other, tmp_path / "other-home", 2)
     deadline = time.monotonic() + 20 * longest_s()
