@@ -33,8 +33,8 @@ def sections() -> list[type[Section]]:
     """Every class that describes a part of params, the whole among them."""
     found: list[type[Section]] = [Params]
     for section in found:
-        inner = (section_in(field.annotation, in_mappings=True) for field in section.model_fields.values())
-        found += [each for each in dict.fromkeys(inner) if each is not None and each not in found]
+        inner = (each for field in section.model_fields.values() for each in _sections_within(field.annotation))
+        found += [each for each in dict.fromkeys(inner) if each not in found]
     return found
 
 
@@ -45,16 +45,16 @@ def _below(section: type[Section], prefix: str) -> Iterator[str]:
             yield from _below(inner, f"{prefix}{name}.")
 
 
-def section_in(annotation: Any, *, in_mappings: bool = False) -> type[Section] | None:
-    """The section that a field holds; None where it holds a value.
+def section_in(annotation: Any) -> type[Section] | None:
+    """The section that a field holds; None where it holds a value, or several by names of the user's choice."""
+    return None if get_origin(annotation) is dict else next(iter(_sections_within(annotation)), None)
 
-    Args:
-        in_mappings: also the one of which it holds several, by names of the user's choice.
-    """
-    if get_origin(annotation) is dict and not in_mappings:
-        return None
-    parts = (annotation, *get_args(annotation))  # a method's section may be absent, and is a union with None
-    return next((part for part in parts if isinstance(part, type) and issubclass(part, Section)), None)
+
+def _sections_within(annotation: Any) -> list[type[Section]]:
+    """All that a field may hold, however deep: a union, a mapping, a mapping of unions."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    return [each for part in get_args(annotation) for each in _sections_within(part)]
 
 
 def _last(key: str) -> str:

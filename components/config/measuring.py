@@ -62,6 +62,7 @@ class LmEvalSuite(Section):
     max_fall: NotNegative | None  # as of a checked suite
 
 
+SuiteName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
 Suite = Annotated[CheckedSuite | LmEvalSuite, Field(discriminator="source")]
 
 
@@ -73,6 +74,4 @@ class Promotion(Section):
     max_kl_nats_per_sequence: Positive
     max_length_ratio: Positive
     allow_weak_judge: bool  # whether a judge may decide that loses to "the longer answer wins", or to chance
-    suites: dict[
-        Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")], Suite
-    ]  # what must not fall, by names of one's own
+    suites: dict[SuiteName, Suite]  # what must not fall, by names of one's own

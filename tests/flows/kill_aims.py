@@ -8,13 +8,13 @@ from dataclasses import dataclass
 # A phase: the stage at work, and what is waited for: its process, another checkpoint, one that is put in place of the
 # last, or outputs that DVC has not yet taken. And how long after it, at most, the kill comes.
 PHASES = {
-    "sft": ("sft", "checkpoint", 1.0),
+    "sft": ("sft", "checkpoint", 0.3),
     "the swap of sft's checkpoint": ("sft", "swap", 0.0),
     "the commit of sft": ("sft", "commit", 0.0),
     "reward model": ("reward_model", "begun", 6.0),
-    "judge": ("judge", "checkpoint", 0.5),
+    "judge": ("judge", "checkpoint", 0.3),
     "rollouts": ("alignment", "checkpoint", 0.1),
-    "updates": ("alignment", "checkpoint", 0.6),
+    "updates": ("alignment", "checkpoint", 0.3),
     "the swap of a cycle's checkpoint": ("alignment", "swap", 0.0),
     "the commit of a cycle": ("alignment", "commit", 0.0),
     "evaluation": ("evaluation", "begun", 6.0),

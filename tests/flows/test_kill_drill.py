@@ -31,6 +31,7 @@ CHAINS = [
     for ranks, longest in LONGEST.items()
     for begun in range(0, SHARES[ranks], longest)
 ]
+OF_ONE_PROCESS = ("system/", "check/")
 
 
 @pytest.fixture(scope="module")
@@ -69,19 +70,23 @@ def tracking(folder: Path, ranks: int) -> Iterator[tuple[Server, str] | None]:
 
 
 def points(project: Path) -> dict[str, list[Counter[tuple[str, int, float]]]]:
-    """Of the MLflow runs of each stage that ended well: every point with how often it is there, but for clocks'."""
+    """Of the MLflow runs of each stage that ended well: every point with how often it is there.
+
+    Left out are clocks', the checks' (a process that goes on tells what it checks itself, and the largest so far; what
+    the cycle checked is in checks.json, whose bytes are compared) and a registered model's own (of the run that made
+    it, which may be one that was killed right after).
+    """
     found: dict[str, dict[str, Counter[tuple[str, int, float]]]] = {}
     with sqlite3.connect(project / "mlflow.db") as records:
         ended = "FROM runs JOIN tags USING (run_uuid) WHERE tags.key = 'stage' AND status = 'FINISHED'"
         for run, stage in records.execute(f"SELECT run_uuid, tags.value {ended} AND tags.value <> 'pipeline'"):
-            told = records.execute("SELECT key, step, value FROM metrics WHERE run_uuid = ?", [run])
-            kept = [point for point in told if "second" not in point[0] and not point[0].startswith("system/")]
+            of_run = "WHERE run_uuid = ? AND key NOT IN (SELECT metric_name FROM logged_model_metrics)"
+            told = records.execute(f"SELECT key, step, value FROM metrics {of_run}", [run])
+            kept = [point for point in told if "second" not in point[0] and not point[0].startswith(OF_ONE_PROCESS)]
             found.setdefault(stage, {})[run] = Counter(kept)
     return {stage: list(runs.values()) for stage, runs in found.items()}
 
 
-# With MLflow's server and the comparison of points it has not passed as a whole yet: until it has, it is asked for.
-@pytest.mark.skipif("PROXIMAL_KILLS" not in os.environ, reason="`make drill` runs it")
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(("ranks", "kills", "seed"), CHAINS)
 def test_nothing_is_lost_and_nothing_is_left(
@@ -150,9 +155,11 @@ def test_nothing_is_lost_and_nothing_is_left(
     assert states <= {"FINISHED", "FAILED", "KILLED"}
     assert len(versions) == 1 and aliases == {"candidate", "champion"}
     with sqlite3.connect(tmp_path / "home" / "prefect.db") as records:
-        for table in ("flow_run", "task_run"):
-            states = {state for (state,) in records.execute(f"SELECT state_type FROM {table}")}
-            assert states <= {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}, table
+        flow_runs, task_runs = (
+            {state for (state,) in records.execute(f"SELECT state_type FROM {table} WHERE state_name <> 'NotReady'")}
+            for table in ("flow_run", "task_run")
+        )  # "NotReady" is Prefect's last word on a task that did not begin, as one before it had failed
+    assert flow_runs | task_runs <= {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}, (flow_runs, task_runs)
     assert list((folder / ".work").glob("*-*")) == []
 
 
