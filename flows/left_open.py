@@ -50,11 +50,13 @@ def end_open_runs() -> list[str]:
     from prefect.client.schemas.objects import StateType
     from prefect.states import Crashed
 
-    is_open = {"state": {"type": {"any_": [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]}}}
+    at_work = [StateType.PENDING, StateType.RUNNING, StateType.CANCELLING]
+    # A run that is scheduled has not begun; a task that is so awaits another try.
+    open_runs = FlowRunFilter.model_validate({"state": {"type": {"any_": at_work}}})
+    open_tasks = TaskRunFilter.model_validate({"state": {"type": {"any_": [*at_work, StateType.SCHEDULED]}}})
     ended, message = [], "the process ended without a word (killed, or the machine stopped)"
     with get_client(sync_client=True) as client:
-        for run in client.read_flow_runs(flow_run_filter=FlowRunFilter.model_validate(is_open)):
-            open_tasks = TaskRunFilter.model_validate(is_open)
+        for run in client.read_flow_runs(flow_run_filter=open_runs):
             of_it = FlowRunFilter(id=FlowRunFilterId(any_=[run.id]))
             for task_run in client.read_task_runs(flow_run_filter=of_it, task_run_filter=open_tasks):
                 client.set_task_run_state(task_run.id, Crashed(message=message), force=True)

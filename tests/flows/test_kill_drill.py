@@ -147,7 +147,10 @@ def test_nothing_is_lost_and_nothing_is_left(
     told = points(folder)
     assert told.keys() == expected.keys()
     for stage, runs in told.items():
-        assert all(run == expected[stage][0] for run in runs), (stage, chain.words())
+        may_be = [expected[stage][0]]
+        if stage == "promotion":
+            may_be.append(Counter())  # where the one before was killed after it had made the champion
+        assert all(run in may_be for run in runs), (stage, chain.words())
     with sqlite3.connect(folder / "mlflow.db") as records:
         states = {status for (status,) in records.execute("SELECT status FROM runs")}
         versions = records.execute("SELECT version FROM model_versions").fetchall()

@@ -25,7 +25,7 @@ def locks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_what_is_open_is_ended_as_crashed_and_what_has_ended_stays(prefect_api: str, tmp_path: Path) -> None:
     from prefect import flow, task
     from prefect.client.orchestration import get_client
-    from prefect.states import Completed, Running
+    from prefect.states import AwaitingRetry, Completed, Running, Scheduled
 
     @flow
     def nothing() -> None: ...
@@ -36,6 +36,8 @@ def test_what_is_open_is_ended_as_crashed_and_what_has_ended_stays(prefect_api: 
     with get_client(sync_client=True) as client:
         dead = client.create_flow_run(nothing, state=Running(), name="dead")
         work = client.create_task_run(little, dead.id, "0", state=Running())
+        again = client.create_task_run(little, dead.id, "1", state=AwaitingRetry())
+        later = client.create_flow_run(nothing, state=Scheduled(), name="later")
         done = client.create_flow_run(nothing, state=Completed(), name="done")
         with (tmp_path / "at_work.lock").open("w") as another:
             fcntl.flock(another, fcntl.LOCK_SH)
@@ -45,9 +47,10 @@ def test_what_is_open_is_ended_as_crashed_and_what_has_ended_stays(prefect_api: 
             os.close(lock)
         left_open._AT_WORK.clear()
         assert left_open.end_dead_runs(tmp_path) == ["dead"]
-        states = [client.read_flow_run(run.id).state for run in (dead, done)]
-        assert [state.name for state in states if state] == ["Crashed", "Completed"]
-        ended = client.read_task_run(work.id).state
-        assert ended is not None and ended.is_crashed() and "without a word" in (ended.message or "")
+        states = [client.read_flow_run(run.id).state for run in (dead, done, later)]
+        assert [state.name for state in states if state] == ["Crashed", "Completed", "Scheduled"]
+        for task_run in (work, again):
+            ended = client.read_task_run(task_run.id).state
+            assert ended is not None and ended.is_crashed() and "without a word" in (ended.message or "")
     with (tmp_path / "at_work.lock").open("w") as another, pytest.raises(BlockingIOError):
         fcntl.flock(another, fcntl.LOCK_EX | fcntl.LOCK_NB)  # this process is at work until its end
