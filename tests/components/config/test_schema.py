@@ -55,7 +55,8 @@ def test_what_params_fill_in_may_be_absent(shipped: Values) -> None:
 def test_what_is_said_beside_a_field_describes_it() -> None:
     definitions = json_schema()["$defs"]
     assert definitions["Ppo"]["properties"]["kl_coef"]["description"] == "where the adaptive control starts"
-    assert definitions["CheckedSuite"]["properties"]["batch_size"]["description"] == "responses in a call of the checker"
+    suite = definitions["CheckedSuite"]["properties"]
+    assert suite["batch_size"]["description"] == "responses in a call of the checker"
     assert definitions["Selection"]["description"] == "Which cycle becomes the candidate."
 
 
