@@ -76,7 +76,7 @@ def test_a_later_round_begins_with_the_policy_of_the_one_before(world: Path, cha
     assert told["metrics"]["validation_start"] == before["validation_start"]  # the curves begin with the SFT policy
     assert "reference" not in {row["name"] for row in told["checks"]}  # from which this policy has gone away
     [first, *_] = json.loads((Place().alignment / "1" / "curve.json").read_text())
-    assert abs(first["kl"] - before["validation"]["kl"]) < abs(first["kl"])
+    assert abs(first["kl"]) > 1e-4  # where a run begins with the SFT policy it is 0 there
     assert digest(Place().alignment / "1" / "policy") != digest(Place().present_policy / "policy")
 
 

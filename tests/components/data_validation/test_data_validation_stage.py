@@ -109,7 +109,7 @@ def test_json_that_does_not_parse_is_named_by_line(params: Params, world: Any) -
     world.write(Path("data"))
     path = Path("data/demonstrations.jsonl")
     lines = path.read_text().splitlines()
-    path.write_text("\n".join(line[:-1] if number % 2 else line for number, line in enumerate(lines)))
+    path.write_text("".join(f"{line[:-1] if number % 2 else line}\n" for number, line in enumerate(lines)))
     message = refused(params)
     assert "data/demonstrations.jsonl" in message
     assert '10 of 20 rows (0.5): 10 times "the line is not JSON" (rows 2, 4, 6, 8, 10, ...)' in message

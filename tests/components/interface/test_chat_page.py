@@ -91,9 +91,9 @@ def say(page: Page, text: str) -> None:
 def answers(page: Page, count: int) -> list[str]:
     """What stands in the places once the page takes the next message."""
     texts = page.locator(PLACES)
-    page.get_by_role("button", name="New conversation").wait_for()
+    texts.nth(count - 1).wait_for()  # it answers, and takes none meanwhile; before that, it still takes one
     page.locator("[data-testid=stChatInputTextArea]:enabled").wait_for()
-    texts.nth(count - 1).wait_for()
+    page.get_by_role("button", name="New conversation").wait_for()
     assert texts.count() == count
     return texts.all_text_contents()
 
