@@ -107,9 +107,12 @@ COMMANDS: dict[str, Here | Elsewhere | Target | NotRun] = {
     "mlflow models serve -m models:/policy@champion --env-manager local": SERVED_BY_MLFLOW,
     "curl http://127.0.0.1:5000/invocations -H 'Content-Type: application/json' "
     """-d '{"inputs": ["My printer does not start."], "params": {"temperature": 0.0}}'""": SERVED_BY_MLFLOW,
-    "proximal chat": Elsewhere(CHAT + "test_chat_command.py::test_at_a_terminal_it_answers_until_ctrl_c_ends_it", ("COMMAND",)),
+    "proximal chat": Elsewhere(
+        CHAT + "test_chat_command.py::test_at_a_terminal_it_answers_until_ctrl_c_ends_it", ("COMMAND",)
+    ),
     "proximal chat policy@champion --compare artifacts/sft/policy": Elsewhere(
-        CHAT + "test_chat_command.py::test_piped_prompts_are_answered_as_the_registered_model_predicts", ('"--compare"',)
+        CHAT + "test_chat_command.py::test_piped_prompts_are_answered_as_the_registered_model_predicts",
+        ('"--compare"',),
     ),
     "proximal chat --page": Elsewhere(
         CHAT + "test_chat_page.py::test_two_policies_stream_side_by_side_what_they_say_at_the_terminal",
