@@ -23,7 +23,8 @@ from components.tracking.registry import set_alias
 
 @pytest.fixture
 def params(change_params: Callable[..., Params]) -> Params:
-    return change_params()
+    """Answers so short that most of an untrained policy are whole characters, and so may be data."""
+    return change_params(language_model={"max_response_tokens": 2})
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def moved(world: Path) -> str:
     folder = Path(shutil.copytree(Place().sft / "policy", "moved"))
     weights = load_file(folder / "model.safetensors")
     generator = torch.Generator().manual_seed(0)
-    noisy = {name: value + 0.3 * torch.randn(value.shape, generator=generator) for name, value in weights.items()}
+    noisy = {name: value + 0.05 * torch.randn(value.shape, generator=generator) for name, value in weights.items()}
     save_file(noisy, folder / "model.safetensors", metadata={"format": "pt"})
     return str(folder)
 
@@ -56,7 +57,7 @@ def test_two_policies_answer_training_prompts(world: Path, params: Params, moved
     ]
     assert signs == sorted(signs)  # those on which the scorers disagree are before the others
     assert sample_queue(policies, params, place, 200) == queue
-    assert len(sample_queue(policies, params, place, 3).pairs) <= 3
+    assert len(sample_queue(policies, params, place, 8).pairs) <= 8
 
 
 def test_one_policy_gives_two_samples(world: Path, params: Params) -> None:
