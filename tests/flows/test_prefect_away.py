@@ -59,7 +59,7 @@ def test_a_server_that_comes_back_is_told_how_the_run_ended(tiny: Tiny, service:
 
 
 def test_a_deployed_run_goes_on_and_its_worker_takes_the_next(tiny: Tiny, service: Bare) -> None:
-    tiny.stages(a={"waits_for": str(tiny.folder / "killed")}, b={"needs": ["a"]})
+    tiny.stages(a={"needs": ["data/rows"], "waits_for": str(tiny.folder / "killed")}, b={"needs": ["a"]})
     tiny.commit()
     if not service.server.is_running:
         service.server.start()
