@@ -33,6 +33,7 @@ def test_what_is_open_is_ended_as_crashed_and_what_has_ended_stays(prefect_api: 
     @task
     def little() -> None: ...
 
+    left_open.end_open_runs()  # of other tests
     with get_client(sync_client=True) as client:
         dead = client.create_flow_run(nothing, state=Running(), name="dead")
         work = client.create_task_run(little, dead.id, "0", state=Running())
