@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loopback import background
 from promotion_workspace import models, put_candidate, shared_store, workspace  # noqa: F401
 from ruamel.yaml import YAML
 from tiny_project import REPOSITORY, Tiny
@@ -57,12 +58,8 @@ def served(project: Tiny, prefect_api: str, tmp_path: Path) -> Iterator[dict[str
         "PREFECT_WORKER_QUERY_SECONDS": "1",
         "PYTHONPATH": str(REPOSITORY),
     }
-    with (tmp_path / "worker.log").open("w") as log:
-        worker = [sys.executable, *WORKER]
-        process = subprocess.Popen(worker, cwd=REPOSITORY, env=environment, stdout=log, stderr=log)
-    yield environment
-    process.terminate()
-    process.wait()
+    with background([sys.executable, *WORKER], environment, REPOSITORY, tmp_path / "worker.log"):
+        yield environment
 
 
 def commit_candidate(project: Tiny, models: Path, number: int, gold: float) -> None:  # noqa: F811
