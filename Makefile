@@ -22,7 +22,8 @@ run: .venv/.data ## Run the whole pipeline: whatever has changed since the last 
 	@$(BIN)/proximal run
 
 test: .venv/.installed-test .venv/.data lint ## Run lint and all tests, as .ci/run does
-	$(BIN)/pytest -n $(PYTEST_PROCESSES) --dist loadfile
+	@# In the files' order: files of few tests are the long ones, and would come last
+	$(BIN)/pytest -n $(PYTEST_PROCESSES) --dist loadfile --no-loadscope-reorder
 
 test-vllm: .venv/.installed-test vllm ## Run PPO with rollouts of a real vLLM on this machine's CPU
 	$(BIN)/pytest -s tests/components/vllm
