@@ -78,7 +78,7 @@ def main(stage: str, cycle: int | None) -> None:
     except RuntimeError as fault:
         if not is_of_a_lost_rank(fault):
             raise
-        if not leave_message(f"error: {lost_rank(fault)}"):
+        if not leave_message(f"error: {lost_rank(fault)}", LOST_STATUS):
             print(f"error: {lost_rank(fault)}", file=sys.stderr, flush=True)
         sys.exit(LOST_STATUS)
 

@@ -195,7 +195,7 @@ def _root(failures: dict[int, Any], count: int) -> RankFailure | RankKilled:
         when = left_word.stat().st_mtime if left_word.exists() else 0.0
         if _status(failure) == USER_ERROR_STATUS and when:
             return 0, when
-        if failure.exitcode == LOST_STATUS:
+        if _status(failure) == LOST_STATUS:
             return 4, when
         if failure.exitcode < 0 and failure.exitcode not in _CONSEQUENCES:
             return 1, 0.0
@@ -203,7 +203,7 @@ def _root(failures: dict[int, Any], count: int) -> RankFailure | RankKilled:
 
     rank, failure = min(failures.items(), key=order)  # of alike ones the first that torchrun saw
     if Path(failure.error_file).exists() and _status(failure) <= 128:  # above it tells of a signal, as below
-        status = USER_ERROR_STATUS if failure.exitcode == LOST_STATUS else _status(failure)
+        status = USER_ERROR_STATUS if _status(failure) == LOST_STATUS else _status(failure)
         return RankFailure(status, str(failure.message).rstrip())
     number = -failure.exitcode if failure.exitcode < 0 else failure.exitcode - 128  # as SIGTERM unwinds a stage
     if number > 0:

@@ -13,9 +13,13 @@ import psutil
 import pytest
 from launched import ROOT, TWO, ChangeParams, descendants, is_running, wait_for
 from ruamel.yaml import YAML
+from torch.distributed.elastic.multiprocessing.errors import ProcessFailure
 
+from components import torchrun
+from components.lost_ranks import LOST_STATUS
 from components.place import Place
 from components.processes import free_port
+from components.torchrun import RankKilled, leave_message
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
@@ -75,7 +79,7 @@ def test_a_killed_rank_ends_the_others_and_is_named(
     (victim,) = (each for each in ranks_of(process) if each.environ()["RANK"] == str(rank))
     victim.send_signal(number)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 2
+    assert process.returncode == 2, errors
     before, error = errors.split("error: ")
     assert error.startswith("a process of the stage was killed, and the others were ended\n")
     assert f"rank {rank} of 2\n" in error and f"it was killed by {number.name}\n" in error
@@ -87,6 +91,20 @@ def test_a_killed_rank_ends_the_others_and_is_named(
     ), errors
     assert (tmp_path / "status").read_text() == "2 again"
     assert wait_for(lambda: not any(map(is_running, others)), seconds=15), others
+
+
+def test_a_rank_that_lost_another_is_not_the_killed_one_where_both_were_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torchrun ends the rest by SIGTERM, too: one that has left word by then, and one that has not."""
+    ended = {}
+    for rank in (0, 1):
+        monkeypatch.setenv("TORCHELASTIC_ERROR_FILE", str(tmp_path / str(rank)))
+        if rank == 0:
+            assert leave_message("error: another process of the stage is gone", LOST_STATUS)
+        ended[rank] = ProcessFailure(rank, 1000 + rank, -signal.SIGTERM, str(tmp_path / str(rank)))
+    found = torchrun._root(ended, 2)
+    assert isinstance(found, RankKilled) and found.where == "rank 1 of 2"
 
 
 def test_a_machine_that_is_lost_is_told_of(
